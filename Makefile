@@ -1,0 +1,66 @@
+# Everything a person or CI does here. `make` alone lists the targets.
+PYTHON ?= python3
+CONFIG ?= config/quickstart.yaml
+CONSORT = .venv/bin/consort
+
+help:      ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/installed   ## make .venv with the host side (the other targets do it by themselves)
+
+extract: .venv/installed   ## run a job: make extract CONFIG=config/quickstart.yaml
+	@$(CONSORT) extract $(CONFIG)
+
+plan: .venv/installed      ## show what a job would do, and start nothing
+	@$(CONSORT) plan $(CONFIG)
+
+status: .venv/installed    ## show what a job has done so far
+	@$(CONSORT) status $(CONFIG)
+
+envs: .venv/installed      ## build all environments now instead of on first use
+	@$(CONSORT) envs build
+
+models: .venv/installed    ## list the models with their parameters, outputs and licences
+	@$(CONSORT) models
+
+doctor: .venv/installed    ## look whether everything is there, and say how to mend what is not
+	@$(CONSORT) doctor
+
+check: lint types layers unit   ## lint, format, types, layers, unit and contract tests: under a minute
+
+lint: .venv/tools
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/vermin -q --no-tips -t=3.7- images/worker images/legacy-py37
+
+types: .venv/tools
+	.venv/bin/mypy
+
+layers: .venv/tools
+	.venv/bin/lint-imports
+
+unit: .venv/tools
+	.venv/bin/pytest -q tests/worker tests/orchestrator tests/contract
+
+test: check                ## check, then the worker on a real Python 3.7, parity and whole jobs: everything CI runs
+	.venv/bin/pytest -q tests/e2e
+
+lock:                      ## renew the hash-pinned locks from their requirements.in
+	sh images/lock.sh
+
+clean:                     ## forget .venv and caches of the tools; keep outputs and built environments
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+# The stamps are files so that a changed lock installs again, and an unchanged one costs nothing.
+.venv/installed: orchestrator/requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Consort needs Python 3.10 or newer: make PYTHON=python3.11 ..." if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r orchestrator/requirements.lock
+	.venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/tools: .venv/installed tests/requirements.lock
+	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r tests/requirements.lock
+	@touch $@
+
+.PHONY: help install extract plan status envs models doctor check lint types layers unit test lock clean

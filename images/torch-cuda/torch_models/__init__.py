@@ -1,0 +1,1 @@
+"""Models of the torch environment; imported by extractors inside `load`."""

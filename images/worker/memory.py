@@ -1,0 +1,43 @@
+"""How much memory a model may take, asked before it takes it."""
+
+import typing as tp
+
+from worker.extractor import Extractor
+
+
+class TooLarge(MemoryError):
+    """An item whose model would not fit; the message says what it needs and what there is."""
+
+
+def refuse_what_cannot_fit(extractor: Extractor, duration: float, limit: tp.Optional[int]) -> None:
+    """Raise when a model that needs the whole item at once cannot have the memory for it.
+
+    Args:
+        extractor: any model; windowed ones need the same memory for any length.
+        duration: of the item in seconds.
+        limit: bytes that the job grants; None asks the machine what is free.
+
+    Raises:
+        TooLarge: more is needed than there is.
+    """
+    framing = extractor.framing()
+    needed = int(framing.memory_per_minute * duration / 60)
+    have = limit if limit is not None else available()
+    if have is not None and needed > have:
+        raise TooLarge(
+            "needs about {} MB for {:.0f} minutes of audio, {} MB are free; cut the file, or raise `memory`".format(
+                needed >> 20, duration / 60, have >> 20
+            )
+        )
+
+
+def available() -> tp.Optional[int]:
+    """Return the bytes that this machine can still give, or None where it does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as f:
+            for line in f:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None

@@ -1,0 +1,152 @@
+"""Write arrays so that a file is either complete or absent.
+
+A file is written beside its final place, synced, renamed, and only then named in a record. Arrays are
+committed in small groups, because one sync of a record line per array would cost more than the array.
+"""
+
+import hashlib
+import io
+import os
+import typing as tp
+
+import numpy as np
+
+from worker.extractor import Output
+
+SUFFIX = {"npy": ".npy", "npz": ".npz", "txt": ".txt"}
+
+
+class ArrayError(ValueError):
+    """An extractor returned something that is not what it declared."""
+
+
+class NotFiniteError(ArrayError):
+    """An array holds NaN or infinity."""
+
+
+class OutputError(OSError):
+    """The output folder cannot be written: disk full, read-only, gone."""
+
+
+class Stored(tp.NamedTuple):
+    """A file that waits for its commit."""
+
+    partial: str
+    final: str
+    sha256: str
+    bytes: int
+
+
+def relative_path(model: str, output: str, primary: bool, name: str, fmt: str) -> str:
+    """Return the path of an array below the output folder, POSIX style."""
+    folder = model if primary else "{}.{}".format(model, output)
+    return "{}/{}{}".format(folder, name, SUFFIX[fmt])
+
+
+def check(output: Output, values: np.ndarray, pooled: bool, audible: bool) -> None:
+    """Hold `values` against its declaration.
+
+    Args:
+        output: the declaration.
+        values: the array to be written.
+        pooled: the axis "time" is gone, and the last axis may have grown.
+        audible: the audio was not silent, so that `output.varies` means something.
+
+    Raises:
+        ArrayError: wrong type, shape or axes, or suspiciously equal values.
+        NotFiniteError: NaN or infinity.
+    """
+    axes = [a for a in output.axes if not (pooled and a == "time")]
+    if values.ndim != max(len(axes), 1 if pooled else 0):
+        raise ArrayError("{} has shape {}, declared axes {}".format(output.name, values.shape, list(axes)))
+    if not pooled:
+        for size, declared in zip(values.shape, output.shape):
+            if declared is not None and size != declared:
+                raise ArrayError("{} has shape {}, declared {}".format(output.name, values.shape, output.shape))
+    if values.size == 0:
+        raise ArrayError("{} is empty".format(output.name))
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise NotFiniteError("{} has values that are not finite".format(output.name))
+    if output.varies and audible and values.size > 1 and (values == values.flat[0]).all():
+        raise ArrayError("{} has the same value everywhere although the audio is audible".format(output.name))
+
+
+def encode(values: np.ndarray, fmt: str) -> bytes:
+    """Return the bytes of a file: C order, no pickle; the same array gives the same bytes."""
+    values = np.ascontiguousarray(values)
+    if fmt == "txt":
+        rows = np.atleast_2d(values)
+        if rows.ndim != 2:
+            raise ArrayError("format txt holds at most two axes, this array has {}".format(values.ndim))
+        return "".join(",".join("%.9g" % v for v in row) + "\n" for row in rows).encode("ascii")
+    buffer = io.BytesIO()
+    if fmt == "npz":
+        np.savez(buffer, values=values)
+    else:
+        np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def write(root: str, path: str, data: bytes, tag: str) -> Stored:
+    """Write `data` beside `root/path` under a name that `tag` makes unique, synced but not renamed.
+
+    Raises:
+        OutputError: the folder cannot be written; nothing half-written stays.
+    """
+    final = os.path.join(root, *path.split("/"))
+    partial = os.path.join(os.path.dirname(final), ".{}.part".format(tag))
+    try:
+        os.makedirs(os.path.dirname(final), exist_ok=True)
+        _refuse_escape(root, final)
+        with open(partial, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as error:
+        _remove(partial)
+        raise OutputError(error.errno, "cannot write {}: {}".format(path, error.strerror or error)) from error
+    return Stored(partial, final, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def commit(stored: tp.Sequence[Stored]) -> None:
+    """Rename finished files to their final names, and make the renames durable.
+
+    Raises:
+        OutputError: a rename failed; the remaining temporary files are removed.
+    """
+    try:
+        for entry in stored:
+            os.replace(entry.partial, entry.final)
+        for folder in sorted({os.path.dirname(entry.final) for entry in stored}):
+            _sync_folder(folder)
+    except OSError as error:
+        discard(stored)
+        raise OutputError(error.errno, "cannot finish an array: {}".format(error.strerror or error)) from error
+
+
+def discard(stored: tp.Sequence[Stored]) -> None:
+    """Remove temporary files that will not be committed."""
+    for entry in stored:
+        _remove(entry.partial)
+
+
+def _refuse_escape(root: str, final: str) -> None:
+    """A link inside the output folder must not lead a file out of it."""
+    real, base = os.path.realpath(os.path.dirname(final)), os.path.realpath(root)
+    if os.path.commonpath([real, base]) != base:
+        raise OSError(None, "a link leads out of the output folder")
+
+
+def _sync_folder(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

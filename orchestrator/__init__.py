@@ -1,0 +1,9 @@
+"""One YAML job in, every audio embedding out: drives workers in environments that exclude each other.
+
+Public names: `load` reads what a job has written.
+"""
+
+from orchestrator.load import Run, load
+
+__version__ = "0.1.0"
+__all__ = ["Run", "load"]

@@ -1,0 +1,102 @@
+"""The `consort` command: parse, call, print, exit code. The verbs are in `orchestrator.commands`."""
+
+import argparse
+import os
+import sys
+import typing as tp
+
+from orchestrator import errors
+
+_EXIT = "exit codes: 0 all written; 1 some items failed; 2 wrong job or no audio; 3 an environment, device or\n\
+checkpoint is missing; 4 shards lost or output unusable; 130 interrupted"
+
+# The flags of `extract` set keys of the job; the second names are the spellings of the models' own scripts.
+_FLAGS: list[tuple[tuple[str, ...], dict[str, tp.Any]]] = [
+    (("--audio", "--audio_dir", "--input"), {"metavar": "PATH", "help": "folder, file, list.txt or table.csv"}),
+    (("--output", "--output_dir", "--output_base"), {"metavar": "DIR", "help": "where arrays are written"}),
+    (("--models",), {"nargs": "+", "metavar": "NAME", "help": "see `consort models`"}),
+    (("--limit", "--max_samples"), {"type": int, "metavar": "N", "help": "at most N items that are not done yet"}),
+    (("--devices", "--device"), {"metavar": "D", "help": "auto | cpu | cuda"}),
+    (("--runtime",), {"metavar": "R", "help": "auto | venv"}),
+    (("--resume",), {"metavar": "R", "help": "key | strict | exists | never"}),
+    (("--workers",), {"type": int, "metavar": "N", "help": "worker processes side by side (default: cores)"}),
+    (("--memory",), {"metavar": "SIZE", "help": "memory that one worker may take, such as 8GB"}),
+    (("--timeout_per_item", "--timeout-per-item"), {"type": float, "metavar": "S", "help": "seconds"}),
+    (("--licence_policy", "--licence-policy"), {"metavar": "P", "help": "any | commercial"}),
+]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code; only here are errors printed."""
+    arguments = parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text
+    try:
+        from orchestrator import commands
+
+        return int(getattr(commands, arguments.command)(arguments))
+    except errors.ConsortError as error:
+        print(f"consort: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("consort: interrupted", file=sys.stderr)
+        return errors.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader went away, as `| head` does
+        return errors.OK
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; abbreviations are not accepted."""
+    top = argparse.ArgumentParser(
+        prog="consort",
+        description="Audio embeddings from models that cannot share one Python environment.",
+        epilog=_EXIT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verbs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    extract = _verb(verbs, "extract", "run a job: every model over every audio file")
+    _add_job(extract)
+    extract.add_argument("--offline", action="store_true", help="fetch no weights")
+    extract.add_argument("--force", action="store_true", help="start although the disk looks too small")
+    extract.add_argument("--verbose", "--debug", action="store_true", help="list every failure at the end")
+    _add_job(_verb(verbs, "plan", "show what a job would do, and start nothing"))
+    status = _verb(verbs, "status", "show what is done, pending, failed, stale and orphaned")
+    status.add_argument("job", metavar="JOB|OUTPUT", help="a job file or an output folder")
+    status.add_argument("--verbose", "--debug", action="store_true", help="list every failure")
+    status.add_argument("--json", action="store_true", help="print JSON")
+    models = _verb(verbs, "models", "list the models, or show one with its parameters and outputs")
+    models.add_argument("name", nargs="?", help="show only this one")
+    models.add_argument("--markdown", action="store_true", help="print the README's table")
+    envs = _verb(verbs, "envs", "list, build or remove the environments")
+    envs.add_argument("action", nargs="?", choices=("list", "build", "remove"), default="list")
+    envs.add_argument("names", nargs="*", metavar="ENVIRONMENT", help="default: all")
+    weights = _verb(verbs, "weights", "list or pull the checkpoints, with their licences")
+    weights.add_argument("action", nargs="?", choices=("list", "pull"), default="list")
+    weights.add_argument("names", nargs="*", metavar="MODEL", help="default: all, and ffmpeg")
+    _verb(verbs, "doctor", "look whether everything is there, and say how to mend what is not")
+    return top
+
+
+def _verb(verbs: tp.Any, name: str, text: str) -> argparse.ArgumentParser:
+    return tp.cast(
+        argparse.ArgumentParser,
+        verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False),
+    )
+
+
+def _add_job(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("job", nargs="?", metavar="JOB.yaml", help="without it the flags are the job")
+    for names, options in _FLAGS:
+        verb.add_argument(*names, dest=names[0].lstrip("-"), **options)
+    verb.add_argument("--skip_existing", "--skip-existing", action="store_true", help="same as --resume exists")
+    verb.add_argument("--retry_failed", "--retry-failed", action="store_true", help="try failed items again")
+    verb.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any key: --set crepe.params.viterbi=false"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""How far an attempt came, and what follows from its end: nothing, a rerun, or a quarantine."""
+
+import dataclasses
+import typing as tp
+
+from orchestrator.engines.base import Ended
+from worker import protocol
+from worker.protocol import Event, Failure, Item, Shard
+
+_STRIKES = 2  # ends of a worker that an (item, model) may cause before it is left out
+
+
+class Attempt:
+    """One shard under way: what it has accounted for, and where it stands."""
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        self.dropped: dict[str, str] = {}  # models that could not load, with the reason
+        self.trouble: str | None = None  # why the output folder cannot be used
+        self._accounted: set[tuple[str, str]] = set()
+        self._loading: str | None = None
+        self._decoding: list[str] = []
+        self._running: tuple[str, str] | None = None
+
+    def note(self, event: Event) -> None:
+        """Take in one event of the worker."""
+        item, model = event.item, event.model
+        if event.kind in ("loading", "loaded"):
+            self._loading = model if event.kind == "loading" else None
+        elif event.kind == "failed" and item is None:
+            self._loading = None
+            if model is None:
+                self.trouble = event.message
+            else:
+                self.dropped[model] = event.message or "cannot load"
+        elif event.kind == "opened" and item is not None:
+            if model is None:
+                self._decoding.append(item)
+            else:
+                self._running = (item, model)
+        elif item is not None:
+            self._decoding = [other for other in self._decoding if other != item]
+            if event.kind in ("wrote", "failed") and model is not None:
+                self._accounted.add((item, model))
+                self._running = None if self._running == (item, model) else self._running
+
+    def left(self) -> list[Item]:
+        """Return the items with the models that are not accounted for."""
+        items = []
+        for item in self.shard.items:
+            tasks = [t for t in item.tasks if (item.id, t) not in self._accounted and t not in self.dropped]
+            if tasks:
+                items.append(dataclasses.replace(item, tasks=tasks))
+        return items
+
+    def suspects(self) -> set[tuple[str, str]]:
+        """Return what the worker was busy with: (item, model), or (item, "") while decoding."""
+        return {(item, "") for item in self._decoding} | ({self._running} if self._running else set())
+
+    def crashed_loading(self) -> str | None:
+        """Return the model whose loading ended the worker."""
+        return self._loading
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What to do after an attempt."""
+
+    shards: list[Shard] = dataclasses.field(default_factory=list)
+    failures: list[Failure] = dataclasses.field(default_factory=list)
+    dropped: dict[str, str] = dataclasses.field(default_factory=dict)
+    lost: str | None = None
+
+
+class Judge:
+    """Counts the strikes of a run, and decides."""
+
+    def __init__(self, unread_key: tp.Callable[[Item, str], str]) -> None:
+        """Start without strikes.
+
+        Args:
+            unread_key: the key of a failure of an (item, model) whose source may be unread.
+        """
+        self._strikes: dict[tuple[str, str], int] = {}
+        self._key = unread_key
+
+    def end(self, attempt: Attempt, ended: Ended) -> Verdict:
+        """Return what follows from the end of an attempt that was not asked to end."""
+        verdict = Verdict(dropped=dict(attempt.dropped))
+        left = attempt.left()
+        if ended.ok or ended.code == protocol.EXIT_NO_MODEL or not left:
+            return verdict
+        if ended.code == protocol.EXIT_PERMANENT:
+            verdict.lost = f"worker could not start; see {ended.log}"
+            return verdict
+        if ended.code == protocol.EXIT_AGAIN:
+            return self._restart(attempt, left, ended, verdict)
+        loading = attempt.crashed_loading()
+        if loading is not None:
+            verdict.dropped[loading] = f"ended its process while loading ({words(ended)}); see {ended.log}"
+            left = [dataclasses.replace(i, tasks=[t for t in i.tasks if t != loading]) for i in left]
+        suspects = attempt.suspects()
+        if not suspects and loading is None:
+            return self._restart(attempt, left, ended, verdict)
+        for suspect in suspects:
+            self._strikes[suspect] = self._strikes.get(suspect, 0) + 1
+        left = [self._without_quarantined(item, ended, verdict) for item in left]
+        alone = {item for item, _ in suspects}
+        rest = [item for item in left if item.tasks and item.id not in alone]
+        groups = [rest] if rest else []
+        groups += [[item] for item in left if item.tasks and item.id in alone]
+        small = _smaller(attempt.shard) if memory(ended) else attempt.shard
+        verdict.shards = [_rerun(small, part, n) for n, part in enumerate(groups)]
+        return verdict
+
+    def _restart(self, attempt: Attempt, left: list[Item], ended: Ended, verdict: Verdict) -> Verdict:
+        """An end between two items is nobody's fault; one that repeats is a broken environment."""
+        if attempt.shard.attempt >= 5:
+            verdict.lost = f"worker ended again and again ({words(ended)}); see {ended.log}"
+        else:
+            verdict.shards = [_rerun(attempt.shard, left, 0)]
+        return verdict
+
+    def _without_quarantined(self, item: Item, ended: Ended, verdict: Verdict) -> Item:
+        kept = []
+        for task in item.tasks:
+            if max(self._strikes.get((item.id, task), 0), self._strikes.get((item.id, ""), 0)) < _STRIKES:
+                kept.append(task)
+                continue
+            kind = "timeout" if ended.hung else "memory" if memory(ended) else "quarantine"
+            message = f"ended its process {_STRIKES} times ({words(ended)}); see {ended.log.name}"
+            verdict.failures.append(Failure(item.id, task, kind, message, self._key(item, task)))
+        return dataclasses.replace(item, tasks=kept)
+
+
+def words(ended: Ended) -> str:
+    """Return how a worker ended, in words."""
+    if ended.hung:
+        return "no progress within the time limit"
+    if ended.code < 0:
+        return f"killed by signal {-ended.code}"
+    return f"exit code {ended.code}"
+
+
+def memory(ended: Ended) -> bool:
+    """Return whether the system seems to have killed the worker for its memory."""
+    return not ended.hung and ended.code in (-9, 137)
+
+
+def _rerun(shard: Shard, items: list[Item], number: int) -> Shard:
+    names = {task for item in items for task in item.tasks}
+    return dataclasses.replace(
+        shard,
+        id=f"{shard.id}.{number}" if number else shard.id,
+        attempt=shard.attempt + 1,
+        items=items,
+        tasks=[task for task in shard.tasks if task.name in names],
+    )
+
+
+def _smaller(shard: Shard) -> Shard:
+    """Halve the batches of a shard that ran out of memory."""
+    tasks = [dataclasses.replace(t, batch_size=max(1, t.batch_size // 2) if t.batch_size else 1) for t in shard.tasks]
+    return dataclasses.replace(shard, tasks=tasks)

@@ -1,0 +1,223 @@
+"""The verbs of the command line. Each takes the parsed arguments, prints, and returns the exit code.
+
+Imports stand inside the verbs where they are heavy: `--help` and a refused job answer at once.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import typing as tp
+
+from orchestrator import errors, spec
+from orchestrator.errors import EnvironmentUnavailable, JobError, RunFailed
+from worker import catalog
+
+if tp.TYPE_CHECKING:
+    from orchestrator.preparation import Prepared
+    from orchestrator.report import Report
+
+_KEYS = ("audio", "output", "models", "limit", "devices", "runtime", "resume", "workers", "memory",
+         "timeout_per_item", "licence_policy")  # fmt: skip
+_SHOWN = 10  # failures that are listed without --verbose
+
+
+def extract(arguments: argparse.Namespace) -> int:
+    """Run a job."""
+    job = _job(arguments)
+    _refuse_devices(job)
+    from orchestrator import preparation, progress, records, run, scan
+    from orchestrator.report import table
+    from orchestrator.rundir import OutputDir
+
+    output = OutputDir(job.output)
+
+    scan.scan(job)  # a wrong audio path must not leave an output folder behind
+    output.create()
+    with output.lock(), progress.choose() as shown:
+        records.sweep(output)
+        prepared = preparation.prepare(job)
+        trouble = prepared.lacking_room()
+        if trouble and not arguments.force:
+            raise RunFailed(f"{trouble}; free some, choose another folder, or --force")
+        shown.say(_devices_note(job, prepared))
+        report, folder = run.extract(prepared, shown, arguments.offline)
+    print(table(report.rows()))
+    _print_failures(report, arguments.verbose)
+    print(f"logs: {os.path.relpath(folder.logs)}")
+    return report.exit_code
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Show what a job would do."""
+    job = _job(arguments)
+    _refuse_devices(job)
+    from orchestrator import preparation
+    from orchestrator.report import duration, table
+
+    prepared = preparation.prepare(job)
+    made = prepared.plan
+    rows: list[tuple[str, ...]] = [
+        ("model", "environment", "device", "to do", "done", "failed", "stale", "audio", "CPU time")
+    ]
+    for model in made.models:
+        work = made.work(model)
+        seconds = sum(made.seconds[c.source.id] for c in work)
+        cost = seconds / 60 * model.extractor.seconds_per_minute
+        states = [str(made.count(model.name, state)) for state in ("done", "failed", "stale")]
+        hours = (f"~{seconds / 3600:.2f} h", f"~{duration(cost)}")
+        rows.append((model.name, model.environment, "cpu", str(len(work)), *states, *hours))
+    print(table(rows))
+    free = preparation.size(made.bytes())
+    print(f"{len(made.chosen)} of {len(made.choices)} items chosen; ~{free} will be written; nothing was started")
+    if prepared.lacking_room():
+        print(f"warning: {prepared.lacking_room()}")
+    return errors.OK
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Show what is done."""
+    from orchestrator import preparation
+    from orchestrator import status as statuses
+    from orchestrator.report import table
+
+    if os.path.isdir(arguments.job):
+        found = statuses.of_output(arguments.job)
+    else:
+        found = statuses.of_job(preparation.prepare(spec.read(arguments.job)))
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(found), indent=1))
+        return errors.OK
+    rows = [("model", "done", "pending", "failed", "stale", "orphaned")]
+    for name, count in found.models.items():
+        failed = ", ".join(f"{n} {kind}" for kind, n in sorted(count.failed.items())) or "0"
+        rows.append((name, str(count.done), str(count.pending), failed, str(count.stale), str(count.orphaned)))
+    print(f"{found.output}{' (running)' if found.running else ''}")
+    print(table(rows))
+    _print_reasons([(f.item, f.model, f.kind, f.message) for f in found.failures], arguments.verbose)
+    return errors.OK
+
+
+def models(arguments: argparse.Namespace) -> int:
+    """List the models."""
+    from orchestrator import listing
+
+    if arguments.name:
+        try:
+            print(listing.detail(arguments.name))
+        except catalog.UnknownExtractor as error:
+            raise JobError(str(error)) from error
+    else:
+        print(listing.markdown() if arguments.markdown else listing.overview())
+    return errors.OK
+
+
+def envs(arguments: argparse.Namespace) -> int:
+    """List, build or remove environments."""
+    from orchestrator import builder, environments, progress
+    from orchestrator.report import table
+
+    chosen = [environments.find(name) for name in arguments.names or environments.names()]
+    if arguments.action == "list":
+        rows = [("environment", "python", "state", "folder")]
+        for one in chosen:
+            state = "built" if builder.built(one, "cpu") else "not built"
+            rows.append((one.name, one.spec.python, state, str(builder.folder(one, "cpu"))))
+        print(table(rows))
+        return errors.OK
+    if arguments.action == "remove":
+        for path in [path for one in chosen for path in builder.remove(one)]:
+            print(f"removed {path}")
+        return errors.OK
+    problems = []
+    with progress.choose() as shown:
+        for one in chosen:
+            try:
+                builder.build(one, "cpu", lambda text, name=one.name: shown.stage(name, text))  # type: ignore[misc]
+                shown.say(f"{one.name}: ready")
+            except EnvironmentUnavailable as error:
+                problems.append(str(error))
+                shown.say(str(error))
+    return errors.UNAVAILABLE if problems else errors.OK
+
+
+def weights(arguments: argparse.Namespace) -> int:
+    """List or pull checkpoints."""
+    from orchestrator import checkpoints, progress
+
+    names = arguments.names or [*catalog.names(), "ffmpeg"]
+    if arguments.action == "list":
+        print(checkpoints.listing(names))
+        return errors.OK
+    with progress.choose() as shown:
+        return checkpoints.pull(names, shown)
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Look whether everything is there."""
+    import io
+
+    from orchestrator import doctor as doctors
+    from orchestrator import progress, run
+
+    def silently(prepared: "Prepared") -> None:
+        prepared.output.create()
+        run.extract(prepared, progress.Lines(io.StringIO()), offline=True)
+
+    good = True
+    for finding in doctors.examine(silently):
+        good = good and finding.good
+        print(f"{'ok  ' if finding.good else 'MEND'}  {finding.what:<12}  {finding.text}", flush=True)
+    return errors.OK if good else errors.UNAVAILABLE
+
+
+def _job(arguments: argparse.Namespace) -> spec.JobSpec:
+    """Return the job of a file and flags; a flag's path is relative to the current folder."""
+    changes: list[tuple[str, tp.Any]] = []
+    for key in _KEYS:
+        value = getattr(arguments, key)
+        if value is not None:
+            changes.append((key, spec.absolute(value, os.getcwd()) if key in ("audio", "output") else value))
+    if arguments.skip_existing:
+        changes.append(("resume", "exists"))
+    if arguments.retry_failed:
+        changes.append(("retry_failed", True))
+    for text in arguments.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise JobError(f"--set {text}: write KEY=VALUE, such as --set crepe.params.viterbi=false")
+        changes.append((key, spec.parse_yaml(value)))
+    if not arguments.job and not changes:
+        raise JobError("no job: give a job file, or --audio, --output and --models; see `consort extract --help`")
+    return spec.read(arguments.job, changes)
+
+
+def _refuse_devices(job: spec.JobSpec) -> None:
+    if job.devices == "cuda":
+        raise EnvironmentUnavailable(
+            "devices: cuda: the models of this job have no GPU path yet; use devices: auto or cpu"
+        )
+
+
+def _devices_note(job: spec.JobSpec, prepared: "Prepared") -> str:
+    plan = prepared.plan
+    runtime = f"runtime venv ({'asked for' if job.runtime == 'venv' else 'auto: the only one so far'})"
+    return f"{len(plan.chosen)} of {len(plan.choices)} items to do, {runtime}, device cpu"
+
+
+def _print_failures(report: "Report", everything: bool) -> None:
+    _print_reasons([(f.item, f.model, f.kind, f.message) for f in report.failures], everything)
+
+
+def _print_reasons(rows: list[tuple[str, str, str, str]], everything: bool) -> None:
+    """List failures by item; the models of an item that failed for one reason share a line."""
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for item, model, kind, message in sorted(rows):
+        grouped.setdefault((item, kind, message), []).append(model)
+    shown = list(grouped.items())[: None if everything else _SHOWN]
+    for (item, kind, message), names in shown:
+        where = "" if message.startswith(os.path.basename(item)) else f"{item}: "
+        print(f"  {kind:<10}  {where}{message}  ({', '.join(names)})")
+    if len(grouped) > len(shown):
+        print(f"  ... and {len(grouped) - len(shown)} more; --verbose lists them all", file=sys.stdout)

@@ -1,0 +1,117 @@
+"""Look whether everything is there, and say how to mend what is not.
+
+Each environment imports its frameworks and runs one second of audio through each of its models.
+"""
+
+import dataclasses
+import os
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+import typing as tp
+
+import numpy as np
+
+from orchestrator import builder, environments, ffmpeg, interpreters, preparation, records, spec
+from orchestrator.environments import Environment
+from orchestrator.errors import ConsortError
+from orchestrator.rundir import OutputDir
+from orchestrator.weights import Weights, cache_root
+from worker import catalog
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: good, or with the way to mend it."""
+
+    what: str
+    good: bool
+    text: str
+
+
+def examine(run: tp.Callable[[preparation.Prepared], tp.Any]) -> tp.Iterator[Finding]:
+    """Yield findings as they are made.
+
+    Args:
+        run: does what a prepared job says; used for the one-second extraction.
+    """
+    yield Finding("host", True, f"Python {sys.version.split()[0]}, cache {cache_root()}")
+    weights = Weights()
+    yield _ffmpeg(weights)
+    for name in environments.names():
+        environment = environments.find(name)
+        found = _interpreter(environment)
+        yield found
+        if found.good:
+            yield from _environment(environment, run, weights)
+
+
+def _ffmpeg(weights: Weights) -> Finding:
+    try:
+        checkpoint = ffmpeg.checkpoint()
+        problem = weights.problem(checkpoint)
+        if problem:
+            return Finding("ffmpeg", False, f"{problem}; run `consort weights pull ffmpeg`")
+        said = subprocess.run([str(weights.path(checkpoint)), "-version"], capture_output=True, text=True, timeout=30)
+        return Finding("ffmpeg", said.returncode == 0, said.stdout.split(" Copyright")[0] or "does not run")
+    except (ConsortError, OSError, subprocess.TimeoutExpired) as error:
+        return Finding("ffmpeg", False, str(error))
+
+
+def _interpreter(environment: Environment) -> Finding:
+    what = f"Python {environment.spec.python}"
+    try:
+        return Finding(what, True, str(interpreters.find(environment.spec.python)))
+    except ConsortError as error:
+        return Finding(what, False, str(error))
+
+
+def _environment(
+    environment: Environment, run: tp.Callable[[preparation.Prepared], tp.Any], weights: Weights
+) -> tp.Iterator[Finding]:
+    if not builder.built(environment, "cpu"):
+        yield Finding(environment.name, False, f"is not built; run `consort envs build {environment.name}`")
+        return
+    code = "import sys\nfor name in sys.argv[1:]: print(name, getattr(__import__(name), '__version__', ''), end='; ')"
+    command = [str(builder.python(environment, "cpu")), "-c", code, *environment.spec.probes]
+    env = {**environment.spec.variables, "PATH": os.environ.get("PATH", ""), "HOME": tempfile.gettempdir()}
+    said = subprocess.run(command, capture_output=True, text=True, env=env)
+    if said.returncode != 0:
+        words = (said.stderr.strip().splitlines() or ["no words"])[-1]
+        yield Finding(environment.name, False, f"{words}; run `consort envs remove {environment.name}`, then build it")
+        return
+    yield Finding(environment.name, True, said.stdout.strip("; \n"))
+    for name in catalog.names():
+        if catalog.find(name).environment == environment.name:
+            yield _second(name, run, weights)
+
+
+def _second(name: str, run: tp.Callable[[preparation.Prepared], tp.Any], weights: Weights) -> Finding:
+    """Run one second of a 440 Hz tone through a model."""
+    missing = [p for c in catalog.build(name, {}).checkpoints() if (p := weights.problem(c))]
+    if missing:
+        return Finding(name, False, f"{missing[0]}; run `consort weights pull {name}`")
+    with tempfile.TemporaryDirectory(prefix="consort-doctor-") as folder:
+        tone = pathlib.Path(folder, "tone.wav")
+        _write_tone(tone)
+        job = spec.check({"audio": str(tone), "output": os.path.join(folder, "out"), "models": [name]})
+        try:
+            run(preparation.prepare(job))
+        except ConsortError as error:
+            return Finding(name, False, str(error))
+        ledger = records.read(OutputDir(job.output))
+        if ledger.failures:
+            return Finding(name, False, next(iter(ledger.failures.values())).message)
+        if not ledger.records:
+            return Finding(name, False, "wrote nothing; `consort extract` shows why")
+        return Finding(name, True, ", ".join(f"{r.output} {r.shape}" for r in ledger.records.values()))
+
+
+def _write_tone(path: pathlib.Path) -> None:
+    rate = 44100
+    samples = (np.sin(2 * np.pi * 440 * np.arange(rate) / rate) * 16000).astype("<i2").tobytes()
+    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(samples), b"WAVE", b"fmt ", 16, 1, 1, rate,
+                         2 * rate, 2, 16, b"data", len(samples))  # fmt: skip
+    path.write_bytes(header + samples)

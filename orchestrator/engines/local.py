@@ -1,0 +1,125 @@
+"""This machine: one worker process per slot, watched through its event file.
+
+The workers' standard input is a pipe that only this process holds: whatever kills it closes the pipe,
+and the workers end by themselves.
+"""
+
+import os
+import signal
+import subprocess
+import time
+import typing as tp
+
+from orchestrator.engines.base import Ended, Engine, Happening, Launch
+from worker import protocol
+from worker.protocol import Event
+
+_GRACE = 30.0  # seconds a worker gets to commit and end when it is asked to
+
+
+class LocalEngine(Engine):
+    """Runs up to `slots` workers; kills one that shows no progress for its item's time limit."""
+
+    def __init__(self, slots: int, seconds: float = 600.0, per_second: float = 30.0) -> None:
+        """Set the limits.
+
+        Args:
+            slots: workers side by side.
+            seconds: time limit of any one step: loading, decoding, a model on an item.
+            per_second: what a second of audio adds to it.
+        """
+        self.slots = slots
+        self._limits = (seconds, per_second)
+        self._running: list[_Process] = []
+
+    def free(self) -> int:
+        return self.slots - len(self._running)
+
+    def busy(self) -> bool:
+        return bool(self._running)
+
+    def launch(self, launch: Launch) -> None:
+        self._running.append(_Process(launch, *self._limits))
+
+    def poll(self) -> tp.Iterator[Happening]:
+        for process in list(self._running):
+            shard = process.launch.shard
+            code = process.poll()  # before the events are read, so that none can be missed
+            for event in process.events():
+                yield shard, event
+            if code is not None:
+                self._running.remove(process)
+                yield shard, Ended(code, process.finished, process.hung, process.launch.log)
+
+    def stop(self, kill: bool = False) -> None:
+        for process in self._running:
+            process.kill() if kill else process.ask()
+
+
+class _Process:
+    """A worker, the tail of its events, and how long it may go on without any."""
+
+    def __init__(self, launch: Launch, seconds: float, per_second: float) -> None:
+        self.launch = launch
+        self.finished = False
+        self.hung = False
+        self._limits = (seconds, per_second)
+        self._durations: dict[str, float] = {}
+        self._offset = 0
+        self._rest = ""
+        self._deadline = time.monotonic() + seconds
+        launch.events.touch()
+        with open(launch.log, "ab") as log:
+            self._process = subprocess.Popen(
+                launch.command.argv,
+                env=launch.command.env,
+                cwd=launch.command.cwd,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches this process alone, which ends them in order
+            )
+
+    def poll(self) -> int | None:
+        if time.monotonic() > self._deadline and self._process.poll() is None:
+            self.hung = True
+            self.kill()
+        return self._process.poll()
+
+    def events(self) -> tp.Iterator[Event]:
+        with open(self.launch.events, encoding="ascii", errors="replace") as f:
+            f.seek(self._offset)
+            text = f.read()
+            self._offset = f.tell()
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            try:
+                event = protocol.decode(line)
+            except ValueError:
+                continue
+            self._note(event)
+            yield event
+
+    def _note(self, event: Event) -> None:
+        self.finished = self.finished or event.kind == "finished"
+        if event.kind == "decoded" and event.item is not None:
+            self._durations[event.item] = event.seconds or 0.0
+        if event.kind != "heartbeat":
+            seconds, per_second = self._limits
+            self._deadline = time.monotonic() + seconds + per_second * self._durations.get(event.item or "", 0.0)
+
+    def ask(self) -> None:
+        if self._process.stdin and not self._process.stdin.closed:
+            self._process.stdin.close()
+            self._deadline = min(self._deadline, time.monotonic() + _GRACE)
+
+    def kill(self) -> None:
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def default_slots() -> int:
+    """Return the cores this process may use."""
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

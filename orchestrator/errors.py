@@ -1,0 +1,42 @@
+"""Every error this package raises on purpose, and the exit code that the command gives it.
+
+::
+
+    ConsortError                  1
+    +-- JobError                  2   the job is wrong, or no audio was found; nothing was started
+    +-- EnvironmentUnavailable    3   an interpreter, a device, an index or a checkpoint is missing
+    +-- RunFailed                 4   shards lost, or the output folder is unusable
+
+The message is one line for the user and says what to do next; only `__main__` prints it.
+"""
+
+OK = 0
+ITEMS_FAILED = 1
+USAGE = 2
+UNAVAILABLE = 3
+LOST = 4
+INTERRUPTED = 130
+
+
+class ConsortError(Exception):
+    """Anything the user can be told in one line."""
+
+    exit_code = ITEMS_FAILED
+
+
+class JobError(ConsortError):
+    """The job file, a flag or the audio path is wrong."""
+
+    exit_code = USAGE
+
+
+class EnvironmentUnavailable(ConsortError):
+    """Something that a model needs is not on this machine and could not be brought there."""
+
+    exit_code = UNAVAILABLE
+
+
+class RunFailed(ConsortError):
+    """The run could not go on: the output folder is unusable, or another run holds it."""
+
+    exit_code = LOST

@@ -1,0 +1,41 @@
+"""Names of outputs: the item's path without its extension, and never the same name twice."""
+
+import collections
+import hashlib
+import os
+import typing as tp
+import unicodedata
+
+
+def assign(ids: tp.Iterable[str], kept: tp.Mapping[str, str]) -> dict[str, str]:
+    """Return the output name of every item.
+
+    Args:
+        ids: paths relative to the audio root, with extension.
+        kept: names that items already have; they keep them, whoever comes later.
+
+    Returns:
+        `a/b` for `a/b.wav`; items that would share a name keep their extension (`a.wav`, `a.mp3`); twins
+        that differ in case or Unicode normalisation only, and would be one file on some disks, get `~`
+        and eight hex digits of their id.
+    """
+    names = {item: kept[item] for item in ids if item in kept}
+    taken = {_fold(name) for name in kept.values()}
+    new = [item for item in ids if item not in kept]
+    stems = {item: os.path.splitext(item)[0] for item in new}
+    crowd = collections.Counter(_fold(stem) for stem in stems.values())
+    plain = {i: s if crowd[_fold(s)] == 1 and _fold(s) not in taken else i for i, s in stems.items()}
+    twins = collections.Counter(_fold(name) for name in plain.values())
+    for item, name in plain.items():
+        if twins[_fold(name)] > 1 or _fold(name) in taken:
+            name = f"{name}~{_digits(item)}"
+        names[item] = name
+    return names
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _digits(item: str) -> str:
+    return hashlib.sha256(item.encode("utf-8", "surrogateescape")).hexdigest()[:8]

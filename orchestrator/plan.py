@@ -1,0 +1,285 @@
+"""What a job would do: which models lack which items, cut into shards. Decides, and starts nothing."""
+
+import collections
+import dataclasses
+import json
+import os
+import typing as tp
+
+from orchestrator import naming
+from orchestrator.records import Ledger
+from orchestrator.scan import Source
+from orchestrator.spec import JobSpec, ModelSpec
+from worker import catalog, protocol, schema
+from worker.extractor import Checkpoint, Extractor
+from worker.protocol import Item, Record, Shard, Task
+
+DONE, TODO, STALE, FAILED = "done", "todo", "stale", "failed"
+_SHARD_SECONDS = 60.0  # CPU seconds a shard should hold at least, so that loading its models pays
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelPlan:
+    """A model of the job with its task and declarations."""
+
+    spec: ModelSpec
+    task: Task
+    extractor: Extractor
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def environment(self) -> str:
+        return self.extractor.environment
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """An item of the job, its name, and the state of each model: done, todo, stale or failed."""
+
+    source: Source
+    name: str
+    states: dict[str, str]
+
+    @property
+    def missing(self) -> list[str]:
+        return [model for model, state in self.states.items() if state in (TODO, STALE)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All items in order of their ids; `chosen` are those this run works on."""
+
+    models: list[ModelPlan]
+    choices: list[Choice]
+    chosen: list[Choice]
+    seconds: dict[str, float]  # duration of each item, an estimate until it was decoded
+
+    def count(self, model: str, state: str) -> int:
+        """Return how many items are in `state` for `model`."""
+        return sum(choice.states[model] == state for choice in self.choices)
+
+    def work(self, model: ModelPlan) -> list[Choice]:
+        """Return the chosen items that `model` lacks."""
+        return [choice for choice in self.chosen if model.name in choice.missing]
+
+    def cost(self, choice: Choice) -> float:
+        """Return the rough CPU seconds of one item."""
+        rates = sum(m.extractor.seconds_per_minute for m in self.models if m.name in choice.missing)
+        return self.seconds[choice.source.id] / 60 * rates
+
+    def bytes(self) -> int:
+        """Return the rough size of the arrays this run would write."""
+        return int(sum(_size(m, self.seconds[c.source.id]) for m in self.models for c in self.work(m)))
+
+
+def model_plan(spec: ModelSpec, path: str, hash_of: tp.Callable[[Checkpoint], str]) -> ModelPlan:
+    """Return the task of one model, with the key of everything that decides its numbers but the audio.
+
+    Args:
+        spec: checked before.
+        path: of the model in the job file.
+        hash_of: sha256 of a checkpoint, which for one that the user brought is that of the file.
+    """
+    extractor = spec.build(path)
+    every = spec.build(path)
+    every.wanted = frozenset()  # the key must not depend on which outputs are asked for together
+    hashes = {c.name if c.kind == "file" else c.file: hash_of(c) for c in every.checkpoints()}
+    params = {k: hashes.get(v, v) if isinstance(v, str) else v for k, v in schema.dump(extractor).items()}
+    pooling = spec.pooling if spec.pooling is not None else extractor.pooling
+    material = {
+        "extractor": spec.reference,
+        "version": extractor.version,
+        "audio": protocol.AUDIO_VERSION,
+        "params": {k: v for k, v in params.items() if k != "backend"},
+        "pooling": pooling,
+        "dtype": spec.dtype,
+        "precision": spec.precision,
+        "checkpoints": sorted(hashes.values()),
+    }
+    task = Task(
+        name=spec.name,
+        extractor=spec.reference,
+        key=protocol.digest(material),
+        params=spec.params,
+        outputs=[o.name for o in catalog.wanted(extractor)],
+        pooling={o.name: pooling for o in catalog.wanted(extractor) if o.poolable},
+        dtype=spec.dtype,
+        batch_size=spec.batch_size,
+        format=spec.format,
+        checkpoint={c.file: hash_of(c) for c in extractor.checkpoints() if c.kind != "file"},
+    )
+    return ModelPlan(spec, task, extractor)
+
+
+def make(
+    job: JobSpec,
+    models: list[ModelPlan],
+    sources: list[Source],
+    ledger: Ledger,
+    seconds: dict[str, float],
+    look: "Look",
+) -> Plan:
+    """Return what is done and what is to do.
+
+    Args:
+        job: resume mode, limit and whether failures are tried again.
+        models: from `model_plan`.
+        sources: from the scan, sorted by id.
+        ledger: what earlier runs wrote.
+        seconds: estimated durations; what a record knows takes their place.
+        look: answers about files; the only I/O.
+    """
+    wanted = {source.id for source in sources}
+    kept: dict[str, str] = {}
+    seconds = dict(seconds)
+    for record in ledger.records.values():
+        if record.item in wanted:
+            kept[record.item] = _name_of(record)
+            seconds[record.item] = record.duration
+    names = naming.assign([source.id for source in sources], kept)
+    known = {item for item, _, _ in ledger.records} | {item for item, _ in ledger.failures}
+    choices = []
+    for source in sources:
+        sha = look.sha256(source, ledger) if source.id in known else ""
+        states = {m.name: _state(job, m, source, names[source.id], sha, ledger, look) for m in models}
+        choices.append(Choice(source, names[source.id], states))
+    lacking = [choice for choice in choices if choice.missing]
+    return Plan(models, choices, lacking if job.limit is None else lacking[: job.limit], seconds)
+
+
+class Look(tp.Protocol):
+    """What planning asks about files."""
+
+    def sha256(self, source: Source, ledger: Ledger) -> str:
+        """Return the hash of a source, from the cache while size and time are the same; "" if unreadable."""
+
+    def present(self, path: str, size: int | None) -> bool:
+        """Return whether an array is there, with that size."""
+
+    def strict(self, record: Record, model: ModelPlan) -> bool:
+        """Return whether lock and backend of a record are today's."""
+
+
+def _state(job: JobSpec, model: ModelPlan, source: Source, name: str, sha: str, ledger: Ledger, look: Look) -> str:
+    if job.resume == "never":
+        return TODO
+    paths = paths_of(model, name)
+    if job.resume == "exists" and all(look.present(path, None) for path in paths.values()):
+        return DONE
+    records = [ledger.records.get((source.id, model.name, output)) for output in model.task.outputs]
+    if all(_fits(record, model, sha, paths, look, job.resume == "strict") for record in records):
+        return DONE
+    failure = ledger.failures.get((source.id, model.name))
+    if failure and failure.kind in protocol.HANDLED and not job.retry_failed:
+        unread = f"{source.size}:{source.mtime_ns}"
+        if failure.key in [protocol.key_of(model.task.key, "", known) for known in (sha, unread) if known]:
+            return FAILED
+    return STALE if any(record is not None for record in records) else TODO
+
+
+def _fits(record: Record | None, model: ModelPlan, sha: str, paths: dict[str, str], look: Look, strict: bool) -> bool:
+    return (
+        record is not None
+        and record.key == protocol.key_of(model.task.key, record.output, sha)
+        and record.path == paths[record.output]
+        and look.present(record.path, record.bytes)
+        and (not strict or look.strict(record, model))
+    )
+
+
+def paths_of(model: ModelPlan, name: str) -> dict[str, str]:
+    """Return the path of each wanted output below the output folder."""
+    from worker import store
+
+    primary = model.extractor.outputs()[0].name
+    return {o: store.relative_path(model.name, o, o == primary, name, model.task.format) for o in model.task.outputs}
+
+
+def _name_of(record: Record) -> str:
+    return os.path.splitext(record.path.partition("/")[2])[0]
+
+
+def shards(plan: Plan, run_id: str, slots: int, fields: dict[str, dict[str, tp.Any]]) -> list[Shard]:
+    """Cut the work of a plan into shards, the most expensive first.
+
+    Args:
+        plan: what is to do.
+        run_id: makes the ids of the shards unique.
+        slots: workers that may run side by side.
+        fields: for each environment what its shards share (lock, device, memory ...); the models of an
+            environment that is missing here are left out.
+    """
+    total = sum(plan.cost(choice) for choice in plan.chosen)
+    target = max(_SHARD_SECONDS, total / (3 * slots))
+    groups: list[tuple[float, str, list[Choice], list[ModelPlan]]] = []
+    for environment in sorted(fields):
+        models = [m for m in plan.models if m.environment == environment and plan.work(m)]
+        names = {m.name for m in models}
+        lacking = [
+            dataclasses.replace(c, states={k: v for k, v in c.states.items() if k in names}) for c in plan.chosen
+        ]
+        for part in _split([c for c in lacking if c.missing], target, plan):
+            groups.append((sum(map(plan.cost, part)), environment, part, models))
+    groups.sort(key=lambda group: -group[0])
+    return [
+        Shard(
+            id=f"{run_id}-{environment}-{index}",
+            attempt=1,
+            environment=environment,
+            tasks=[m.task for m in models if any(m.name in c.missing for c in part)],
+            items=[item_of(c) for c in part],
+            **fields[environment],
+        )
+        for index, (_, environment, part, models) in enumerate(groups)
+    ]
+
+
+def item_of(choice: Choice) -> Item:
+    """Return what a worker is told about an item."""
+    return Item(choice.source.id, choice.name, choice.source.size, choice.source.mtime_ns, choice.missing)
+
+
+def _split(choices: list[Choice], target: float, plan: Plan) -> tp.Iterator[list[Choice]]:
+    part: list[Choice] = []
+    cost = 0.0
+    for choice in choices:
+        part.append(choice)
+        cost += plan.cost(choice)
+        if cost >= target:
+            yield part
+            part, cost = [], 0.0
+    if part:
+        yield part
+
+
+def _size(model: ModelPlan, seconds: float) -> float:
+    """Return the rough bytes of one item's arrays."""
+    total = 0.0
+    for output in catalog.wanted(model.extractor):
+        pooled = model.task.pooling.get(output.name, "none") != "none"
+        frames = 1.0 if pooled or output.frame_rate is None else max(1.0, seconds * output.frame_rate)
+        features = 1
+        for size in output.shape:
+            features *= size or 1
+        total += 128 + frames * features * (2 if model.task.dtype == "float16" else 4)
+    return total
+
+
+def summary(plan: Plan) -> str:
+    """Return the plan as JSON, as it is kept in the run's folder."""
+    models = [
+        {
+            "name": m.name,
+            "extractor": m.spec.reference,
+            "environment": m.environment,
+            "key": m.task.key,
+            "outputs": m.task.outputs,
+            "items": len(plan.work(m)),
+            "states": dict(collections.Counter(c.states[m.name] for c in plan.choices)),
+        }
+        for m in plan.models
+    ]
+    return json.dumps({"models": models, "chosen": len(plan.chosen), "items": len(plan.choices)}, indent=1) + "\n"

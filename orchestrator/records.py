@@ -1,0 +1,169 @@
+"""What has been produced: read for resume, folded into the manifest when a run ends.
+
+Worker attempts append events to files of their own below `.consort/records`. `fold` turns them into
+`manifest.jsonl` (arrays), `failures.jsonl` and `sources.jsonl`, and removes them. Folding the same
+files twice gives the same result, so a death in the middle of it costs nothing.
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import time
+import typing as tp
+
+from orchestrator import rundir
+from orchestrator.errors import RunFailed
+from orchestrator.rundir import OutputDir
+from worker import protocol, schema
+from worker.protocol import Event, Failure, Record
+
+_Key = tuple[str, str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class SeenSource:
+    """The hash of a source at a size and time of change, so that it is read again only when they change."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclasses.dataclass
+class Ledger:
+    """Everything that is known about an output folder."""
+
+    records: dict[_Key, Record] = dataclasses.field(default_factory=dict)
+    failures: dict[tuple[str, str], Failure] = dataclasses.field(default_factory=dict)
+    sources: dict[str, SeenSource] = dataclasses.field(default_factory=dict)
+
+    def add(self, event: Event) -> None:
+        """Take in what an event says; the newest word about an (item, model) counts."""
+        if event.record is not None:
+            record = event.record
+            self.records[record.item, record.model, record.output] = record
+            self.failures.pop((record.item, record.model), None)
+        elif event.failure is not None:
+            self.failures[event.failure.item, event.failure.model] = event.failure
+        facts = event.source or {}
+        if event.item is not None and "mtime_ns" in facts and facts.get("sha256"):
+            self.sources[event.item] = SeenSource(facts["size"], facts["mtime_ns"], facts["sha256"])
+
+
+def read(output: OutputDir) -> Ledger:
+    """Return the ledger of a folder from its files alone; works while a run is going."""
+    ledger = Ledger()
+    for line in _json_lines(output.manifest):
+        record = Record(**line)
+        ledger.records[record.item, record.model, record.output] = record
+    for line in _json_lines(output.failures):
+        failure = Failure(**line)
+        ledger.failures[failure.item, failure.model] = failure
+    for line in _json_lines(output.sources):
+        item = line.pop("item")
+        ledger.sources[item] = SeenSource(**line)
+    for path in attempts(output):
+        for event in events(path):
+            ledger.add(event)
+    return ledger
+
+
+def attempts(output: OutputDir) -> list[pathlib.Path]:
+    """Return the event files that are not folded yet, oldest first."""
+    files = list(output.records.glob("*.jsonl")) if output.records.is_dir() else []
+    return sorted(files, key=lambda path: (path.stat().st_mtime_ns if path.exists() else 0, path.name))
+
+
+def events(path: pathlib.Path) -> tp.Iterator[Event]:
+    """Yield the whole lines of an event file; a line that a death cut short is left out."""
+    try:
+        text = path.read_text("ascii", errors="replace")
+    except FileNotFoundError:
+        return  # folded since it was listed
+    for line in text.splitlines():
+        try:
+            yield protocol.decode(line)
+        except ValueError:
+            continue
+
+
+def fold(output: OutputDir) -> Ledger:
+    """Fold all event files into the manifest and its companions, and remove them.
+
+    Raises:
+        RunFailed: the folder cannot be written; nothing is lost.
+    """
+    ledger = read(output)
+    rundir.replace(output.manifest, _lines(ledger.records))
+    rundir.replace(output.failures, _lines(ledger.failures))
+    rundir.replace(
+        output.sources,
+        "".join(
+            protocol.canonical({"item": item, **dataclasses.asdict(source)}) + "\n"
+            for item, source in sorted(ledger.sources.items())
+        ),
+    )
+    for path in attempts(output):
+        path.unlink()
+    return ledger
+
+
+def sweep(output: OutputDir, patience: float = 30.0) -> int:
+    """Remove what dead attempts left half-written; wait for those that are still ending.
+
+    Args:
+        output: its lock is held by the caller, so no attempt of a living run is among them.
+        patience: seconds to wait for workers whose orchestrator died; they end by themselves.
+
+    Returns:
+        How many temporary files were removed.
+
+    Raises:
+        RunFailed: a worker of a dead run does not end.
+    """
+    left = attempts(output)
+    deadline = time.monotonic() + patience
+    while any(locked(path) for path in left):
+        if time.monotonic() > deadline:
+            raise RunFailed(f"output {output.root}: a worker of an earlier run is still writing; end it first")
+        time.sleep(0.1)
+    if not left and not any(output.scratch.iterdir()):
+        return 0
+    for path in output.scratch.iterdir():
+        shutil.rmtree(path, ignore_errors=True)
+    return sum(_remove_partials(pathlib.Path(folder), files) for folder, _, files in os.walk(output.root))
+
+
+def _remove_partials(folder: pathlib.Path, files: list[str]) -> int:
+    partials = [name for name in files if name.startswith(".") and name.endswith(".part")]
+    for name in partials + [name for name in files if name.endswith(".part") and folder.name == "contexts"]:
+        (folder / name).unlink(missing_ok=True)
+    return len(partials)
+
+
+def locked(path: pathlib.Path) -> bool:
+    """Return whether the writer of an event file lives."""
+    with open(path, "a", encoding="ascii") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def _lines(entries: tp.Mapping[tp.Any, tp.Any]) -> str:
+    return "".join(protocol.canonical(schema.dump(entries[key])) + "\n" for key in sorted(entries))
+
+
+def _json_lines(path: pathlib.Path) -> tp.Iterator[dict[str, tp.Any]]:
+    try:
+        with open(path, encoding="ascii") as f:
+            for line in f:
+                yield json.loads(line)
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        raise RunFailed(f"{path.name} is damaged ({error}); restore it or remove it and run again") from error

@@ -1,0 +1,58 @@
+"""Virtual environments on this host: no daemon, no root."""
+
+import os
+import pathlib
+import typing as tp
+
+from orchestrator import builder, environments
+from orchestrator.environments import IMAGES, Environment
+from orchestrator.runtimes.base import Command, Mounts, Runtime
+from worker.protocol import Shard
+
+# One single-threaded process per core beats one process with many threads, and gives the same bytes
+# on every machine.
+_THREADS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+}
+
+
+class VenvRuntime(Runtime):
+    """Starts `<environment>/bin/python -m worker` with a scrubbed environment and an empty folder."""
+
+    name = "venv"
+
+    def __init__(self, log: pathlib.Path | None = None) -> None:
+        self._log = log
+
+    def prepare(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
+        log = self._log / f"build-{environment.name}.log" if self._log else None
+        builder.build(environment, variant, say, log)
+
+    def ready(self, environment: Environment, variant: str) -> bool:
+        return builder.built(environment, variant)
+
+    def command(self, shard: Shard, variant: str, mounts: Mounts, file: pathlib.Path, events: pathlib.Path) -> Command:
+        environment = environments.find(shard.environment)
+        env = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
+        env.update(_THREADS)
+        env.update(environment.spec.variables)
+        env.update(
+            HOME=mounts.scratch,
+            PYTHONPATH=os.pathsep.join([str(IMAGES), str(environment.folder)]),
+            PYTHONNOUSERSITE="1",
+            PYTHONDONTWRITEBYTECODE="1",
+            CONSORT_AUDIO=mounts.audio,
+            CONSORT_OUTPUT=mounts.output,
+            CONSORT_WEIGHTS=mounts.weights,
+            CONSORT_SCRATCH=mounts.scratch,
+            CONSORT_FFMPEG=mounts.ffmpeg,
+            CONSORT_EVENTS=str(events),
+        )
+        python = builder.python(environment, variant)
+        return Command([str(python), "-m", "worker", str(file)], env, mounts.scratch)

@@ -1,0 +1,255 @@
+"""The job: YAML and flags in, a checked `JobSpec` out. Reads the job file and nothing else.
+
+Everything a job can have wrong is found here, before anything starts and without importing any
+framework: unknown and duplicate keys, wrong types, parameters that a model refuses.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+import typing as tp
+
+import yaml
+
+from orchestrator.errors import JobError
+from worker import catalog, pooling, schema
+from worker.extractor import Extractor, between, choice
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\Z", re.IGNORECASE)
+_FOLDERS = ("audio", "audio_root", "output")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """One model of a job. `name` names the output folder; `extractor` is the same unless it is given."""
+
+    name: str
+    extractor: tp.Optional[str] = None
+    params: tp.Dict[str, tp.Any] = dataclasses.field(default_factory=dict)
+    outputs: tp.List[str] = dataclasses.field(default_factory=list)
+    window: tp.Optional[tp.Dict[str, tp.Any]] = None
+    pooling: tp.Optional[str] = None
+    dtype: str = choice("float32", "float16")
+    precision: str = choice("float32")
+    batch_size: tp.Optional[int] = between(None, 1, 65536)
+    format: str = choice("npy", "npz", "txt")
+    layout: str = choice("per-item")
+
+    @property
+    def reference(self) -> str:
+        """The extractor's name or `module:Class`."""
+        return self.extractor or self.name
+
+    def build(self, path: str = "") -> Extractor:
+        """Return the extractor with its parameters and wanted outputs.
+
+        Raises:
+            JobError: a parameter or output that it does not have.
+        """
+        try:
+            return catalog.build(self.reference, self.params, self.outputs, schema.join(path, "params"))
+        except schema.SchemaError as error:
+            raise JobError(str(error)) from error
+        except catalog.UnknownExtractor as error:
+            raise JobError(f"{schema.join(path, 'extractor' if self.extractor else 'name')}: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class JobSpec:
+    """What the user asked for. Paths are absolute once `read` is through."""
+
+    audio: str
+    output: str
+    models: tp.List[ModelSpec]
+    root: tp.Optional[str] = None
+    audio_root: tp.Optional[str] = None
+    include: tp.List[str] = dataclasses.field(default_factory=list)
+    exclude: tp.List[str] = dataclasses.field(default_factory=list)
+    path_column: str = "path"
+    plugins: tp.List[str] = dataclasses.field(default_factory=list)
+    runtime: str = choice("auto", "venv")
+    engine: str = choice("local")
+    devices: str = choice("auto", "cpu", "cuda")
+    resume: str = choice("key", "strict", "exists", "never")
+    limit: tp.Optional[int] = between(None, 0, 10**9)
+    retry_failed: bool = False
+    workers: tp.Optional[int] = between(None, 1, 1024)
+    memory: tp.Union[int, str, None] = None
+    timeout_per_item: tp.Optional[float] = between(None, 1, 10**7)
+    licence_policy: str = choice("any", "commercial")
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory granted to a worker; None lets it take what is free."""
+        if self.memory is None or isinstance(self.memory, int):
+            return self.memory
+        match = _SIZE.match(self.memory.strip())
+        if match is None:
+            raise JobError(f"memory: {self.memory!r} is no size; write 8GB or a number of bytes")
+        return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+
+def read(path: str | None, changes: tp.Sequence[tuple[str, tp.Any]] = ()) -> JobSpec:
+    """Return the checked job.
+
+    Args:
+        path: a job file, or None where the flags are the job.
+        changes: (key path, value) pairs that override it: `("limit", 3)`, `("crepe.params.viterbi", False)`.
+
+    Raises:
+        JobError: one line that begins with the file and the path of the key.
+    """
+    raw = _read_yaml(path) if path else {}
+    source = path or "flags"
+    try:
+        raw = _place(raw, path)
+        for key, value in changes:
+            raw = change(raw, key, value)
+        return check(raw)
+    except (schema.SchemaError, JobError) as error:
+        raise JobError(f"{source}: {error}") from error
+
+
+def check(raw: tp.Any) -> JobSpec:
+    """Return the job of plain values, with every model's parameters tried out.
+
+    Raises:
+        JobError, schema.SchemaError: what is wrong, and where.
+    """
+    if not isinstance(raw, dict):
+        raise JobError("a job is a mapping with the keys audio, output and models")
+    models = raw.get("models")
+    if isinstance(models, list):
+        raw = {**raw, "models": [{"name": m} if isinstance(m, str) else m for m in models]}
+    job = schema.build(JobSpec, raw)
+    if not job.models:
+        raise JobError(f"models: none chosen; known models: {', '.join(catalog.names())}")
+    job.memory_bytes  # noqa: B018 - refuses a wrong size now
+    catalog.add_plugins(job.plugins)
+    seen: set[str] = set()
+    for index, model in enumerate(job.models):
+        _check_model(model, f"models[{index}]", job.licence_policy)
+        if model.name.casefold() in seen:
+            raise JobError(f"models[{index}].name: {model.name!r} names two models; outputs would collide")
+        seen.add(model.name.casefold())
+    return job
+
+
+def change(raw: dict[str, tp.Any], key: str, value: tp.Any) -> dict[str, tp.Any]:
+    """Return `raw` with `key` set; a key path begins with a job's key or a model's name."""
+    head, _, rest = key.partition(".")
+    if not rest:
+        return {**raw, head: value}
+    models = [{"name": m} if isinstance(m, str) else m for m in raw.get("models", [])]
+    names = [m.get("name") for m in models if isinstance(m, dict)]
+    if head not in names:
+        raise JobError(f"--set {key}: {schema.unknown(head, [str(n) for n in names], 'model')}")
+    models[names.index(head)] = _set(models[names.index(head)], rest.split("."), value)
+    return {**raw, "models": models}
+
+
+def _set(mapping: tp.Any, keys: list[str], value: tp.Any) -> dict[str, tp.Any]:
+    known: dict[str, tp.Any] = dict(mapping or {})
+    return {**known, keys[0]: value if len(keys) == 1 else _set(known.get(keys[0]), keys[1:], value)}
+
+
+def _check_model(model: ModelSpec, path: str, policy: str) -> None:
+    if not _NAME.match(model.name):
+        raise JobError(f"{path}.name: {model.name!r} may hold only letters, digits, _ and -")
+    extractor = model.build(path)
+    if model.window is not None:
+        raise JobError(f"{path}.window: {model.reference} does not take one; its parameters set its framing")
+    if model.pooling is not None:
+        try:
+            parts = pooling.parse(model.pooling)
+        except ValueError as error:
+            raise JobError(f"{path}.pooling: {error}") from error
+        rigid = [o.name for o in catalog.wanted(extractor) if not o.poolable]
+        if parts and rigid:
+            raise JobError(f"{path}.pooling: {', '.join(rigid)} of {model.reference} cannot be pooled; use none")
+    barred = sorted({c.licence for c in extractor.checkpoints() if not c.commercial})
+    if policy == "commercial" and barred:
+        raise JobError(f"{path}: licence_policy is commercial, but its weights are {', '.join(barred)}")
+
+
+def _place(raw: tp.Any, path: str | None) -> dict[str, tp.Any]:
+    """Make the paths of a job file absolute: they are relative to `root`, by default the file's folder."""
+    if not isinstance(raw, dict):
+        raise JobError("a job is a mapping with the keys audio, output and models")
+    base = pathlib.Path(path).resolve().parent if path else pathlib.Path.cwd()
+    root = raw.get("root")
+    if isinstance(root, str):
+        base = base / os.path.expanduser(root)
+    placed = {k: absolute(v, base) if k in _FOLDERS and isinstance(v, str) else v for k, v in raw.items()}
+    if isinstance(raw.get("plugins"), list):
+        placed["plugins"] = [absolute(p, base) if isinstance(p, str) else p for p in raw["plugins"]]
+    if isinstance(raw.get("models"), list):
+        placed["models"] = [_place_checkpoint(m, base) for m in raw["models"]]
+    return placed
+
+
+def _place_checkpoint(model: tp.Any, base: pathlib.Path) -> tp.Any:
+    """A checkpoint that is written as a path (`./my.h5`) is relative to the job's root as well."""
+    if not isinstance(model, dict):
+        return model
+    params = model.get("params")
+    value = params.get("checkpoint") if isinstance(params, dict) else None
+    if not (isinstance(value, str) and value.startswith((".", "/", "~"))):
+        return model
+    return {**model, "params": {**dict(params or {}), "checkpoint": absolute(value, base)}}
+
+
+def absolute(path: str, base: str | pathlib.Path) -> str:
+    """Return `path` as an absolute one, relative to `base`, without following links."""
+    return os.path.abspath(os.path.join(base, os.path.expanduser(path)))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses what it would otherwise silently drop: the first of two equal keys."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[tp.Any, tp.Any]:
+    loader.flatten_mapping(node)
+    mapping: dict[tp.Any, tp.Any] = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise JobError(f"line {key_node.start_mark.line + 1}: the key {key!r} is not text")
+        if key in mapping:
+            raise JobError(f"line {key_node.start_mark.line + 1}: duplicate key {key!r}")
+        mapping[key] = loader.construct_object(value_node, deep=True)
+    return mapping
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse_yaml(text: str) -> tp.Any:
+    """Return the plain values of a YAML text.
+
+    Raises:
+        JobError: not YAML, or a key twice; the message names the line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise JobError(f"{line}not valid YAML: {error.problem or error}") from error
+    except yaml.YAMLError as error:
+        raise JobError(f"not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _read_yaml(path: str) -> tp.Any:
+    try:
+        text = pathlib.Path(path).read_text("utf-8")
+    except FileNotFoundError as error:
+        raise JobError(f"{path}: no such job file; `ls config` shows the ones that come with Consort") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"{path}: cannot be read: {error}") from error
+    try:
+        raw = parse_yaml(text)
+    except JobError as error:
+        raise JobError(f"{path}: {error}") from error
+    return {} if raw is None else raw

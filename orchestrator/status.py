@@ -1,0 +1,86 @@
+"""What a job has done so far: while it runs, after it, and from the files alone."""
+
+import collections
+import dataclasses
+import os
+
+from orchestrator import preparation, records, spec
+from orchestrator.errors import JobError
+from orchestrator.plan import DONE, STALE, TODO
+from orchestrator.preparation import Prepared
+from orchestrator.rundir import OutputDir
+from worker.protocol import Failure
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelStatus:
+    """Counts of items of one model."""
+
+    done: int
+    pending: int
+    failed: dict[str, int]  # by class; transient ones are pending as well
+    stale: int  # pending, and an array of other parameters or another source stands in its place
+    orphaned: int  # arrays that no record names, or whose item is no longer part of the job
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """All models, and the failures with their reasons."""
+
+    output: str
+    models: dict[str, ModelStatus]
+    failures: list[Failure]
+    running: bool
+
+
+def of_output(root: str) -> Status:
+    """Return the status of an output folder, asking the job that its last run kept.
+
+    Raises:
+        JobError: no run has written there.
+    """
+    output = OutputDir(os.path.abspath(root))
+    run = output.last_run()
+    if run is None:
+        raise JobError(f"{root}: no run has written here; name a job file or an output folder")
+    return of_job(preparation.prepare(spec.read(str(run.job))))
+
+
+def of_job(prepared: Prepared) -> Status:
+    """Return the status of a job that has been looked at."""
+    plan = prepared.plan
+    orphans = _orphans(prepared)
+    states = {(c.source.id, model): state for c in plan.choices for model, state in c.states.items()}
+    current = [f for key, f in prepared.ledger.failures.items() if states.get(key, DONE) != DONE]
+    models, failures = {}, []
+    for model in plan.models:
+        mine = [f for f in current if f.model == model.name]
+        failures += mine
+        models[model.name] = ModelStatus(
+            done=plan.count(model.name, DONE),
+            pending=plan.count(model.name, TODO) + plan.count(model.name, STALE),
+            failed=dict(collections.Counter(f.kind for f in mine)),
+            stale=plan.count(model.name, STALE),
+            orphaned=orphans[model.name],
+        )
+    failures.sort(key=lambda f: (f.item, f.model))
+    return Status(prepared.job.output, models, failures, _running(prepared.output))
+
+
+def _orphans(prepared: Prepared) -> "collections.Counter[str]":
+    """Count the files in the folders of models that no record of a chosen item names."""
+    chosen = {choice.source.id for choice in prepared.plan.choices}
+    named = {r.path for r in prepared.ledger.records.values() if r.item in chosen}
+    counts: collections.Counter[str] = collections.Counter()
+    for model in prepared.plan.models:
+        outputs = model.extractor.outputs()
+        for folder in [model.name, *(f"{model.name}.{o.name}" for o in outputs[1:])]:
+            for base, _, files in os.walk(prepared.output.root / folder):
+                for file in files:
+                    path = os.path.relpath(os.path.join(base, file), prepared.output.root).replace(os.sep, "/")
+                    counts[model.name] += path not in named and not file.endswith(".part")
+    return counts
+
+
+def _running(output: OutputDir) -> bool:
+    return any(records.locked(path) for path in records.attempts(output))

@@ -1,0 +1,158 @@
+"""Bring the bytes of one source to one file: resumed where it can be, verified, then renamed."""
+
+import hashlib
+import os
+import typing as tp
+from pathlib import Path
+
+import requests
+import urllib3
+
+from orchestrator.errors import EnvironmentUnavailable
+
+_CHUNK = 1 << 18
+_ATTEMPTS = 4
+
+Progress = tp.Callable[[str, int, int | None], None]  # file name, bytes there, bytes in all if known
+
+
+class Interrupted(Exception):
+    """The source broke off; what came is kept, and another attempt may go on from there."""
+
+
+class Source(tp.Protocol):
+    """Something that can be read from an offset."""
+
+    def open(self, offset: int) -> tuple[int, int | None, tp.Iterator[bytes]]:
+        """Return the offset that is really served, the size of the whole, and the chunks from there."""
+
+
+def silent(name: str, done: int, total: int | None) -> None:
+    """Report nothing."""
+
+
+def partial_of(target: Path) -> Path:
+    """Return where the bytes of an unfinished `target` are collected."""
+    return target.parent / f".{target.name}.part"
+
+
+def mismatch(name: str, found: str, expected: str) -> str:
+    """Return the message about a file that is not the pinned one."""
+    return f"{name} has sha256 {found[:12]}..., expected {expected[:12]}...: refused"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fetch(source: Source, target: Path, sha256: str, progress: Progress) -> Path:
+    """Copy `source` to `target`.
+
+    Raises:
+        EnvironmentUnavailable: it broke off again and again, its content is not the pinned one, or the
+            disk does not take it.
+    """
+    part = partial_of(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        resumed = part.exists()
+        if resumed and sha256_of(part) == sha256:
+            os.replace(part, target)  # killed between the last byte and the rename
+            return target
+        found = _collect(source, part, target.name, progress)
+        if found != sha256 and resumed:
+            # what lay there may have been the beginning of something else
+            part.unlink()
+            found = _collect(source, part, target.name, progress)
+        if found != sha256:
+            part.unlink()
+            raise EnvironmentUnavailable(mismatch(target.name, found, sha256))
+        os.replace(part, target)
+    except OSError as error:
+        raise EnvironmentUnavailable(f"{target} cannot be written: {error.strerror or error}") from error
+    return target
+
+
+def _collect(source: Source, part: Path, name: str, progress: Progress) -> str:
+    """Fill `part` in as many attempts as allowed, and return its sha256."""
+    for _ in range(_ATTEMPTS):
+        try:
+            return _append(source, part, name, progress)
+        except Interrupted as error:
+            reason = str(error)
+    raise EnvironmentUnavailable(f"{name}: {reason}, {_ATTEMPTS} times; repeat the command to go on from there")
+
+
+def _append(source: Source, part: Path, name: str, progress: Progress) -> str:
+    offset, total, chunks = source.open(part.stat().st_size if part.exists() else 0)
+    digest = hashlib.sha256()
+    with part.open("r+b" if offset else "wb") as stream:
+        while stream.tell() < offset and (chunk := stream.read(min(_CHUNK, offset - stream.tell()))):
+            digest.update(chunk)
+        stream.truncate()
+        for chunk in chunks:
+            stream.write(chunk)
+            digest.update(chunk)
+            progress(name, stream.tell(), total)
+        stream.flush()
+        os.fsync(stream.fileno())
+        if total is not None and stream.tell() < total:
+            raise Interrupted("the connection ended early")
+    return digest.hexdigest()
+
+
+class FileSource:
+    """A file on this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open(self, offset: int) -> tuple[int, int | None, tp.Iterator[bytes]]:
+        """Serve the whole file, which is as quick as resuming it."""
+        try:
+            return 0, self._path.stat().st_size, self._chunks()
+        except OSError as error:
+            raise EnvironmentUnavailable(f"{self._path} cannot be read: {error.strerror}") from error
+
+    def _chunks(self) -> tp.Iterator[bytes]:
+        with self._path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                yield chunk
+
+
+class WebSource:
+    """A resource behind `get(headers)`, read in ranges where the server allows it."""
+
+    def __init__(self, get: tp.Callable[[tp.Mapping[str, str]], requests.Response]) -> None:
+        self._get = get
+
+    def open(self, offset: int) -> tuple[int, int | None, tp.Iterator[bytes]]:
+        """Ask for the bytes from `offset` on; a server that knows no ranges sends all of them."""
+        # identity: the hash is that of the file, whatever a server would like to do on the way
+        headers = {"Accept-Encoding": "identity"}
+        response = self._get({**headers, "Range": f"bytes={offset}-"} if offset else headers)
+        if response.status_code == 416 or (response.status_code == 206 and _start(response) != offset):
+            offset, response = 0, self._get(headers)
+        if response.status_code not in (200, 206):
+            raise EnvironmentUnavailable(f"a file that the index lists answered HTTP {response.status_code}")
+        served = offset if response.status_code == 206 else 0
+        length = response.headers.get("Content-Length", "")
+        return served, served + int(length) if length.isdigit() else None, self._chunks(response)
+
+    def _chunks(self, response: requests.Response) -> tp.Iterator[bytes]:
+        try:
+            with response:
+                yield from response.raw.stream(_CHUNK, decode_content=False)
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            raise Interrupted(f"the connection broke ({type(error).__name__})") from None
+
+
+def _start(response: requests.Response) -> int:
+    """Return the first byte of a partial answer, from `Content-Range: bytes 5-9/10`; -1 when unreadable."""
+    start = response.headers.get("Content-Range", "").partition("bytes ")[2].partition("-")[0]
+    return int(start) if start.isdigit() else -1

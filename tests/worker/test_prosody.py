@@ -1,0 +1,39 @@
+"""The declaration of prosody: what can be known without torch."""
+
+import sys
+
+import pytest
+
+from worker.extractor import WholeFile
+from worker.extractors.prosody import Prosody
+
+
+def test_first_output_is_poolable_features_and_voicing_is_not() -> None:
+    features, voiced = Prosody().outputs()
+    assert (features.name, features.axes, features.shape) == ("features", ("time", "feature"), (None, 6))
+    assert (features.dtype, features.poolable) == ("float32", True)
+    assert (voiced.name, voiced.axes, voiced.shape) == ("voiced", ("time",), (None,))
+    assert (voiced.dtype, voiced.poolable) == ("uint8", False)
+
+
+@pytest.mark.parametrize("hop_ms, frame_rate", [(16.0, 62.5), (10.0, 100.0), (20, 50.0), (2.01, 500.0)])
+def test_frame_rate_is_that_of_the_rounded_hop(hop_ms: float, frame_rate: float) -> None:
+    for output in Prosody(hop_ms=hop_ms).outputs():
+        assert output.frame_rate == frame_rate
+        assert output.start == 0.0
+
+
+def test_documentation_of_features_names_the_units_in_use() -> None:
+    assert "Hz, Hz, Hz, Hz, dB, dB" in Prosody(output_normalize=False).outputs()[0].doc
+    assert "clipped to 0..1" in Prosody().outputs()[0].doc
+
+
+def test_memory_grows_with_the_number_of_frames() -> None:
+    coarse, fine = (Prosody(hop_ms=hop).framing() for hop in (16.0, 2.0))
+    assert isinstance(coarse, WholeFile)
+    assert 10e6 < coarse.memory_per_minute < fine.memory_per_minute < 50e6
+
+
+def test_declaring_imports_no_framework() -> None:
+    assert Prosody().checkpoints() == ()
+    assert "torch_models" not in sys.modules

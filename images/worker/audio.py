@@ -19,9 +19,9 @@ import typing as tp
 import numpy as np
 import soundfile
 
-from worker import containers, ffmpeg, waves
+from worker import containers, ffmpeg, protocol, waves
 
-VERSION = 1  # raised when the samples change: part of every key
+VERSION = protocol.AUDIO_VERSION
 BLOCK = 1 << 18  # frames per step
 TOLERANCE = 0.05  # seconds by which a decode may be shorter than declared
 RATES = (1000, 768000)  # Hz; anything outside is a broken header

@@ -125,6 +125,13 @@ def test_snr_is_the_ratio_of_harmonics_to_noise(noise_db: float) -> None:
     assert np.median(features[voiced > 0, SNR]) == pytest.approx(-noise_db, abs=2.0)
 
 
+def test_snr_of_a_clean_voice_is_high_between_samples_and_at_the_edges() -> None:
+    """330 Hz is no whole number of samples; half of the first window lies before the audio."""
+    features, _ = analyse(steady(330.0), smoothing_level="none")
+    assert np.median(features[:, SNR]) > 45
+    assert features[[0, -1], SNR].min() > 17
+
+
 def test_width_is_that_of_the_window_and_grows_with_moving_pitch() -> None:
     still, _ = analyse(steady(150.0, 2.0))
     longer, _ = analyse(steady(150.0, 2.0), frame_ms=100.0)
@@ -202,6 +209,7 @@ def hostile() -> tp.Dict[str, np.ndarray]:
         "pure tone": np.sin(2 * np.pi * 200 * t),
         "noise": random.standard_normal(SAMPLE_RATE),
         "faintest": 1e-30 * random.standard_normal(SAMPLE_RATE),
+        "inaudible voice": 5e-7 * utterance(),
         "offset voice": 0.5 * utterance() + 0.5,
     }
 
@@ -217,7 +225,7 @@ def test_any_audio_gives_finite_numbers_that_agree_with_voicing(name: str, level
         assert not normalize or (features.min() >= 0 and features.max() <= 1)
 
 
-@pytest.mark.parametrize("name", ["silence", "constant", "noise", "faintest", "silent sample"])
+@pytest.mark.parametrize("name", ["silence", "constant", "noise", "faintest", "inaudible voice"])
 def test_what_is_no_voice_is_unvoiced(name: str) -> None:
     _, voiced = analyse(hostile()[name])
     assert voiced.mean() < 0.05

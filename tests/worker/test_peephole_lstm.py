@@ -49,7 +49,8 @@ def naive_network(network: Network, x: np.ndarray) -> np.ndarray:
     if network.activation == "sigmoid":
         return sigmoid(logits)
     powers: np.ndarray = np.exp(logits)
-    return powers / powers.sum(axis=1, keepdims=True)
+    powers /= powers.sum(axis=1, keepdims=True)
+    return powers
 
 
 @pytest.mark.parametrize("activation, outputs", [("sigmoid", 1), ("softmax", 3)])

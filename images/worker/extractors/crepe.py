@@ -76,6 +76,7 @@ class Crepe(Extractor):
             right=margin,
             frame_length=FRAME_LENGTH,
             frame_hop=self.hop_length,
+            memory_per_minute=11_000_000,  # activation [T, 360] and the back-pointers of Viterbi, at 10 ms
         )
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:

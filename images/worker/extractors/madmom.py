@@ -102,10 +102,10 @@ class Madmom(Extractor):
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
         """Read the networks of the wanted outputs."""
         self._features = {output: BeatFeatures(_BANDS[output]) for output in self._chosen()}
-        self._networks = {
-            output: Ensemble([read_network(files[_file(output, n)]) for n in range(1, 1 + len(_SHA256[output]))])
-            for output in self._chosen()
-        }
+        self._networks = {}
+        for output in self._chosen():
+            paths = [files[_file(output, number)] for number in range(1, 1 + len(_SHA256[output]))]
+            self._networks[output] = Ensemble([read_network(path) for path in paths])
 
     def extract(self, batch: Batch) -> Arrays:
         """Return `beats` `[1, T]` and `downbeats` `[1, T, 2]` of one item, T = ceil(samples / 441)."""

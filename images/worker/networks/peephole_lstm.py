@@ -179,7 +179,13 @@ def _collect(hidden: np.ndarray, start: int, output: np.ndarray) -> None:
     output[:, behind, units:] = hidden[:steps, 1][::-1].transpose(1, 0, 2)
 
 
-def _advance(layer: _Layer, projected: np.ndarray, last: np.ndarray, cell: np.ndarray, hidden: np.ndarray) -> None:
+def _advance(
+    layer: _Layer,
+    projected: np.ndarray,
+    last: np.ndarray,
+    cell: np.ndarray,
+    hidden: np.ndarray,
+) -> None:
     """Take the steps of `projected` `[S, B, 2, N, 4H]`.
 
     Every call costs more than its arithmetic here, hence the buffers and views made before the loop.

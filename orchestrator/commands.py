@@ -33,11 +33,11 @@ def extract(arguments: argparse.Namespace) -> int:
 
     output = OutputDir(job.output)
 
-    scan.scan(job)  # a wrong audio path must not leave an output folder behind
+    audio = scan.scan(job)  # first, as a wrong audio path must not leave an output folder behind
     output.create()
     with output.lock(), progress.choose() as shown:
         records.sweep(output)
-        prepared = preparation.prepare(job)
+        prepared = preparation.prepare(job, audio)
         trouble = prepared.lacking_room()
         if trouble and not arguments.force:
             raise RunFailed(f"{trouble}; free some, choose another folder, or --force")

@@ -55,13 +55,13 @@ def _ffmpeg(weights: Weights) -> Finding:
         if problem:
             return Finding("ffmpeg", False, f"{problem}; run `consort weights pull ffmpeg`")
         said = subprocess.run([str(weights.path(checkpoint)), "-version"], capture_output=True, text=True, timeout=30)
-        return Finding("ffmpeg", said.returncode == 0, said.stdout.split(" Copyright")[0] or "does not run")
+        return Finding("ffmpeg", said.returncode == 0, " ".join(said.stdout.split()[:3]) or "does not run")
     except (ConsortError, OSError, subprocess.TimeoutExpired) as error:
         return Finding("ffmpeg", False, str(error))
 
 
 def _interpreter(environment: Environment) -> Finding:
-    what = f"Python {environment.spec.python}"
+    what = f"Python {environment.spec.python}"  # one line per environment: each says what it will use
     try:
         return Finding(what, True, str(interpreters.find(environment.spec.python)))
     except ConsortError as error:

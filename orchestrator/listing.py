@@ -9,13 +9,22 @@ from worker.extractor import Extractor, Output
 
 
 def overview() -> str:
-    """Return one line per model."""
-    rows = [("model", "environment", "rate", "outputs", "licence of the weights", "what it is")]
+    """Return every model with environment, parameters and defaults, outputs and licence."""
+    blocks = []
     for name in catalog.names():
         model = _default(name)
-        outputs = ", ".join(o.name for o in model.outputs())
-        rows.append((name, model.environment, str(model.sample_rate), outputs, _licence(model), _summary(model)))
-    return table(rows) + "\n\n`consort models NAME` shows parameters and shapes"
+        fields = dataclasses.fields(model)  # type: ignore[arg-type]
+        params = " ".join(f"{f.name}={_yaml(getattr(model, f.name))}" for f in fields)
+        outputs = ", ".join(f"{o.name} {_shape(o)}" for o in model.outputs())
+        blocks.append(
+            f"{name:<9} {_summary(model)}\n"
+            f"          {model.environment}, {model.sample_rate} Hz; weights: {_licence(model)}\n"
+            f"          parameters: {params or 'none'}\n"
+            f"          outputs: {outputs}"
+        )
+    return "\n\n".join(
+        [*blocks, "`consort models NAME` explains one; the first output is written without being asked for"]
+    )
 
 
 def detail(name: str) -> str:
@@ -30,7 +39,7 @@ def detail(name: str) -> str:
     lines.append(f"environment {model.environment}, {model.sample_rate} Hz, {model.channels} channel(s)")
     lines.append(f"weights     {_licence(model)}")
     lines.append("\nparameters (default)")
-    rows = [("  " + f.name, repr(getattr(model, f.name)), _allowed(f)) for f in dataclasses.fields(model)]  # type: ignore[arg-type]
+    rows = [("  " + f.name, _yaml(getattr(model, f.name)), _allowed(f)) for f in dataclasses.fields(model)]  # type: ignore[arg-type]
     lines.append(table(rows) if rows else "  none")
     lines.append("\noutputs (the first is written without being asked for)")
     lines.append(table([("  " + o.name, _shape(o), o.dtype, _rate(o), o.doc) for o in model.outputs()]))
@@ -58,12 +67,21 @@ def _default(name: str) -> Extractor:
     return model
 
 
+def _yaml(value: object) -> str:
+    """Return a default as it would stand in the job file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
+
+
 def _allowed(field: "dataclasses.Field[object]") -> str:
     if "choices" in field.metadata:
         return " | ".join(str(c) for c in dict.fromkeys(field.metadata["choices"]))
     if "range" in field.metadata:
         return "{} to {}".format(*field.metadata["range"])
-    return str(getattr(field.type, "__name__", field.type))
+    if field.type is bool:
+        return "true | false"
+    return str(getattr(field.type, "__name__", field.type)).replace("typing.", "")
 
 
 def _licence(model: Extractor) -> str:

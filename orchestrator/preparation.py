@@ -40,13 +40,17 @@ class Prepared:
         return f"output {self.output.root}: about {size(needed)} are needed, {size(free)} are free"
 
 
-def prepare(job: JobSpec) -> Prepared:
-    """Scan the audio, read what is there, and decide what is to do.
+def prepare(job: JobSpec, audio: Audio | None = None) -> Prepared:
+    """Read what is there, and decide what is to do.
+
+    Args:
+        job: checked.
+        audio: what a scan found; None scans now.
 
     Raises:
         JobError: the audio is missing or there is none.
     """
-    audio = scan.scan(job)
+    audio = audio or scan.scan(job)
     output = OutputDir(job.output)
     ledger = records.read(output)
     weights = Weights()

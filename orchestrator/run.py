@@ -25,6 +25,7 @@ from orchestrator.rundir import RunDir
 from orchestrator.runtimes.base import Mounts, Runtime
 from orchestrator.runtimes.venv import VenvRuntime
 from worker import protocol, schema
+from worker.extractor import Checkpoint
 from worker.protocol import Event, Failure, Item, Shard
 
 _VARIANT = "cpu"
@@ -142,8 +143,8 @@ class _Running:
         checkpoints = model.extractor.checkpoints()
         weights = self._prepared.weights
         try:
-            if not offline:
-                weights.pull(checkpoints, self._show_transfer)
+            if not offline and any(weights.problem(c) for c in checkpoints):
+                weights.pull(_with_siblings(model), self._show_transfer)
             weights.files(checkpoints, model.name)
         except EnvironmentUnavailable as error:
             self._drop(model.name, str(error))
@@ -251,6 +252,18 @@ class _Running:
     def _failure_key(self, item: Item, model: str) -> str:
         task = next(m.task for m in self._prepared.plan.models if m.name == model)
         return protocol.key_of(task.key, "", f"{item.size}:{item.mtime_ns}")
+
+
+def _with_siblings(model: ModelPlan) -> list[Checkpoint]:
+    """Return the checkpoints of a model and what its other outputs need from the same archives.
+
+    An archive is fetched once: asking for another output later must not download it again.
+    """
+    own = model.extractor.checkpoints()
+    every = model.spec.build()
+    every.wanted = frozenset()
+    archives = {c.archive for c in own if c.archive}
+    return [*own, *(c for c in every.checkpoints() if c.archive in archives and c not in own)]
 
 
 def _name(shard: Shard) -> str:

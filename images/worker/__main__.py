@@ -6,6 +6,7 @@ commits what is finished and exits with 75.
 """
 
 import json
+import logging
 import os
 import platform
 import signal
@@ -22,6 +23,7 @@ _HEARTBEAT = 5.0  # seconds
 def main() -> int:
     """Return the exit code; see DESIGN section 5 for its meaning."""
     protocol.claim_stdout()
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         shard = _read(sys.argv[1])
         roots = pipeline.Roots(*[os.environ["CONSORT_" + name.upper()] for name in pipeline.Roots._fields])

@@ -5,6 +5,7 @@ behind. Each file is decoded once and fed to every model that lacks it; a file t
 and the next one goes on.
 """
 
+import logging
 import os
 import queue
 import threading
@@ -32,6 +33,7 @@ from worker.protocol import (
 from worker.provenance import context_of
 from worker.writer import Finished, Writer
 
+_LOG = logging.getLogger("worker")
 _AHEAD = 2  # decoded items that may wait: enough to hide decoding, few enough to bound memory
 
 
@@ -90,9 +92,12 @@ def _load(shard: Shard, task: Task, roots: Roots, channel: Channel) -> tp.Option
         extractor.load(shard.device, files)
         context = context_of(shard, task, extractor, roots.output)
     except (Exception, SystemExit) as error:
+        _LOG.exception("%s cannot load", task.name)
         channel.emit(Event("failed", model=task.name, message=one_line(error)))
         return None
-    channel.emit(Event("loaded", model=task.name, seconds=round(time.monotonic() - began, 3)))
+    seconds = round(time.monotonic() - began, 3)
+    _LOG.info("%s loaded in %.1f s", task.name, seconds)
+    channel.emit(Event("loaded", model=task.name, seconds=seconds))
     return _Model(task, extractor, context)
 
 
@@ -153,6 +158,7 @@ def _work(
         item, source = entry
         chosen = [models[name] for name in item.tasks if name in models]
         if isinstance(source, audio.AudioError):
+            _LOG.warning("%s: %s: %s", item.id, source.kind, source)
             channel.emit(
                 *[_failed(item, model, source.kind, str(source), source.sha256) for model in chosen], durable=True
             )
@@ -186,6 +192,7 @@ def _process(
             for output in catalog.wanted(model.extractor)
         ]
         writer.put(finished, time.monotonic() - began)
+        _LOG.info("%s: %s took %.2f s", item.id, model.task.name, time.monotonic() - began)
     except (Interrupted, store.OutputError):
         raise
     except audio.AudioError as error:
@@ -197,6 +204,7 @@ def _process(
             _failed(item, model, "memory", one_line(error) or "not enough memory", source.sha256), durable=True
         )
     except (Exception, SystemExit) as error:
+        _LOG.exception("%s: %s failed", item.id, model.task.name)
         channel.emit(_failed(item, model, "model", one_line(error), source.sha256), durable=True)
 
 

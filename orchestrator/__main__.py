@@ -16,7 +16,7 @@ _FLAGS: list[tuple[tuple[str, ...], dict[str, tp.Any]]] = [
     (("--output", "--output_dir", "--output_base"), {"metavar": "DIR", "help": "where arrays are written"}),
     (("--models",), {"nargs": "+", "metavar": "NAME", "help": "see `consort models`"}),
     (("--limit", "--max_samples"), {"type": int, "metavar": "N", "help": "at most N items that are not done yet"}),
-    (("--devices", "--device"), {"metavar": "D", "help": "auto | cpu | cuda"}),
+    (("--devices", "--device"), {"metavar": "D", "help": "auto | cpu | cuda | cuda:N"}),
     (("--runtime",), {"metavar": "R", "help": "auto | venv"}),
     (("--resume",), {"metavar": "R", "help": "key | strict | exists | never"}),
     (("--workers",), {"type": int, "metavar": "N", "help": "worker processes side by side (default: cores)"}),
@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from orchestrator import commands
 
-        return int(getattr(commands, arguments.command)(arguments))
+        code = int(getattr(commands, arguments.command)(arguments))
+        sys.stdout.flush()  # here, where a reader that went away is no error
+        return code
     except errors.ConsortError as error:
         print(f"consort: {error}", file=sys.stderr)
         return error.exit_code

@@ -8,6 +8,7 @@ from worker import protocol
 from worker.protocol import Event, Failure, Item, Shard
 
 _STRIKES = 2  # ends of a worker that an (item, model) may cause before it is left out
+_RESTARTS = 3  # attempts at a shard whose worker ends for no visible reason
 
 
 class Attempt:
@@ -88,7 +89,10 @@ class Judge:
         """Return what follows from the end of an attempt that was not asked to end."""
         verdict = Verdict(dropped=dict(attempt.dropped))
         left = attempt.left()
-        if ended.ok or ended.code == protocol.EXIT_NO_MODEL or not left:
+        if ended.ok and left:
+            verdict.lost = f"worker left {len(left)} items out; see {ended.log}"
+            return verdict
+        if not left:
             return verdict
         if ended.code == protocol.EXIT_PERMANENT:
             verdict.lost = f"worker could not start; see {ended.log}"
@@ -115,7 +119,7 @@ class Judge:
 
     def _restart(self, attempt: Attempt, left: list[Item], ended: Ended, verdict: Verdict) -> Verdict:
         """An end between two items is nobody's fault; one that repeats is a broken environment."""
-        if attempt.shard.attempt >= 5:
+        if attempt.shard.attempt >= _RESTARTS:
             verdict.lost = f"worker ended again and again ({words(ended)}); see {ended.log}"
         else:
             verdict.shards = [_rerun(attempt.shard, left, 0)]
@@ -151,7 +155,8 @@ def _rerun(shard: Shard, items: list[Item], number: int) -> Shard:
     names = {task for item in items for task in item.tasks}
     return dataclasses.replace(
         shard,
-        id=f"{shard.id}.{number}" if number else shard.id,
+        # the attempt is in it: children of two attempts of one shard must not share their files
+        id=f"{shard.id}.{shard.attempt}-{number}" if number else shard.id,
         attempt=shard.attempt + 1,
         items=items,
         tasks=[task for task in shard.tasks if task.name in names],

@@ -45,7 +45,7 @@ def extract(arguments: argparse.Namespace) -> int:
         report, folder = run.extract(prepared, shown, arguments.offline)
     print(table(report.rows()))
     _print_failures(report, arguments.verbose)
-    print(f"logs: {os.path.relpath(folder.logs)}")
+    print(f"logs: {_near(folder.logs)}")
     return report.exit_code
 
 
@@ -190,20 +190,28 @@ def _job(arguments: argparse.Namespace) -> spec.JobSpec:
         changes.append((key, spec.parse_yaml(value)))
     if not arguments.job and not changes:
         raise JobError("no job: give a job file, or --audio, --output and --models; see `consort extract --help`")
+    missing = [f"--{key}" for key in ("audio", "output", "models") if key not in dict(changes)]
+    if not arguments.job and missing:
+        raise JobError(f"without a job file the flags are the job: {' and '.join(missing)} missing")
     return spec.read(arguments.job, changes)
 
 
 def _refuse_devices(job: spec.JobSpec) -> None:
-    if job.devices == "cuda":
-        raise EnvironmentUnavailable(
-            "devices: cuda: the models of this job have no GPU path yet; use devices: auto or cpu"
-        )
+    if job.devices not in ("auto", "cpu"):
+        asked = job.devices if isinstance(job.devices, str) else ", ".join(map(str, job.devices))
+        raise EnvironmentUnavailable(f"devices: {asked}: no model has a GPU path yet; use devices: auto or cpu")
 
 
 def _devices_note(job: spec.JobSpec, prepared: "Prepared") -> str:
     plan = prepared.plan
     runtime = f"runtime venv ({'asked for' if job.runtime == 'venv' else 'auto: the only one so far'})"
     return f"{len(plan.chosen)} of {len(plan.choices)} items to do, {runtime}, device cpu"
+
+
+def _near(path: os.PathLike[str]) -> str:
+    """Return a path as a person would type it from here."""
+    relative = os.path.relpath(path)
+    return os.fspath(path) if relative.startswith("..") else relative
 
 
 def _print_failures(report: "Report", everything: bool) -> None:

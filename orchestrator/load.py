@@ -69,7 +69,8 @@ class Run:
             item: path of the audio file relative to the audio root, with extension.
             output: None takes the primary one.
         """
-        return _read(self.root / self.record(model, item, output)["path"])
+        record = self.record(model, item, output)
+        return _read(self.root / record["path"], record)
 
     def arrays(self, model: str, output: str | None = None) -> dict[str, np.ndarray]:
         """Return all arrays of a model by item."""
@@ -113,8 +114,9 @@ def load(root: str | os.PathLike[str]) -> Run:
     return Run(root)
 
 
-def _read(path: pathlib.Path) -> np.ndarray:
+def _read(path: pathlib.Path, record: dict[str, tp.Any]) -> np.ndarray:
     if path.suffix == ".txt":
-        return np.loadtxt(path, delimiter=",", dtype=np.float32)
+        rows = np.loadtxt(path, delimiter=",", dtype=record["dtype"], ndmin=2)
+        return np.asarray(rows.reshape(record["shape"]))
     found = np.load(path, allow_pickle=False)
     return np.asarray(found if path.suffix == ".npy" else found["values"])

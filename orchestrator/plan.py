@@ -136,8 +136,8 @@ def make(
     kept: dict[str, str] = {}
     seconds = dict(seconds)
     for record in ledger.records.values():
+        kept[record.item] = _name_of(record)  # also of items that are gone: their arrays are still there
         if record.item in wanted:
-            kept[record.item] = _name_of(record)
             seconds[record.item] = record.duration
     names = naming.assign([source.id for source in sources], kept)
     known = {item for item, _, _ in ledger.records} | {item for item, _ in ledger.failures}

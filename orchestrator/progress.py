@@ -38,7 +38,8 @@ class Lines:
         """Show where the run stands, at most every few seconds for each environment."""
         for environment, text in states(report).items():
             last, shown = self._last.get(environment, (0.0, ""))
-            if text != shown and time.monotonic() - last >= _EVERY:
+            ended = text.startswith("finished") and not shown.startswith("finished")
+            if ended or (text != shown and not text.startswith("waiting") and time.monotonic() - last >= _EVERY):
                 self._last[environment] = (time.monotonic(), text)
                 self.say(f"{environment}: {text}")
 
@@ -73,16 +74,19 @@ class Live:
 
     def update(self, report: Report) -> None:
         """Show where the run stands."""
-        self._draw({**self._stages, **{k: v for k, v in states(report).items() if k not in self._stages or v}})
+        begun = states(report)
+        still = {k: v for k, v in self._stages.items() if k not in report.current and k != "weights"}
+        self._draw({**begun, **still})
 
     def _draw(self, states: dict[str, str]) -> None:
         from rich.table import Table
+        from rich.text import Text
 
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="bold", no_wrap=True)
         grid.add_column(no_wrap=True, overflow="ellipsis")
         for environment, text in states.items():
-            grid.add_row(environment, text)
+            grid.add_row(environment, Text(text))  # a path in it is no markup
         self._live.update(grid)
 
 
@@ -102,6 +106,8 @@ def states(report: Report) -> dict[str, str]:
     lines = {}
     for environment, names in groups.items():
         if environment not in report.current:
+            waiting = sum(report.models[name].left for name in names)
+            lines.update({environment: f"{'waiting':<18} 0/{waiting}"} if waiting else {})
             continue
         counts = [report.models[name] for name in names]
         now = time.monotonic() if any(c.left for c in counts) else report.until[environment]
@@ -112,5 +118,6 @@ def states(report: Report) -> dict[str, str]:
         eta = f", ETA {duration(elapsed / (total - left) * left)}" if left and total > left else ""
         doing = report.current[environment] if left else "finished"
         failures = f", {failed} failed" if failed else ""
-        lines[environment] = f"{doing:<18} {total - left}/{total}{failures}, {speed:.1f}x real time{eta}"
+        pace = f", {speed:.1f}x real time" if speed else ""
+        lines[environment] = f"{doing:<18} {total - left}/{total}{failures}{pace}{eta}"
     return lines

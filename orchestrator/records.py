@@ -21,6 +21,7 @@ from worker import protocol, schema
 from worker.protocol import Event, Failure, Record
 
 _Key = tuple[str, str, str]
+_E = tp.TypeVar("_E")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +57,12 @@ class Ledger:
 def read(output: OutputDir) -> Ledger:
     """Return the ledger of a folder from its files alone; works while a run is going."""
     ledger = Ledger()
-    for line in _json_lines(output.manifest):
-        record = Record(**line)
+    for record in _entries(output.manifest, lambda line: Record(**line)):
         ledger.records[record.item, record.model, record.output] = record
-    for line in _json_lines(output.failures):
-        failure = Failure(**line)
+    for failure in _entries(output.failures, lambda line: Failure(**line)):
         ledger.failures[failure.item, failure.model] = failure
-    for line in _json_lines(output.sources):
-        item = line.pop("item")
-        ledger.sources[item] = SeenSource(**line)
+    for item, source in _entries(output.sources, lambda line: (line.pop("item"), SeenSource(**line))):
+        ledger.sources[item] = source
     for path in attempts(output):
         for event in events(path):
             ledger.add(event)
@@ -130,11 +128,13 @@ def sweep(output: OutputDir, patience: float = 30.0) -> int:
         if time.monotonic() > deadline:
             raise RunFailed(f"output {output.root}: a worker of an earlier run is still writing; end it first")
         time.sleep(0.1)
-    if not left and not any(output.scratch.iterdir()):
-        return 0
-    for path in output.scratch.iterdir():
+    scratch = list(output.scratch.iterdir())
+    for path in scratch:
         shutil.rmtree(path, ignore_errors=True)
-    return sum(_remove_partials(pathlib.Path(folder), files) for folder, _, files in os.walk(output.root))
+    count = _remove_partials(output.root, os.listdir(output.root))
+    # Only an attempt leaves something among the arrays; without one a large folder is not walked.
+    walked = output.root if left or scratch else output.inner
+    return count + sum(_remove_partials(pathlib.Path(folder), files) for folder, _, files in os.walk(walked))
 
 
 def _remove_partials(folder: pathlib.Path, files: list[str]) -> int:
@@ -146,11 +146,13 @@ def _remove_partials(folder: pathlib.Path, files: list[str]) -> int:
 
 def locked(path: pathlib.Path) -> bool:
     """Return whether the writer of an event file lives."""
-    with open(path, "a", encoding="ascii") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
+    try:
+        with open(path, "rb") as f:
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False  # folded since it was listed
+    except OSError:
+        return True
     return False
 
 
@@ -158,12 +160,14 @@ def _lines(entries: tp.Mapping[tp.Any, tp.Any]) -> str:
     return "".join(protocol.canonical(schema.dump(entries[key])) + "\n" for key in sorted(entries))
 
 
-def _json_lines(path: pathlib.Path) -> tp.Iterator[dict[str, tp.Any]]:
+def _entries(path: pathlib.Path, build: tp.Callable[[dict[str, tp.Any]], _E]) -> tp.Iterator[_E]:
     try:
         with open(path, encoding="ascii") as f:
             for line in f:
-                yield json.loads(line)
+                yield build(json.loads(line))
     except FileNotFoundError:
         return
-    except ValueError as error:
+    except OSError as error:
+        raise RunFailed(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise RunFailed(f"{path.name} is damaged ({error}); restore it or remove it and run again") from error

@@ -98,7 +98,7 @@ class Report:
             return errors.INTERRUPTED
         if any(count.unavailable for count in counts):
             return errors.UNAVAILABLE
-        if self.lost:
+        if self.lost or any(count.left for count in counts):
             return errors.LOST
         return errors.ITEMS_FAILED if any(count.failures or count.known for count in counts) else errors.OK
 

@@ -52,6 +52,8 @@ def extract(prepared: Prepared, progress: Progress, offline: bool = False) -> tu
             running.start(offline)
             running.loop()
         running.close()
+        if running.unclean:
+            records.sweep(prepared.output)
     records.fold(prepared.output)
     rundir.replace(run.report, report.json())
     if report.trouble:
@@ -87,6 +89,7 @@ class _Running:
         self._judge = Judge(self._failure_key)
         self._ffmpeg = ""
         self.stops = 0
+        self.unclean = False  # a worker ended in a way that may have left half-written files
         limit = prepared.job.timeout_per_item
         slots = prepared.job.workers or default_slots()
         self._engine: Engine = LocalEngine(slots, limit, 0.0) if limit else LocalEngine(slots)
@@ -219,6 +222,7 @@ class _Running:
 
     def _end(self, attempt: Attempt, ended: Ended) -> None:
         shutil.rmtree(self._prepared.output.scratch / _name(attempt.shard), ignore_errors=True)
+        self.unclean = self.unclean or not ended.ok
         for model, why in attempt.dropped.items():
             self._drop(model, f"cannot load: {why}")
         if attempt.trouble or ended.code == protocol.EXIT_OUTPUT:
@@ -229,16 +233,17 @@ class _Running:
             self._follow(attempt, ended, self._judge.end(attempt, ended))
 
     def _follow(self, attempt: Attempt, ended: Ended, verdict: Verdict) -> None:
-        name = _name(attempt.shard)
+        environment = attempt.shard.environment
         if not ended.ok and (verdict.shards or verdict.failures):
-            self._progress.say(f"{name}: {attempts.words(ended)}; goes on without what it was busy with")
+            left = sum(len(shard.items) for shard in verdict.shards)
+            self._progress.say(f"{environment}: a worker ended ({attempts.words(ended)}); goes on with {left} items")
         for failure in verdict.failures:
             self._fail(failure)
         for model, why in verdict.dropped.items():
             self._drop(model, f"cannot load: {why}")
         if verdict.lost:
-            self._report.lost.append(f"{name}: {verdict.lost}")
-            self._progress.say(f"{name}: {verdict.lost}")
+            self._report.lost.append(f"{environment}: {verdict.lost}")
+            self._progress.say(f"{environment}: {verdict.lost}")
         self._queue.extendleft(reversed(verdict.shards))
 
     def _fail(self, failure: Failure) -> None:

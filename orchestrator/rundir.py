@@ -43,7 +43,11 @@ class OutputDir:
         Raises:
             RunFailed: another run has it.
         """
-        with open(self.inner / "lock", "a", encoding="ascii") as f:
+        try:
+            f = open(self.inner / "lock", "a", encoding="ascii")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise RunFailed(f"output {self.root}: {error.strerror}; choose another folder") from error
+        with f:
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

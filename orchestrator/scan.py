@@ -70,13 +70,13 @@ def scan(job: JobSpec) -> Audio:
         JobError: the path is missing, a list names files outside its root, or nothing was found.
     """
     path = pathlib.Path(job.audio)
-    if path.is_dir():
+    if os.path.isdir(path):
         audio = _folder(path)
     elif path.suffix.lower() in (".txt", ".lst"):
         audio = _listed(job, [(line, {}) for line in _lines(path)])
     elif path.suffix.lower() == ".csv":
         audio = _listed(job, _table(path, job.path_column))
-    elif path.exists():
+    elif os.path.exists(path):
         audio = Audio(str(path.parent), [_look(str(path.parent), path.name, {})])
     else:
         raise JobError(f"audio: {job.audio} does not exist; give a folder, a file, a list.txt or a table.csv")
@@ -95,13 +95,17 @@ def _chosen(item: str, job: JobSpec) -> bool:
 
 
 def _folder(root: pathlib.Path) -> Audio:
-    """Walk `root`; links to folders are followed while they stay inside it, each real folder once."""
+    """Walk `root`; links to folders are followed while they stay inside it, each real folder once.
+
+    Links come last, so that a new one never takes over the name of a folder that is there already.
+    """
     base = os.path.realpath(root)
     seen: set[str] = set()
     found: list[Source] = []
     stack = [""]
-    while stack:
-        inner = stack.pop()
+    links: list[str] = []
+    while stack or links:
+        inner = stack.pop() if stack else links.pop(0)
         real = os.path.realpath(os.path.join(root, inner))
         if real in seen or os.path.commonpath([real, base]) != base:
             continue
@@ -115,7 +119,7 @@ def _folder(root: pathlib.Path) -> Audio:
                 continue  # hidden, as everywhere else
             item = f"{inner}/{entry.name}" if inner else entry.name
             if _is_folder(entry):
-                stack.append(item)
+                (links if entry.is_symlink() else stack).append(item)
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                 found.append(_look(str(root), item, {}))
     return Audio(str(root), found)
@@ -145,7 +149,7 @@ def _listed(job: JobSpec, entries: list[tuple[str, dict[str, str]]]) -> Audio:
 def _look(root: str, item: str, labels: dict[str, str]) -> Source:
     try:
         status = os.stat(os.path.join(root, item))
-    except OSError:
+    except (OSError, ValueError):  # the latter for a NUL in a list
         return Source(item, -1, -1, labels)  # the worker says why it cannot be read
     return Source(item, status.st_size, status.st_mtime_ns, labels)
 

@@ -17,6 +17,7 @@ from worker import catalog, pooling, schema
 from worker.extractor import Extractor, between, choice
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
+_DEVICE = re.compile(r"(auto|cpu|cuda(:\d+)?)\Z")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\Z", re.IGNORECASE)
 _FOLDERS = ("audio", "audio_root", "output")
 
@@ -71,7 +72,7 @@ class JobSpec:
     plugins: tp.List[str] = dataclasses.field(default_factory=list)
     runtime: str = choice("auto", "venv")
     engine: str = choice("local")
-    devices: str = choice("auto", "cpu", "cuda")
+    devices: tp.Union[tp.List[tp.Any], str] = "auto"
     resume: str = choice("key", "strict", "exists", "never")
     limit: tp.Optional[int] = between(None, 0, 10**9)
     retry_failed: bool = False
@@ -83,12 +84,13 @@ class JobSpec:
     @property
     def memory_bytes(self) -> int | None:
         """The memory granted to a worker; None lets it take what is free."""
-        if self.memory is None or isinstance(self.memory, int):
-            return self.memory
-        match = _SIZE.match(self.memory.strip())
-        if match is None:
+        if self.memory is None:
+            return None
+        match = _SIZE.match(str(self.memory).strip())
+        size = int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " ")) if match else 0
+        if size < 1:
             raise JobError(f"memory: {self.memory!r} is no size; write 8GB or a number of bytes")
-        return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+        return size
 
 
 def read(path: str | None, changes: tp.Sequence[tuple[str, tp.Any]] = ()) -> JobSpec:
@@ -104,8 +106,10 @@ def read(path: str | None, changes: tp.Sequence[tuple[str, tp.Any]] = ()) -> Job
     raw = _read_yaml(path) if path else {}
     source = path or "flags"
     try:
-        raw = _place(raw, path)
-        for key, value in changes:
+        placed = [(key, _place_change(key, value)) for key, value in changes]
+        roots = [value for key, value in placed if key == "root"]
+        raw = _place({**raw, "root": roots[-1]} if roots and isinstance(raw, dict) else raw, path)
+        for key, value in placed:
             raw = change(raw, key, value)
         return check(raw)
     except (schema.SchemaError, JobError) as error:
@@ -127,6 +131,8 @@ def check(raw: tp.Any) -> JobSpec:
     if not job.models:
         raise JobError(f"models: none chosen; known models: {', '.join(catalog.names())}")
     job.memory_bytes  # noqa: B018 - refuses a wrong size now
+    if isinstance(job.devices, str) and not _DEVICE.match(job.devices):
+        raise JobError(f"devices: {job.devices!r} is not one of auto, cpu, cuda, cuda:N, or a list of GPUs")
     catalog.add_plugins(job.plugins)
     seen: set[str] = set()
     for index, model in enumerate(job.models):
@@ -142,7 +148,8 @@ def change(raw: dict[str, tp.Any], key: str, value: tp.Any) -> dict[str, tp.Any]
     head, _, rest = key.partition(".")
     if not rest:
         return {**raw, head: value}
-    models = [{"name": m} if isinstance(m, str) else m for m in raw.get("models", [])]
+    models = raw.get("models")
+    models = [{"name": m} if isinstance(m, str) else m for m in models] if isinstance(models, list) else []
     names = [m.get("name") for m in models if isinstance(m, dict)]
     if head not in names:
         raise JobError(f"--set {key}: {schema.unknown(head, [str(n) for n in names], 'model')}")
@@ -151,6 +158,8 @@ def change(raw: dict[str, tp.Any], key: str, value: tp.Any) -> dict[str, tp.Any]
 
 
 def _set(mapping: tp.Any, keys: list[str], value: tp.Any) -> dict[str, tp.Any]:
+    if mapping is not None and not isinstance(mapping, dict):
+        raise JobError(f"--set ...{'.'.join(keys)}: {mapping!r} has no keys of its own")
     known: dict[str, tp.Any] = dict(mapping or {})
     return {**known, keys[0]: value if len(keys) == 1 else _set(known.get(keys[0]), keys[1:], value)}
 
@@ -190,6 +199,20 @@ def _place(raw: tp.Any, path: str | None) -> dict[str, tp.Any]:
     return placed
 
 
+def _place_change(key: str, value: tp.Any) -> tp.Any:
+    """A path that a flag gives is relative to the current folder, wherever the job file is."""
+    here = pathlib.Path.cwd()
+    if key == "root" and isinstance(value, str):
+        return absolute(value, here)
+    name, *inner = key.split(".")
+    if not inner:
+        return _place({name: value}, None)[name]
+    placed = _place_checkpoint(_set({}, inner, value), here)
+    for part in inner:
+        placed = placed[part]
+    return placed
+
+
 def _place_checkpoint(model: tp.Any, base: pathlib.Path) -> tp.Any:
     """A checkpoint that is written as a path (`./my.h5`) is relative to the job's root as well."""
     if not isinstance(model, dict):
@@ -211,16 +234,18 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[tp.Any, tp.Any]:
-    loader.flatten_mapping(node)
-    mapping: dict[tp.Any, tp.Any] = {}
-    for key_node, value_node in node.value:
+    seen: set[str] = set()
+    for key_node, _ in node.value:  # before what `<<` brings, which a key of the mapping may override
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str):
             raise JobError(f"line {key_node.start_mark.line + 1}: the key {key!r} is not text")
-        if key in mapping:
+        if key in seen:
             raise JobError(f"line {key_node.start_mark.line + 1}: duplicate key {key!r}")
-        mapping[key] = loader.construct_object(value_node, deep=True)
-    return mapping
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
@@ -237,7 +262,7 @@ def parse_yaml(text: str) -> tp.Any:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise JobError(f"{line}not valid YAML: {error.problem or error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, too many digits
         raise JobError(f"not valid YAML: {' '.join(str(error).split())}") from error
 
 

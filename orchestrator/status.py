@@ -43,7 +43,8 @@ def of_output(root: str) -> Status:
     run = output.last_run()
     if run is None:
         raise JobError(f"{root}: no run has written here; name a job file or an output folder")
-    return of_job(preparation.prepare(spec.read(str(run.job))))
+    # the folder may have been moved since
+    return of_job(preparation.prepare(spec.read(str(run.job), [("output", str(output.root))])))
 
 
 def of_job(prepared: Prepared) -> Status:

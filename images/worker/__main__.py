@@ -2,9 +2,10 @@
 
 The roots come from the environment: CONSORT_AUDIO, CONSORT_OUTPUT, CONSORT_WEIGHTS, CONSORT_SCRATCH,
 CONSORT_EVENTS, CONSORT_FFMPEG. Standard input is a dead man's switch: when it closes, the worker
-commits what is finished and exits with 75.
+commits what is finished and exits with 75, after some seconds even in the middle of an item.
 """
 
+import faulthandler
 import json
 import logging
 import os
@@ -12,17 +13,20 @@ import platform
 import signal
 import sys
 import threading
+import time
 
 from worker import catalog, pipeline, protocol, schema
 from worker.protocol import Channel, Event, Shard
 from worker.provenance import packages
 
 _HEARTBEAT = 5.0  # seconds
+_PATIENCE = 10.0  # seconds for the item at hand once the host is gone
 
 
 def main() -> int:
     """Return the exit code; see DESIGN section 5 for its meaning."""
     protocol.claim_stdout()
+    faulthandler.enable()  # a crash in native code leaves its stack in the log
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         shard = _read(sys.argv[1])
@@ -31,6 +35,14 @@ def main() -> int:
     except (IndexError, KeyError, OSError, ValueError) as error:
         print("worker: cannot start: {}".format(pipeline.one_line(error)), file=sys.stderr)
         return protocol.EXIT_PERMANENT
+    try:
+        return _run(shard, roots, channel)
+    except OSError as error:
+        print("worker: cannot write events: {}".format(pipeline.one_line(error)), file=sys.stderr)
+        return protocol.EXIT_OUTPUT
+
+
+def _run(shard: Shard, roots: pipeline.Roots, channel: Channel) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_watch_stdin, args=(stop,), daemon=True).start()
@@ -50,9 +62,13 @@ def _read(path: str) -> Shard:
 
 
 def _watch_stdin(stop: threading.Event) -> None:
-    while os.read(0, 4096):
-        pass
-    stop.set()
+    try:
+        while os.read(0, 4096):
+            pass
+    finally:
+        stop.set()
+    time.sleep(_PATIENCE)  # the writer commits meanwhile; a model that hangs or takes long is cut short
+    os._exit(protocol.EXIT_AGAIN)
 
 
 def _beat(channel: Channel) -> None:
@@ -64,5 +80,6 @@ def _beat(channel: Channel) -> None:
 if __name__ == "__main__":
     code = main()
     # Native libraries may hang or crash while they are torn down; everything is committed by now.
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

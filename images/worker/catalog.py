@@ -84,8 +84,10 @@ def wanted(extractor: Extractor) -> tp.List[Output]:
 def _plugin(module_name: str, class_name: str) -> tp.Type[Extractor]:
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever a user's file raises
         raise UnknownExtractor("{}:{}: {}".format(module_name, class_name, error)) from error
     if not (inspect.isclass(found) and issubclass(found, Extractor)):
         raise UnknownExtractor("{}:{} is not an Extractor".format(module_name, class_name))
+    if inspect.isabstract(found) or not hasattr(found, "__dataclass_fields__"):
+        raise UnknownExtractor("{}:{} is abstract, or lacks @dataclass".format(module_name, class_name))
     return found

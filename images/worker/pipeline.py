@@ -35,6 +35,7 @@ from worker.writer import Finished, Writer
 
 _LOG = logging.getLogger("worker")
 _AHEAD = 2  # decoded items that may wait: enough to hide decoding, few enough to bound memory
+_PATIENCE = 0.5  # seconds between two looks whether the host is still there
 
 
 class Roots(tp.NamedTuple):
@@ -57,27 +58,36 @@ class _Model(tp.NamedTuple):
 
 
 _Decoded = tp.Tuple[Item, tp.Union["audio.Audio", audio.AudioError]]
+_Entry = tp.Union[_Decoded, Exception, None]  # an exception that ended the decoding; None at its end
 
 
 def run(shard: Shard, roots: Roots, channel: Channel, stop: threading.Event) -> int:
     """Process every item of `shard` and return the worker's exit code."""
-    models = {task.name: model for task in shard.tasks for model in [_load(shard, task, roots, channel)] if model}
-    if not models:
-        return EXIT_NO_MODEL
-    writer = Writer(roots.output, channel, "{}.{}".format(shard.id, shard.attempt))
-    decoded: queue.Queue[tp.Optional[_Decoded]] = queue.Queue(_AHEAD)
-    ahead = threading.Thread(target=_decode_all, args=(shard, models, roots, channel, stop, decoded), daemon=True)
-    ahead.start()
     try:
-        _work(shard, models, roots, channel, stop, decoded, writer)
+        models = {task.name: model for task in shard.tasks for model in [_load(shard, task, roots, channel)] if model}
+        if not models:
+            return EXIT_NO_MODEL
+        _run_models(shard, models, roots, channel, stop)
     except Interrupted:
-        writer.close()
         return EXIT_AGAIN
-    except store.OutputError as error:
-        channel.emit(Event("failed", message=str(error)))
+    except OSError as error:  # of no file and no model: arrays, contexts or events cannot be written
+        channel.emit(Event("failed", message=one_line(error)))
         return EXIT_OUTPUT
     channel.emit(Event("finished"), durable=True)
     return EXIT_OK
+
+
+def _run_models(
+    shard: Shard, models: tp.Dict[str, _Model], roots: Roots, channel: Channel, stop: threading.Event
+) -> None:
+    writer = Writer(roots.output, channel, "{}.{}".format(shard.id, shard.attempt))
+    decoded: queue.Queue[_Entry] = queue.Queue(_AHEAD)
+    ahead = threading.Thread(target=_decode_ahead, args=(shard, models, roots, channel, stop, decoded), daemon=True)
+    ahead.start()
+    try:
+        _work(models, roots, channel, stop, decoded, writer, shard.memory)
+    finally:
+        writer.close()
 
 
 def _load(shard: Shard, task: Task, roots: Roots, channel: Channel) -> tp.Optional[_Model]:
@@ -91,6 +101,8 @@ def _load(shard: Shard, task: Task, roots: Roots, channel: Channel) -> tp.Option
         }
         extractor.load(shard.device, files)
         context = context_of(shard, task, extractor, roots.output)
+    except store.OutputError:
+        raise
     except (Exception, SystemExit) as error:
         _LOG.exception("%s cannot load", task.name)
         channel.emit(Event("failed", model=task.name, message=one_line(error)))
@@ -101,13 +113,29 @@ def _load(shard: Shard, task: Task, roots: Roots, channel: Channel) -> tp.Option
     return _Model(task, extractor, context)
 
 
+def _decode_ahead(
+    shard: Shard,
+    models: tp.Dict[str, _Model],
+    roots: Roots,
+    channel: Channel,
+    stop: threading.Event,
+    decoded: "queue.Queue[_Entry]",
+) -> None:
+    try:
+        _decode_all(shard, models, roots, channel, stop, decoded)
+    except Exception as error:  # nobody may wait for a thread that is gone
+        decoded.put(error)
+    else:
+        decoded.put(None)
+
+
 def _decode_all(
     shard: Shard,
     models: tp.Dict[str, _Model],
     roots: Roots,
     channel: Channel,
     stop: threading.Event,
-    decoded: "queue.Queue[tp.Optional[_Decoded]]",
+    decoded: "queue.Queue[_Entry]",
 ) -> None:
     for item in shard.items:
         formats = sorted(
@@ -129,7 +157,6 @@ def _decode_all(
         except Exception as error:
             result = audio.AudioError("decode", "{}: {}".format(item.id, one_line(error)))
         decoded.put((item, result))
-    decoded.put(None)
 
 
 def _inside(root: str, item: str) -> str:
@@ -141,20 +168,20 @@ def _inside(root: str, item: str) -> str:
 
 
 def _work(
-    shard: Shard,
     models: tp.Dict[str, _Model],
     roots: Roots,
     channel: Channel,
     stop: threading.Event,
-    decoded: "queue.Queue[tp.Optional[_Decoded]]",
+    decoded: "queue.Queue[_Entry]",
     writer: Writer,
+    limit: tp.Optional[int],
 ) -> None:
     while True:
-        entry = decoded.get()
-        if stop.is_set():
-            raise Interrupted
+        entry = _next(decoded, stop)
         if entry is None:
-            break
+            return
+        if isinstance(entry, Exception):
+            raise entry
         item, source = entry
         chosen = [models[name] for name in item.tasks if name in models]
         if isinstance(source, audio.AudioError):
@@ -167,12 +194,22 @@ def _work(
             channel.emit(Event("decoded", item=item.id, seconds=source.duration, source=_facts(item, source.sha256)))
             for model in chosen:
                 channel.emit(Event("opened", item=item.id, model=model.task.name))
-                _process(shard, model, item, source, roots, channel, stop, writer)
-    writer.close()
+                _process(model, item, source, roots, channel, stop, writer, limit)
+
+
+def _next(decoded: "queue.Queue[_Entry]", stop: threading.Event) -> _Entry:
+    """Return what comes out of the queue, but never wait for a file that hangs when the host went away."""
+    while not stop.is_set():
+        try:
+            entry = decoded.get(timeout=_PATIENCE)
+        except queue.Empty:
+            continue
+        if not stop.is_set():
+            return entry
+    raise Interrupted
 
 
 def _process(
-    shard: Shard,
     model: _Model,
     item: Item,
     source: "audio.Audio",
@@ -180,10 +217,11 @@ def _process(
     channel: Channel,
     stop: threading.Event,
     writer: Writer,
+    limit: tp.Optional[int],
 ) -> None:
     began = time.monotonic()
     try:
-        memory.refuse_what_cannot_fit(model.extractor, source.duration, shard.memory)
+        memory.refuse_what_cannot_fit(model.extractor, source.duration, limit)
         wave = source.wave(model.extractor.sample_rate, model.extractor.channels)
         frames, padded = extract(model.extractor, wave, model.task.batch_size, roots.scratch, stop)
         flags = source.flags + (["padded"] if padded else [])
@@ -200,9 +238,8 @@ def _process(
     except store.NotFiniteError as error:
         channel.emit(_failed(item, model, "nonfinite", str(error), source.sha256), durable=True)
     except MemoryError as error:
-        channel.emit(
-            _failed(item, model, "memory", one_line(error) or "not enough memory", source.sha256), durable=True
-        )
+        message = one_line(error) if str(error) else "not enough memory"
+        channel.emit(_failed(item, model, "memory", message, source.sha256), durable=True)
     except (Exception, SystemExit) as error:
         _LOG.exception("%s: %s failed", item.id, model.task.name)
         channel.emit(_failed(item, model, "model", one_line(error), source.sha256), durable=True)
@@ -239,6 +276,8 @@ def extract(
         arrays = extractor.extract(batch)
         for row, count in enumerate(counts):
             for name, values in arrays.items():
+                if len(values) != len(batch.lengths) or values.shape[1] < count:
+                    raise store.ArrayError("{} has shape {}, too few frames".format(name, values.shape))
                 if name not in joined:
                     joined[name] = spool.allocate((sum(cut.frames),) + values.shape[2:], values.dtype, scratch)
                 joined[name][position : position + count] = values[row, :count]
@@ -304,5 +343,5 @@ def _facts(item: Item, source: str) -> tp.Dict[str, tp.Any]:
 def one_line(error: BaseException) -> str:
     """Return the last words of an error on one line, with its type where the words alone say little."""
     text = " ".join(str(error).split())
-    known = isinstance(error, (ValueError, RuntimeError, OSError)) and text
+    known = isinstance(error, (ValueError, RuntimeError, OSError, MemoryError)) and text
     return text if known else "{}: {}".format(type(error).__name__, text).rstrip(": ")

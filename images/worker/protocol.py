@@ -176,7 +176,11 @@ class Channel:
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "a", encoding="ascii", newline="\n")  # noqa: SIM115 - lives with the process
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            _lock(self._file)
+        except OSError:
+            self._file.close()
+            raise
         self._guard = threading.Lock()
 
     def emit(self, *events: Event, durable: bool = False) -> None:
@@ -192,6 +196,16 @@ class Channel:
     def close(self) -> None:
         """Close the file, which lets go of its lock."""
         self._file.close()
+
+
+def _lock(file: tp.IO[str]) -> None:
+    """Take the lock of a file for writing; `consort status` may hold it for the blink of a look."""
+    for _ in range(20):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(0.05)
+    return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def claim_stdout() -> None:

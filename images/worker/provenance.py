@@ -6,11 +6,12 @@ import platform
 import sys
 import typing as tp
 
-from worker import audio, schema
+from worker import audio, schema, store
 from worker.extractor import Extractor
 from worker.protocol import Shard, Task, canonical, digest
 
-_PACKAGES = ("numpy", "soundfile", "soxr", "tensorflow", "torch", "transformers")
+_PACKAGES = ("numpy", "soundfile", "soxr", "tensorflow", "tensorflow_cpu", "torch", "transformers")
+_SUFFIX = ".dist-info"
 
 
 def context_of(shard: Shard, task: Task, extractor: Extractor, output: str) -> str:
@@ -39,17 +40,32 @@ def context_of(shard: Shard, task: Task, extractor: Extractor, output: str) -> s
     folder = os.path.join(output, ".consort", "contexts")
     path = os.path.join(folder, name + ".json")
     if not os.path.exists(path):
-        os.makedirs(folder, exist_ok=True)
-        partial = "{}.{}.{}.part".format(path, shard.id, shard.attempt)
-        with open(partial, "w", encoding="ascii") as f:
-            f.write(json.dumps(json.loads(canonical(context)), indent=1, sort_keys=True) + "\n")
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(partial, path)
+        text = json.dumps(json.loads(canonical(context)), indent=1, sort_keys=True) + "\n"
+        try:
+            _write(path, "{}.{}.{}.part".format(path, shard.id, shard.attempt), text)
+        except OSError as error:
+            raise store.OutputError(error.errno, "cannot write {}: {}".format(path, error.strerror)) from error
     return name
 
 
 def packages() -> tp.Dict[str, str]:
-    """Return the versions of the packages that this process has loaded and whose numbers matter."""
-    found = {name: getattr(sys.modules.get(name), "__version__", None) for name in _PACKAGES}
-    return {name: str(version) for name, version in found.items() if version}
+    """Return the versions of the packages of this environment whose numbers matter.
+
+    Installed ones, not imported ones: those depend on the models that were loaded before.
+    """
+    found: tp.Dict[str, str] = {}
+    for folder in filter(os.path.isdir, sys.path):
+        for entry in os.listdir(folder):
+            name, _, version = entry[: -len(_SUFFIX)].partition("-")
+            if entry.endswith(_SUFFIX) and name.lower() in _PACKAGES:
+                found.setdefault(name.lower(), version)
+    return found
+
+
+def _write(path: str, partial: str, text: str) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(partial, "w", encoding="ascii") as f:
+        f.write(text)
+        f.flush()
+        os.fsync(f.fileno())
+    os.replace(partial, path)

@@ -121,7 +121,10 @@ def _convert_union(args: tp.Sequence[tp.Any], value: tp.Any, path: str) -> tp.An
 
 def _convert_scalar(hint: tp.Any, value: tp.Any, path: str) -> tp.Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise SchemaError(path, "expected a finite number, got one of too many digits") from None
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise SchemaError(path, "expected {}, got {}".format(_KINDS.get(hint, hint), _describe(value)))
     if hint is float and not abs(value) < float("inf"):

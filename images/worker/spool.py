@@ -14,6 +14,9 @@ def allocate(shape: tp.Sequence[int], dtype: tp.Any, folder: str, limit: int = L
     """Return an array of zeros; above `limit` bytes it is backed by an unlinked file in `folder`.
 
     The file has no name once it is open, so no death of the process can leave it behind.
+
+    Raises:
+        MemoryError: `folder` has no room for it.
     """
     dtype = np.dtype(dtype)
     count = int(np.prod(np.asarray(shape, dtype=np.int64)))
@@ -22,8 +25,19 @@ def allocate(shape: tp.Sequence[int], dtype: tp.Any, folder: str, limit: int = L
     descriptor, path = tempfile.mkstemp(prefix=".spool-", dir=folder)
     try:
         os.unlink(path)
-        os.ftruncate(descriptor, count * dtype.itemsize)
+        _reserve(descriptor, count * dtype.itemsize)
         mapped = mmap.mmap(descriptor, count * dtype.itemsize)
+    except OSError as error:
+        needed = count * dtype.itemsize >> 20
+        raise MemoryError("no room in {} for {} MB: {}".format(folder, needed, error.strerror)) from error
     finally:
         os.close(descriptor)
     return np.frombuffer(mapped, dtype, count).reshape(tuple(shape))
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take the room now: a full disk found while writing to the map would kill the process (SIGBUS)."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)

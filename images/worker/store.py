@@ -4,9 +4,11 @@ A file is written beside its final place, synced, renamed, and only then named i
 committed in small groups, because one sync of a record line per array would cost more than the array.
 """
 
+import errno
 import hashlib
 import io
 import os
+import stat
 import typing as tp
 
 import numpy as np
@@ -96,8 +98,9 @@ def write(root: str, path: str, data: bytes, tag: str) -> Stored:
     final = os.path.join(root, *path.split("/"))
     partial = os.path.join(os.path.dirname(final), ".{}.part".format(tag))
     try:
-        os.makedirs(os.path.dirname(final), exist_ok=True)
         _refuse_escape(root, final)
+        os.makedirs(os.path.dirname(final), exist_ok=True)
+        _refuse_impossible(final)
         with open(partial, "wb") as f:
             f.write(data)
             f.flush()
@@ -135,6 +138,16 @@ def _refuse_escape(root: str, final: str) -> None:
     real, base = os.path.realpath(os.path.dirname(final)), os.path.realpath(root)
     if os.path.commonpath([real, base]) != base:
         raise OSError(None, "a link leads out of the output folder")
+
+
+def _refuse_impossible(final: str) -> None:
+    """A name that is too long, or a folder's, must fail here: at its commit it would take others along."""
+    try:
+        mode = os.lstat(final).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, "a folder has its name")
 
 
 def _sync_folder(folder: str) -> None:

@@ -36,19 +36,22 @@ def cut(wave: np.ndarray, framing: Windows) -> Cut:
         At least one window; audio that is too short is repeated or padded first, as `framing.short` says.
     """
     size = framing.frame_length or framing.window
+    step = framing.frame_hop or framing.hop
     shortest = max(1, size - framing.left - framing.right)
     padded = wave.shape[1] < shortest
     if padded:
         wave = _lengthen(wave, shortest, framing.short)
     total = framing.left + wave.shape[1] + framing.right
     if framing.tail == "pad":
-        count = 1 + max(0, -(-(total - framing.window) // framing.hop))
+        covered = size + (framing.frames(framing.window) - 1) * step
+        count = 1 + max(0, -(-(total - covered) // framing.hop))
     else:
         count = 1 + max(0, (total - size) // framing.hop)
     offsets = np.arange(count, dtype=np.int64) * framing.hop
     lengths = np.minimum(framing.window, total - offsets)
     if framing.tail == "pad":
-        lengths = np.maximum(lengths, size)
+        whole = size - (size - lengths) // step * step
+        lengths = np.minimum(framing.window, np.maximum(size, whole))
     return Cut(wave, framing, offsets - framing.left, lengths, padded)
 
 

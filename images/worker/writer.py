@@ -62,6 +62,14 @@ class Writer:
             raise self._error
 
     def _run(self) -> None:
+        try:
+            self._write_all()
+        except Exception as error:  # `put` must not wait for a thread that is gone
+            self._error = store.OutputError(getattr(error, "errno", None), "cannot go on writing: {}".format(error))
+            while self._jobs.get() is not None:
+                pass
+
+    def _write_all(self) -> None:
         stored: tp.List[store.Stored] = []
         events: tp.List[Event] = []
         began = time.monotonic()

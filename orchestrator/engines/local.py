@@ -15,6 +15,7 @@ from worker import protocol
 from worker.protocol import Event
 
 _GRACE = 30.0  # seconds a worker gets to commit and end when it is asked to
+_LOADING = 600.0  # seconds a model may take to load, however short an item's time limit is
 
 
 class LocalEngine(Engine):
@@ -25,7 +26,7 @@ class LocalEngine(Engine):
 
         Args:
             slots: workers side by side.
-            seconds: time limit of any one step: loading, decoding, a model on an item.
+            seconds: time limit of any one step: decoding, a model on an item; loading has its own.
             per_second: what a second of audio adds to it.
         """
         self.slots = slots
@@ -49,6 +50,7 @@ class LocalEngine(Engine):
                 yield shard, event
             if code is not None:
                 self._running.remove(process)
+                process.close()
                 yield shard, Ended(code, process.finished, process.hung, process.launch.log)
 
     def stop(self, kill: bool = False) -> None:
@@ -67,7 +69,7 @@ class _Process:
         self._durations: dict[str, float] = {}
         self._offset = 0
         self._rest = ""
-        self._deadline = time.monotonic() + seconds
+        self._deadline = time.monotonic() + max(seconds, _LOADING)
         launch.events.touch()
         with open(launch.log, "ab") as log:
             self._process = subprocess.Popen(
@@ -106,12 +108,18 @@ class _Process:
             self._durations[event.item] = event.seconds or 0.0
         if event.kind != "heartbeat":
             seconds, per_second = self._limits
+            if event.kind in ("hello", "loading"):
+                seconds = max(seconds, _LOADING)
             self._deadline = time.monotonic() + seconds + per_second * self._durations.get(event.item or "", 0.0)
 
     def ask(self) -> None:
         if self._process.stdin and not self._process.stdin.closed:
             self._process.stdin.close()
             self._deadline = min(self._deadline, time.monotonic() + _GRACE)
+
+    def close(self) -> None:
+        if self._process.stdin:
+            self._process.stdin.close()
 
     def kill(self) -> None:
         try:

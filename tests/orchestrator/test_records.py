@@ -1,0 +1,238 @@
+"""The ledger: what earlier runs wrote, whatever cut them short."""
+
+import fcntl
+import json
+import threading
+import time
+
+import pytest
+
+from orchestrator import records, rundir
+from orchestrator.errors import RunFailed
+from orchestrator.rundir import OutputDir
+from worker import protocol
+from worker.protocol import Event, Failure
+
+
+@pytest.fixture
+def output(tmp_path):
+    folder = OutputDir(tmp_path / "out")
+    folder.create()
+    return folder
+
+
+@pytest.fixture
+def attempt(output):
+    """Return a writer of event files, each newer than the one before."""
+    count = iter(range(1, 100))
+
+    def write(*events, name=None, tail=""):
+        number = next(count)
+        path = output.records / f"{name or f'run-env-{number}.1'}.jsonl"
+        path.write_text("".join(map(protocol.encode, events)) + tail, "ascii")
+        rundir.os.utime(path, ns=(number * 10**9, number * 10**9))
+        return path
+
+    return write
+
+
+def wrote(record, **changes):
+    return Event("wrote", record=record(**changes))
+
+
+def failed(item="a.wav", model="crepe", kind="decode"):
+    return Event("failed", failure=Failure(item, model, kind, "no sound", "k"))
+
+
+def decoded(item="a.wav", sha="1" * 64):
+    return Event("decoded", item=item, source={"sha256": sha, "size": 5, "mtime_ns": 7})
+
+
+def everything(output):
+    return {str(p.relative_to(output.root)): p.read_bytes() for p in output.root.rglob("*") if p.is_file()}
+
+
+def test_records_are_folded_sorted_and_their_files_removed(output, attempt, record):
+    attempt(decoded(), wrote(record, item="b.wav"), wrote(record, output="activation"), wrote(record))
+    attempt(failed("c.wav"), decoded("c.wav", ""), wrote(record, model="another"))
+    records.fold(output)
+    lines = [json.loads(line) for line in output.manifest.read_text().splitlines()]
+    assert [(r["item"], r["model"], r["output"]) for r in lines] == [
+        ("a.wav", "another", "pitch"),
+        ("a.wav", "crepe", "activation"),
+        ("a.wav", "crepe", "pitch"),
+        ("b.wav", "crepe", "pitch"),
+    ]
+    assert [json.loads(line)["item"] for line in output.failures.read_text().splitlines()] == ["c.wav"]
+    assert [json.loads(line) for line in output.sources.read_text().splitlines()] == [
+        {"item": "a.wav", "mtime_ns": 7, "sha256": "1" * 64, "size": 5}
+    ]
+    assert list(output.records.iterdir()) == []
+
+
+def test_the_manifest_does_not_depend_on_who_wrote_what(output, attempt, record):
+    attempt(wrote(record), wrote(record, item="b.wav"))
+    records.fold(output)
+    first = output.manifest.read_bytes()
+    output.manifest.unlink()
+    attempt(wrote(record, item="b.wav"))
+    attempt(wrote(record))
+    records.fold(output)
+    assert output.manifest.read_bytes() == first
+
+
+def test_folding_twice_changes_nothing(output, attempt, record):
+    events = [decoded(), wrote(record), failed("b.wav")]
+    attempt(*events)
+    records.fold(output)
+    first = everything(output)
+    records.fold(output)
+    assert everything(output) == first
+    attempt(*events)
+    records.fold(output)
+    assert everything(output) == first
+
+
+def test_reading_sees_what_is_not_folded_yet(output, attempt, record):
+    attempt(wrote(record))
+    records.fold(output)
+    attempt(wrote(record, item="b.wav"), failed("c.wav"))
+    before = everything(output)
+    ledger = records.read(output)
+    assert {key[0] for key in ledger.records} == {"a.wav", "b.wav"}
+    assert set(ledger.failures) == {("c.wav", "crepe")}
+    assert everything(output) == before
+
+
+def test_the_newest_word_counts(output, attempt, record):
+    attempt(failed(), failed("b.wav"))
+    attempt(wrote(record, key="old"), failed("b.wav", kind="model"))
+    attempt(wrote(record, key="new"))
+    ledger = records.fold(output)
+    assert [r.key for r in ledger.records.values()] == ["new"]
+    assert {f.item: f.kind for f in ledger.failures.values()} == {"b.wav": "model"}
+
+
+@pytest.mark.parametrize("tail", ['{"kind":"wrote","rec', "{", "\x00\x00\x00", '"wrote"\n', '{"kind":"wr', "\xff"])
+def test_a_line_cut_short_is_ignored(output, attempt, record, tail):
+    path = attempt(wrote(record))
+    path.write_bytes(path.read_bytes() + tail.encode("latin-1"))
+    assert len(records.fold(output).records) == 1
+
+
+@pytest.mark.parametrize("cut", range(0, 900, 50))
+def test_a_file_torn_anywhere_gives_its_whole_lines(output, attempt, record, cut):
+    whole = attempt(wrote(record), wrote(record, item="b.wav"))
+    data = whole.read_bytes()
+    whole.write_bytes(data[:cut])
+    assert len(records.read(output).records) == data[:cut].count(b"\n")
+
+
+@pytest.mark.parametrize("moment", range(1, 8))
+def test_a_death_in_the_middle_of_folding_loses_nothing(output, attempt, record, monkeypatch, moment):
+    attempt(failed("b.wav"), wrote(record, key="old"), decoded())
+    attempt(wrote(record, item="b.wav"), wrote(record), failed("c.wav"))
+    expected = records.read(output)
+    steps = iter(range(1, 100))
+
+    def dying(real):
+        def step(*arguments, **options):
+            if next(steps) == moment:
+                raise KeyboardInterrupt
+            return real(*arguments, **options)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rundir.os, "replace", dying(rundir.os.replace))
+        patch.setattr(records.pathlib.Path, "unlink", dying(records.pathlib.Path.unlink))
+        try:
+            records.fold(output)
+        except KeyboardInterrupt:
+            pass
+    assert records.read(output) == expected
+    assert records.fold(output) == expected
+    assert list(output.records.iterdir()) == []
+    assert records.read(output) == expected
+
+
+@pytest.mark.parametrize("name", ["manifest", "failures", "sources"])
+@pytest.mark.parametrize("damage", [b"{", b"[]\n", b"3\n", b'{"item":"a.wav"}\n', b'{"nonsense":1}\n', b"\xff\n", b"null\n"])
+def test_a_damaged_file_is_one_clear_error(output, attempt, record, name, damage):
+    attempt(wrote(record), failed("b.wav"), decoded())
+    records.fold(output)
+    path = getattr(output, name)
+    path.write_bytes(path.read_bytes() + damage)
+    with pytest.raises(RunFailed, match=rf"{path.name} is damaged \(.*; restore it or remove it and run again"):
+        records.read(output)
+
+
+def test_an_unwritable_manifest_keeps_the_records(output, attempt, record):
+    path = attempt(wrote(record))
+    output.manifest.mkdir()
+    (output.manifest / "x").touch()
+    with pytest.raises(RunFailed, match="manifest.jsonl"):
+        records.fold(output)
+    assert path.exists()
+
+
+def leftovers(output):
+    for path in ("crepe/.run-env-0.1-3.part", ".manifest.jsonl.77.part", ".consort/runs/r/.plan.json.77.part"):
+        (output.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (output.root / path).write_bytes(b"half")
+    (output.contexts / "abc.json.run-env-0.1.part").write_bytes(b"half")
+
+
+def partials(output):
+    return sorted(str(p.relative_to(output.root)) for p in output.root.rglob("*.part"))
+
+
+def test_a_sweep_removes_temporary_files_and_nothing_else(output, attempt, record):
+    attempt(wrote(record))
+    leftovers(output)
+    kept = ["crepe/a.npy", "crepe/my.part", "crepe/.hidden", "crepe/deep/.part.npy", "notes.txt"]
+    for name in kept:
+        (output.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (output.root / name).write_bytes(b"mine")
+    (output.scratch / "run-env-0.1" / "deep").mkdir(parents=True)
+    assert records.sweep(output) == 3
+    assert partials(output) == ["crepe/my.part"]
+    assert all((output.root / name).read_bytes() == b"mine" for name in kept)
+    assert list(output.scratch.iterdir()) == []
+    assert len(records.attempts(output)) == 1
+
+
+def test_a_sweep_without_attempts_still_finds_what_the_host_left(output):
+    leftovers(output)
+    records.sweep(output)
+    assert partials(output) == ["crepe/.run-env-0.1-3.part"]  # where only an attempt could have left it
+
+
+def test_a_sweep_waits_for_an_attempt_that_is_still_ending(output, attempt, record):
+    path = attempt(wrote(record))
+    leftovers(output)
+    with open(path, "a") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        with pytest.raises(RunFailed, match="a worker of an earlier run is still writing"):
+            records.sweep(output, patience=0.2)
+        assert len(partials(output)) == 4
+        timer = threading.Timer(0.3, lambda: fcntl.flock(f, fcntl.LOCK_UN))
+        began = time.monotonic()
+        timer.start()
+        records.sweep(output, patience=10)
+        assert 0.2 < time.monotonic() - began < 5
+        timer.join()
+    assert partials(output) == []
+
+
+def test_asking_for_a_lock_makes_no_file(output):
+    assert not records.locked(output.records / "folded.jsonl")
+    assert list(output.records.iterdir()) == []
+
+
+def test_a_channel_is_locked_as_long_as_its_writer_lives(output):
+    path = output.records / "x.jsonl"
+    channel = protocol.Channel(str(path))
+    assert records.locked(path)
+    channel.close()
+    assert not records.locked(path)

@@ -1,0 +1,210 @@
+"""Which files a job finds, and what they are called."""
+
+import os
+import threading
+
+import pytest
+
+from orchestrator import scan, spec
+from orchestrator.errors import JobError
+
+
+@pytest.fixture
+def found(tmp_path):
+    """Return a function that scans `tmp_path/audio`, or the file given, and returns the sources by id."""
+
+    def scanned(name="audio", **changes):
+        job = {"audio": str(tmp_path / name), "output": str(tmp_path / "out"), "models": ["prosody"], **changes}
+        audio = scan.scan(spec.check(job))
+        assert [s.id for s in audio.sources] == sorted(s.id for s in audio.sources)
+        return {source.id: source for source in audio.sources}
+
+    return scanned
+
+
+@pytest.fixture
+def touch(tmp_path):
+    def touch(*names):
+        for name in names:
+            path = tmp_path / "audio" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"12345")
+
+    return touch
+
+
+def test_a_folder_gives_the_audio_below_it(found, touch):
+    touch("b.wav", "a/A.FLAC", "a/x.y.Mp3", "notes.txt", "cover.jpg", "noext", ".hidden.wav", ".git/x.wav")
+    assert list(found()) == ["a/A.FLAC", "a/x.y.Mp3", "b.wav"]
+
+
+def test_sources_carry_size_and_time(found, touch, tmp_path):
+    touch("a.wav")
+    os.utime(tmp_path / "audio" / "a.wav", ns=(1, 1234567890123456789))
+    assert (found()["a.wav"].size, found()["a.wav"].mtime_ns) == (5, 1234567890123456789)
+
+
+def test_a_folder_may_be_called_like_audio(found, touch):
+    touch("x.wav/y.wav")
+    assert list(found()) == ["x.wav/y.wav"]
+
+
+def test_links_inside_the_root_are_followed_once_and_loops_end(found, touch, tmp_path):
+    touch("real/a.wav", ".store/b.wav")
+    root = tmp_path / "audio"
+    (root / "real" / "up").symlink_to(root)
+    (root / "self").symlink_to("self")
+    (root / "z").symlink_to("real")
+    (root / "extra").symlink_to(".store")
+    assert list(found()) == ["extra/b.wav", "real/a.wav"]
+
+
+def test_a_folder_behind_a_link_out_of_the_root_is_left_out(found, touch, tmp_path):
+    touch("a.wav")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "b.wav").write_bytes(b"1")
+    (tmp_path / "audio" / "other").symlink_to(tmp_path / "other")
+    assert list(found()) == ["a.wav"]
+
+
+def test_a_dangling_link_is_found_so_that_its_failure_is_told(found, touch, tmp_path):
+    touch("a.wav")
+    (tmp_path / "audio" / "gone.wav").symlink_to("nowhere.wav")
+    (tmp_path / "audio" / "self.wav").symlink_to("self.wav")
+    assert {name: source.size for name, source in found().items()} == {"a.wav": 5, "gone.wav": -1, "self.wav": -1}
+
+
+def test_a_fifo_does_not_block(found, touch, tmp_path):
+    touch("a.mp3")
+    os.mkfifo(tmp_path / "audio" / "b.wav")
+    result = []
+
+    def look():
+        sources = list(found().values())
+        result.append(scan.estimate_seconds(str(tmp_path / "audio"), sources))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert result and result[0]["b.wav"] == 0
+
+
+def test_names_need_not_be_utf8(found, touch, tmp_path):
+    touch("a.wav")
+    with open(os.path.join(os.fsencode(tmp_path), b"audio", b"caf\xe9.wav"), "wb") as f:
+        f.write(b"1")
+    assert list(found()) == ["a.wav", "caf\udce9.wav"]
+
+
+def test_include_and_exclude_choose_by_the_whole_path(found, touch):
+    touch("a/x.wav", "a/y.wav", "b/x.wav", "B/x.wav")
+    assert list(found(include=["a/*", "*/x.wav"])) == ["B/x.wav", "a/x.wav", "a/y.wav", "b/x.wav"]
+    assert list(found(include=["a/*"], exclude=["*y.wav"])) == ["a/x.wav"]
+    assert list(found(exclude=["b/*"])) == ["B/x.wav", "a/x.wav", "a/y.wav"]
+
+
+def test_one_file_is_a_job_of_its_own(found, touch):
+    touch("a.wav", "b.wav", ".odd")
+    assert list(found("audio/a.wav")) == ["a.wav"]
+    assert list(found("audio/.odd")) == [".odd"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"b.wav\na/c.mp3\n",
+        b"\xef\xbb\xbfb.wav\r\na/c.mp3\r\n",
+        b"# two of them\n\nb.wav\n   \n./a/../a/c.mp3\nb.wav",
+    ],
+)
+def test_a_list_names_its_files(found, touch, tmp_path, text):
+    touch("a.wav", "b.wav", "a/c.mp3")
+    (tmp_path / "audio" / "list.txt").write_bytes(text)
+    assert {name: s.size for name, s in found("audio/list.txt").items()} == {"a/c.mp3": 5, "b.wav": 5}
+
+
+def test_a_list_may_stand_elsewhere_and_hold_absolute_paths(found, touch, tmp_path):
+    touch("a.wav")
+    (tmp_path / "list.lst").write_text(f"{tmp_path}/audio/a.wav\n")
+    assert list(found("list.lst")) == ["audio/a.wav"]
+    assert list(found("list.lst", audio_root=str(tmp_path / "audio"))) == ["a.wav"]
+
+
+def test_a_listed_file_that_is_not_there_is_an_item(found, touch, tmp_path):
+    touch("a.wav")
+    (tmp_path / "audio" / "list.txt").write_bytes(b"gone.wav\nn\x00l.wav\n caf\xe9.wav \n")
+    assert {name: s.size for name, s in found("audio/list.txt").items()} == {
+        " caf\udce9.wav ": -1,
+        "gone.wav": -1,
+        "n\x00l.wav": -1,
+    }
+
+
+@pytest.mark.parametrize("entry", ["../x.wav", "/etc/x.wav", "a/../../x.wav", ".."])
+def test_an_entry_outside_the_root_is_refused(found, touch, tmp_path, entry):
+    touch("a.wav")
+    (tmp_path / "audio" / "list.txt").write_text(f"a.wav\n{entry}\n")
+    with pytest.raises(JobError, match="lies outside .*; set audio_root"):
+        found("audio/list.txt")
+
+
+def test_a_name_that_begins_with_dots_is_inside(found, touch, tmp_path):
+    touch("..x.wav")
+    (tmp_path / "audio" / "list.txt").write_text("..x.wav\n")
+    assert list(found("audio/list.txt")) == ["..x.wav"]
+
+
+@pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_table_brings_labels(found, touch, tmp_path, prefix, end):
+    touch("a.wav", "b, c.wav")
+    lines = [b"path,genre,year", b'a.wav,"r""b",1999', b'"b, c.wav",\xc3\xa9lectro', b",nothing,1", b""]
+    (tmp_path / "audio" / "table.CSV").write_bytes(prefix + end.join(lines))
+    labels = {name: source.labels for name, source in found("audio/table.CSV").items()}
+    assert labels == {"a.wav": {"genre": 'r"b', "year": "1999"}, "b, c.wav": {"genre": "électro", "year": ""}}
+
+
+def test_the_column_of_a_table_can_be_named(found, touch, tmp_path):
+    touch("a.wav")
+    (tmp_path / "audio" / "t.csv").write_text("fname,fold\na.wav,3\n")
+    assert found("audio/t.csv", path_column="fname")["a.wav"].labels == {"fold": "3"}
+    with pytest.raises(JobError, match="t.csv has no column 'path'; set path_column to one of: fname, fold"):
+        found("audio/t.csv")
+
+
+def test_a_file_listed_twice_must_have_the_same_labels(found, touch, tmp_path):
+    touch("a.wav")
+    table = tmp_path / "audio" / "t.csv"
+    table.write_text("path,fold\na.wav,3\n./a.wav,3\n")
+    assert list(found("audio/t.csv")) == ["a.wav"]
+    table.write_text("path,fold\na.wav,3\n./a.wav,4\n")
+    with pytest.raises(JobError, match=r"\./a.wav is listed twice with different labels"):
+        found("audio/t.csv")
+
+
+@pytest.mark.parametrize("name", ["none", "none.txt", "none.csv", "x" * 300, "x" * 300 + ".csv"])
+def test_a_path_that_does_not_exist_is_refused(found, name):
+    with pytest.raises(JobError, match="audio: .* (does not exist|cannot be read)"):
+        found(name)
+
+
+@pytest.mark.parametrize("changes", [{"include": ["*.flac"]}, {"exclude": ["*"]}])
+def test_nothing_found_is_refused(found, touch, changes):
+    touch("a.wav")
+    with pytest.raises(JobError, match=r"no audio found in .* \(1 before include/exclude; "):
+        found(**changes)
+
+
+@pytest.mark.parametrize("name", ["empty.txt", "empty.csv"])
+def test_an_empty_list_is_refused(found, tmp_path, name):
+    (tmp_path / name).write_text("path\n" if name.endswith("csv") else "# none\n")
+    with pytest.raises(JobError, match="no audio found"):
+        found(name)
+
+
+def test_durations_are_estimated_from_headers_and_sizes(tmp_path, write_wav):
+    write_wav(tmp_path / "a.wav", seconds=2, rate=8000)
+    (tmp_path / "b.flac").write_bytes(bytes(180_000))
+    sources = [scan.Source("a.wav", 32044, 0), scan.Source("b.flac", 180_000, 0), scan.Source("gone.wav", -1, -1)]
+    seconds = scan.estimate_seconds(str(tmp_path), sources)
+    assert seconds == {"a.wav": pytest.approx(2, abs=0.01), "b.flac": 2, "gone.wav": 0}

@@ -1,5 +1,6 @@
 """How far an attempt came, and what follows from its end: nothing, a rerun, or a quarantine."""
 
+import collections
 import dataclasses
 import typing as tp
 
@@ -8,7 +9,7 @@ from worker import protocol
 from worker.protocol import Event, Failure, Item, Shard
 
 _STRIKES = 2  # ends of a worker that an (item, model) may cause before it is left out
-_RESTARTS = 3  # attempts at a shard whose worker ends for no visible reason
+_RESTARTS = 3  # attempts at the same items by workers that end for no visible reason
 
 
 class Attempt:
@@ -83,6 +84,7 @@ class Judge:
             unread_key: the key of a failure of an (item, model) whose source may be unread.
         """
         self._strikes: dict[tuple[str, str], int] = {}
+        self._restarts: collections.Counter[tuple[tuple[str, ...], ...]] = collections.Counter()
         self._key = unread_key
 
     def end(self, attempt: Attempt, ended: Ended) -> Verdict:
@@ -118,8 +120,10 @@ class Judge:
         return verdict
 
     def _restart(self, attempt: Attempt, left: list[Item], ended: Ended, verdict: Verdict) -> Verdict:
-        """An end between two items is nobody's fault; one that repeats is a broken environment."""
-        if attempt.shard.attempt >= _RESTARTS:
+        """An end between two items is nobody's fault; one that repeats without progress is a broken environment."""
+        same = tuple((item.id, *item.tasks) for item in left)
+        self._restarts[same] += 1
+        if self._restarts[same] >= _RESTARTS:
             verdict.lost = f"worker ended again and again ({words(ended)}); see {ended.log}"
         else:
             verdict.shards = [_rerun(attempt.shard, left, 0)]

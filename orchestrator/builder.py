@@ -56,7 +56,10 @@ def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | 
     target = folder(environment, variant)
     if built(environment, variant):
         return python(environment, variant)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentUnavailable(f"{target.parent} cannot be made: {error.strerror}; set CONSORT_CACHE") from error
     with _locked(target, lambda: say("waits for another builder of the same environment")):
         if not built(environment, variant):
             base = interpreters.find(environment.spec.python)

@@ -45,6 +45,8 @@ def extract(arguments: argparse.Namespace) -> int:
         report, folder = run.extract(prepared, shown, arguments.offline)
     print(table(report.rows()))
     _print_failures(report, arguments.verbose)
+    for text in [count.unavailable for count in report.models.values() if count.unavailable] + report.lost:
+        print(f"  missing     {text}")
     print(f"logs: {_near(folder.logs)}")
     return report.exit_code
 

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
+import errno
 import shutil
 import signal
 import time
@@ -29,6 +30,7 @@ from worker.extractor import Checkpoint
 from worker.protocol import Event, Failure, Item, Shard
 
 _VARIANT = "cpu"
+_UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _PAUSE = 0.05  # seconds between two looks at the workers
 
 
@@ -43,21 +45,33 @@ def extract(prepared: Prepared, progress: Progress, offline: bool = False) -> tu
     Raises:
         RunFailed: the output folder became unusable; what was finished is kept.
     """
+    try:
+        report, run = _extract(prepared, progress, offline)
+    except OSError as error:
+        if error.errno not in _UNUSABLE:
+            raise
+        raise RunFailed(f"output {prepared.output.root}: {error.strerror}; make room and run again") from error
+    if report.trouble:
+        raise RunFailed(f"output {prepared.output.root}: {report.trouble}; finished arrays are kept, run again")
+    return report, run
+
+
+def _extract(prepared: Prepared, progress: Progress, offline: bool) -> tuple[Report, RunDir]:
     run = prepared.output.new_run()
     _keep(prepared, run)
     report = Report(prepared.plan)
     if prepared.plan.chosen:
         running = _Running(prepared, run, report, progress)
         with _Signals(running):
-            running.start(offline)
-            running.loop()
-        running.close()
+            try:
+                running.start(offline)
+                running.loop()
+            finally:
+                running.close()
         if running.unclean:
             records.sweep(prepared.output)
     records.fold(prepared.output)
     rundir.replace(run.report, report.json())
-    if report.trouble:
-        raise RunFailed(f"output {prepared.output.root}: {report.trouble}; finished arrays are kept, run again")
     return report, run
 
 
@@ -134,7 +148,8 @@ class _Running:
         self._engine.stop(kill=self.stops > 1)
 
     def close(self) -> None:
-        """Let go of threads and files."""
+        """Let go of threads and files, and of workers that an error here has left running."""
+        self._engine.stop(kill=True)
         self._pool.shutdown(wait=not self.stops, cancel_futures=True)
         self._host.close()
 
@@ -251,8 +266,8 @@ class _Running:
         self._report.fail(failure)
 
     def _drop(self, model: str, why: str) -> None:
-        if self._report.unavailable(model, why):
-            self._progress.say(why if why.startswith(f"{model}:") else f"{model}: {why}")
+        if self._report.unavailable(model, why if why.startswith(f"{model}:") else f"{model}: {why}"):
+            self._progress.say(self._report.models[model].unavailable or why)
 
     def _failure_key(self, item: Item, model: str) -> str:
         task = next(m.task for m in self._prepared.plan.models if m.name == model)

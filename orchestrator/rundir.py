@@ -100,4 +100,4 @@ def replace(path: pathlib.Path, text: str) -> None:
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise RunFailed(f"cannot write {path.name}: {error.strerror}") from error
+        raise RunFailed(f"cannot write {path.name}: {error.strerror}; make room and run again") from error

@@ -82,10 +82,9 @@ def scan(job: JobSpec) -> Audio:
         raise JobError(f"audio: {job.audio} does not exist; give a folder, a file, a list.txt or a table.csv")
     chosen = [s for s in audio.sources if _chosen(s.id, job)]
     if not chosen:
-        known = " ".join(sorted(SUFFIXES)[:8])
-        raise JobError(
-            f"audio: no audio found in {job.audio} ({len(audio.sources)} before include/exclude; {known} ...)"
-        )
+        if audio.sources:
+            raise JobError(f"audio: include and exclude leave none of the {len(audio.sources)} files in {job.audio}")
+        raise JobError(f"audio: no audio found in {job.audio}; wav flac mp3 ogg opus m4a and their like are")
     return Audio(audio.root, sorted(chosen, key=lambda s: s.id))
 
 

@@ -9,7 +9,12 @@ import sys
 import time
 import wave
 
+import hypothesis
 import pytest
+
+# the same examples every time, no folder beside the tests, and no complaint about a busy machine
+hypothesis.settings.register_profile("consort", max_examples=60, deadline=None, database=None, derandomize=True)
+hypothesis.settings.load_profile("consort")
 
 _RECORD = {
     "item": "a.wav",
@@ -143,8 +148,7 @@ def consort(tmp_path):
             [sys.executable, *options, "-m", "orchestrator", *arguments],
             cwd=str(tmp_path),
             env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=60,
         )

@@ -274,15 +274,26 @@ def extract(
         if stop.is_set():
             raise Interrupted
         arrays = extractor.extract(batch)
+        for name, values in arrays.items():
+            if not position:
+                joined[name] = spool.allocate((sum(cut.frames),) + values.shape[2:], values.dtype, scratch)
+        _hold_batch(arrays, joined, (len(batch.lengths), framing.frames(framing.window)))
         for row, count in enumerate(counts):
             for name, values in arrays.items():
-                if len(values) != len(batch.lengths) or values.shape[1] < count:
-                    raise store.ArrayError("{} has shape {}, too few frames".format(name, values.shape))
-                if name not in joined:
-                    joined[name] = spool.allocate((sum(cut.frames),) + values.shape[2:], values.dtype, scratch)
                 joined[name][position : position + count] = values[row, :count]
             position += count
     return _outputs(extractor, joined), cut.padded
+
+
+def _hold_batch(arrays: Arrays, joined: Arrays, size: tp.Tuple[int, int]) -> None:
+    """Refuse what numpy would broadcast, or leave as zeros, without a word."""
+    if set(arrays) != set(joined):
+        names = [", ".join(sorted(group)) for group in (arrays, joined)]
+        raise store.ArrayError("the extractor returned {}, and before: {}".format(*names))
+    for name, values in arrays.items():
+        expected = size + joined[name].shape[1:]
+        if values.shape != expected:
+            raise store.ArrayError("{} has shape {}, expected {}".format(name, values.shape, expected))
 
 
 def _outputs(extractor: Extractor, frames: Arrays) -> Arrays:

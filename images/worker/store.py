@@ -76,6 +76,8 @@ def check(output: Output, values: np.ndarray, pooled: bool, audible: bool) -> No
 def encode(values: np.ndarray, fmt: str) -> bytes:
     """Return the bytes of a file: C order, no pickle; the same array gives the same bytes."""
     values = np.ascontiguousarray(values)
+    if values.dtype.hasobject:
+        raise ArrayError("an array of Python objects cannot be written")
     if fmt == "txt":
         rows = np.atleast_2d(values)
         if rows.ndim != 2:

@@ -185,3 +185,8 @@ def runs(output: pathlib.Path) -> tp.List[pathlib.Path]:
 def launched(output: pathlib.Path) -> tp.List[pathlib.Path]:
     """Return the shards that the newest run has started, one file per process."""
     return sorted((runs(output)[-1] / "shards").iterdir())
+
+
+def read(path: pathlib.Path) -> tp.Any:
+    """Return the contents of a JSON file."""
+    return json.loads(path.read_text("ascii"))

@@ -1,5 +1,6 @@
 """Deaths of every kind: what a run leaves behind, and that the next one ends where no death ever was."""
 
+import json
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ from harness import BAD, TONE, alive, fingerprint, leftovers, naughty, until
 def job(audio, output):
     """Return a job of forty short files, which takes some seconds in several shards."""
     harness.write_wavs(audio, 40)
-    return harness.write_job(output, audio, {**TONE, "params": {"pause": 0.05}}, workers=2)
+    return harness.write_job(output, audio, {**TONE, "params": {"pause": 0.15}}, workers=2)
 
 
 def elsewhere(job, tmp_path, *flags):
@@ -28,6 +29,15 @@ def elsewhere(job, tmp_path, *flags):
 
 def arrays(output):
     return {path: path.stat().st_mtime_ns for path in output.rglob("*.npy")}
+
+
+def recorded(output):
+    """Return the arrays that a run under way, or killed, has accounted for."""
+    lines = [
+        line for path in (output / ".consort/records").glob("*.jsonl") for line in path.read_text().split("\n")[:-1]
+    ]
+    wrote = [event["record"]["path"] for event in map(json.loads, lines) if event["kind"] == "wrote"]
+    return {output / path: (output / path).stat().st_mtime_ns for path in wrote}
 
 
 def test_ten_kills_of_the_whole_tree_at_any_moment_change_nothing(job, output, tmp_path, start):
@@ -47,24 +57,25 @@ def test_a_kill_of_real_models_changes_nothing(output, tmp_path, start):
     models = [{"name": "crepe", "params": {"model_capacity": "tiny"}}, "musicnn"]
     job = harness.write_job(output, harness.REPOSITORY / "tests/audio/quickstart", *models)
     running = start("extract", job)
-    until(lambda: len(arrays(output)) >= 3 or running.process.poll() is not None)
+    until(lambda: len(recorded(output)) >= 3 or running.process.poll() is not None)
     assert running.process.poll() is None, "the kill must come before the end"
     running.kill_tree()
-    kept = arrays(output)
+    kept = recorded(output)
     done = harness.consort("extract", job)
     assert done.returncode == 0, done.stderr
     assert fingerprint(output) == elsewhere(job, tmp_path)
     assert leftovers(output) == []
-    assert sum(arrays(output)[path] == kept[path] for path in kept) >= len(kept) - 2, "what was recorded is kept"
+    assert {path: arrays(output)[path] for path in kept} == kept, "what was recorded is not done again"
 
 
 def test_workers_end_by_themselves_when_the_command_dies(job, output, start):
     running = start("extract", job)
-    until(lambda: arrays(output))
+    until(lambda: recorded(output))
     workers = running.kill()
     assert workers
     until(lambda: not any(map(alive, workers)), 5)
-    finished = arrays(output)
+    finished = recorded(output)
+    assert sorted(finished) == sorted(arrays(output)), "all that was finished is accounted for"
     assert 0 < len(finished) < 40
     done = harness.consort("extract", job)
     assert done.returncode == 0, done.stderr
@@ -90,7 +101,7 @@ def test_a_worker_that_hangs_ends_too_when_the_command_dies(audio, output, start
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_keeps_what_is_finished(number, job, output, start, tmp_path):
     running = start("extract", job)
-    until(lambda: arrays(output))
+    until(lambda: recorded(output))
     workers = running.children()
     running.process.send_signal(number)
     assert running.wait(20) == 130
@@ -119,7 +130,7 @@ def test_a_second_interrupt_does_not_wait_for_a_model(audio, output, start):
 
 def test_a_second_run_on_one_output_is_refused_in_one_line(job, output, start):
     running = start("extract", job)
-    until(lambda: arrays(output))
+    until(lambda: recorded(output))
     done = harness.consort("extract", job)
     assert done.returncode == 4
     assert done.stderr.count("\n") == 1 and "another run" in done.stderr

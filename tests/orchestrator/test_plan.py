@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import plan, spec
+from orchestrator import environments, plan, spec
 from orchestrator.plan import DONE, FAILED, STALE, TODO
 from orchestrator.records import Ledger
 from orchestrator.scan import Source
+from worker import protocol
+from worker.extractors.crepe import Crepe
 
 ITEMS = ["a.wav", "b.wav", "deep/c.wav"]
 
@@ -120,8 +122,6 @@ def test_resume_exists_looks_at_files_alone(prepare, work):
 
 
 def test_resume_strict_asks_for_todays_lock_as_well(prepare, work):
-    from orchestrator import environments
-
     lock = {"lock": environments.find("torch-cuda").lock_sha256("cpu")}
     work(prepare(), strict=lock)
     assert chosen(prepare(resume="strict")) == []
@@ -150,15 +150,13 @@ def test_the_same_job_gives_the_same_plan(prepare):
 
 
 def test_durations_of_earlier_runs_replace_the_estimate(prepare, work):
-    before = prepare(models=["crepe"])
-    assert before.plan.seconds["a.wav"] == pytest.approx(0.0127, abs=1e-3)
-    work(before)
-    assert prepare(models=["crepe"]).plan.seconds["a.wav"] == 0.03
+    assert prepare().plan.seconds["a.wav"] == pytest.approx(0.0127, abs=1e-3)
+    work(prepare())
+    assert prepare().plan.seconds["a.wav"] == 0.03
 
 
 def key(hash_of=lambda c: c.sha256, **settings):
-    made = spec.check({"audio": "a", "output": "o", "models": [{"name": "crepe", **settings}]})
-    return plan.model_plan(made.models[0], "models[0]", hash_of).task.key
+    return plan.model_plan(spec.ModelSpec(**{"name": "crepe", **settings}), "", hash_of).task.key
 
 
 @pytest.mark.parametrize(
@@ -197,9 +195,6 @@ def test_the_key_does_not_change_with_anything_else(settings):
 
 
 def test_the_key_changes_with_the_versions_and_the_checkpoint(monkeypatch):
-    from worker import protocol
-    from worker.extractors.crepe import Crepe
-
     before = key()
     assert key(lambda c: "0" * 64) != before
     with monkeypatch.context() as patch:
@@ -244,10 +239,10 @@ def test_shards_hold_every_lacking_item_and_model_once(lengths, slots, missing):
     sources = [Source(f"{n:02}.wav", 1, 1) for n in range(len(lengths))]
     seconds = {source.id: length for source, length in zip(sources, lengths)}
     made = plan.make(JOB, MODELS, sources, Ledger(), seconds, Nothing())
-    environments = {m.environment for m in MODELS if m.name not in missing}
-    cut = plan.shards(made, "run", slots, {name: {} for name in environments})
+    ready = {m.environment for m in MODELS if m.name not in missing}
+    cut = plan.shards(made, "run", slots, {name: {} for name in ready})
     pairs = collections.Counter((item.id, task) for shard in cut for item in shard.items for task in item.tasks)
-    expected = {(s.id, m.name) for s in sources for m in MODELS if m.environment in environments}
+    expected = {(s.id, m.name) for s in sources for m in MODELS if m.environment in ready}
     assert set(pairs) == expected and set(pairs.values()) <= {1}
     assert len({shard.id for shard in cut}) == len(cut)
     for shard in cut:

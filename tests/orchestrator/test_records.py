@@ -157,7 +157,9 @@ def test_a_death_in_the_middle_of_folding_loses_nothing(output, attempt, record,
 
 
 @pytest.mark.parametrize("name", ["manifest", "failures", "sources"])
-@pytest.mark.parametrize("damage", [b"{", b"[]\n", b"3\n", b'{"item":"a.wav"}\n', b'{"nonsense":1}\n', b"\xff\n", b"null\n"])
+@pytest.mark.parametrize(
+    "damage", [b"{", b"[]\n", b"3\n", b'{"item":"a.wav"}\n', b'{"nonsense":1}\n', b"\xff\n", b"null\n"]
+)
 def test_a_damaged_file_is_one_clear_error(output, attempt, record, name, damage):
     attempt(wrote(record), failed("b.wav"), decoded())
     records.fold(output)
@@ -171,7 +173,7 @@ def test_an_unwritable_manifest_keeps_the_records(output, attempt, record):
     path = attempt(wrote(record))
     output.manifest.mkdir()
     (output.manifest / "x").touch()
-    with pytest.raises(RunFailed, match="manifest.jsonl"):
+    with pytest.raises(RunFailed, match=r"manifest\.jsonl"):
         records.fold(output)
     assert path.exists()
 

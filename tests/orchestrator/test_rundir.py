@@ -27,9 +27,8 @@ def test_a_place_that_cannot_be_a_folder_is_refused(tmp_path, name):
 def test_a_second_run_is_refused_until_the_first_ends(tmp_path):
     output, other = OutputDir(tmp_path), OutputDir(tmp_path)
     output.create()
-    with output.lock():
-        with pytest.raises(RunFailed, match="another run is writing here"), other.lock():
-            pass
+    with output.lock(), pytest.raises(RunFailed, match="another run is writing here"), other.lock():
+        pass
     with other.lock():
         pass
 
@@ -65,7 +64,7 @@ def test_replacing_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
-        with pytest.raises(RunFailed, match="cannot write f.json: No space left on device"):
+        with pytest.raises(RunFailed, match=r"cannot write f\.json: No space left on device"):
             rundir.replace(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["f.json"]

@@ -88,9 +88,9 @@ def test_refusal_names_the_path_and_the_reason(data, words):
 
 
 def test_without_a_path_the_error_speaks_of_the_job():
-    with pytest.raises(schema.SchemaError, match="^job: expected a mapping, got 3$"):
+    with pytest.raises(schema.SchemaError, match=r"^job: expected a mapping, got 3$"):
         schema.build(Tree, 3)
-    with pytest.raises(schema.SchemaError, match="^size: missing$"):
+    with pytest.raises(schema.SchemaError, match=r"^size: missing$"):
         schema.build(Leaf, {})
 
 
@@ -159,10 +159,12 @@ records = st.builds(
         duration=number,
         sample_rate=whole,
         channels=whole,
-    )
+    ),
 )
 failures = st.builds(Failure, text, text, text, text, text)
-events = st.builds(Event, text, number, maybe, maybe, st.none() | records, st.none() | failures, maybe, st.none(), plain)
+events = st.builds(
+    Event, text, number, maybe, maybe, st.none() | records, st.none() | failures, maybe, st.none(), plain
+)
 items = st.builds(Item, text, text, whole, whole, words)
 sizes = st.none() | whole
 tasks = st.builds(Task, text, text, text, plain, words, mapping, text, sizes, text, mapping, mapping)

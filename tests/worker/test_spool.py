@@ -50,6 +50,14 @@ def test_nothing_is_left_in_the_folder_even_while_it_lives(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_room_is_taken_at_once(tmp_path, monkeypatch):
+    taken = []
+    close = os.close
+    monkeypatch.setattr(os, "close", lambda fd: [taken.append(os.fstat(fd).st_blocks * 512), close(fd)])
+    spool.allocate((1 << 20,), "uint8", str(tmp_path), limit=1)
+    assert taken[0] >= 1 << 20
+
+
 def test_sizes_beyond_32_bits_do_not_wrap(tmp_path):
     sizes = []
     real, spool._reserve = spool._reserve, lambda fd, size: sizes.append(size) or os.ftruncate(fd, size)  # sparse

@@ -1,0 +1,204 @@
+"""The command line: what answers at once, what it prints, and the exit codes of what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from orchestrator import commands
+from orchestrator.__main__ import main, parser
+
+FRAMEWORKS = ("torch", "tensorflow", "keras", "soundfile", "soxr", "h5py", "requests", "docker", "rich")
+SECONDS = 1.0  # half of it on a quiet machine
+
+JOB = "audio: audio\noutput: out\nmodels: [crepe, {name: second, extractor: crepe, params: {step_mss: 5}}]\n"
+
+
+@pytest.fixture
+def refused(tmp_path, write_wav):
+    """A job that is refused although its audio is there."""
+    write_wav(tmp_path / "audio" / "a.wav")
+    (tmp_path / "job.yaml").write_text(JOB)
+    return "job.yaml"
+
+
+QUICK = [["--help"], ["extract", "--help"], ["models"], ["models", "crepe"], ["models", "--markdown"]]
+
+
+@pytest.mark.parametrize("arguments", QUICK, ids=" ".join)
+def test_what_needs_no_model_answers_at_once_without_a_framework(consort, arguments):
+    said = [consort(*arguments, options=("-X", "importtime"))]
+    while min(s.seconds for s in said) > SECONDS and len(said) < 3:
+        said.append(consort(*arguments, options=("-X", "importtime")))
+    assert (said[0].code, min(s.seconds for s in said) <= SECONDS) == (0, True)
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in said[0].err.splitlines()}
+    assert "orchestrator" in imported
+    assert imported.isdisjoint(FRAMEWORKS)
+
+
+def test_a_refused_job_is_one_line_in_a_second_and_leaves_nothing(consort, refused, tmp_path):
+    before = sorted(os.listdir(tmp_path))
+    said = [consort("extract", refused) for _ in range(2)]
+    assert min(s.seconds for s in said) <= SECONDS
+    assert (said[0].code, said[0].out) == (2, "")
+    assert said[0].err == (
+        "consort: job.yaml: models[1].params.step_mss: unknown key; did you mean step_ms?; "
+        "known keys: model_capacity, step_ms, viterbi, center, backend\n"
+    )
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_refusing_a_job_imports_no_framework(consort, refused):
+    said = consort("extract", refused, options=("-X", "importtime"))
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in said.err.splitlines()}
+    assert imported.isdisjoint(FRAMEWORKS)
+
+
+@pytest.mark.parametrize("arguments", [["extract"], ["plan"]], ids=" ".join)
+def test_no_audio_found_is_2_and_leaves_nothing(tmp_path, capsys, arguments):
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio" / "notes.txt").touch()
+    (tmp_path / "job.yaml").write_text("audio: audio\noutput: out\nmodels: [prosody]\n")
+    assert main([*arguments, str(tmp_path / "job.yaml")]) == 2
+    assert "no audio found" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["audio", "job.yaml"]
+
+
+def test_a_gpu_that_is_asked_for_is_never_silently_replaced(tmp_path, capsys, write_wav):
+    write_wav(tmp_path / "audio" / "a.wav")
+    (tmp_path / "job.yaml").write_text("audio: audio\noutput: out\nmodels: [prosody]\n")
+    for device in ("cuda", "cuda:0"):
+        assert main(["extract", str(tmp_path / "job.yaml"), "--device", device]) == 3
+    assert not (tmp_path / "out").exists()
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def parsed(*arguments):
+    """Return the job that a command line makes of a job file's absence."""
+    return commands._job(parser().parse_args(["extract", *arguments]))
+
+
+BASE = ("--audio", "in", "--output", "out", "--models", "crepe", "prosody")
+
+
+def test_the_flags_can_be_the_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = parsed(*BASE, "--limit", "3", "--workers", "2", "--memory", "8GB", "--runtime", "venv")
+    assert (job.audio, job.output) == (str(tmp_path / "in"), str(tmp_path / "out"))
+    assert ([m.name for m in job.models], job.limit, job.workers, job.runtime) == (["crepe", "prosody"], 3, 2, "venv")
+
+
+@pytest.mark.parametrize(
+    ("alias", "key", "value"),
+    [
+        (("--audio_dir", "/x"), "audio", "/x"),
+        (("--input", "/x"), "audio", "/x"),
+        (("--output_dir", "/x"), "output", "/x"),
+        (("--output_base", "/x"), "output", "/x"),
+        (("--max_samples", "7"), "limit", 7),
+        (("--device", "cpu"), "devices", "cpu"),
+        (("--skip_existing",), "resume", "exists"),
+        (("--skip-existing",), "resume", "exists"),
+        (("--resume", "strict"), "resume", "strict"),
+        (("--retry_failed",), "retry_failed", True),
+        (("--retry-failed",), "retry_failed", True),
+        (("--timeout-per-item", "90"), "timeout_per_item", 90.0),
+        (("--licence-policy", "commercial"), "licence_policy", "commercial"),
+        (("--debug",), "limit", None),
+        (("--set", "limit=5"), "limit", 5),
+        (("--set", "limit="), "limit", None),
+        (("--set", "include=['*.wav']"), "include", ["*.wav"]),
+        (("--limit", "3", "--set", "limit=5"), "limit", 5),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_the_documents_spellings_are_aliases(alias, key, value):
+    assert getattr(parsed(*BASE, *alias), key) == value
+
+
+def test_settings_reach_the_models_that_flags_name():
+    job = parsed(*BASE, "--set", "crepe.params.step_ms=20", "--set", "prosody.outputs=[voiced]")
+    assert (job.models[0].params, job.models[1].outputs) == ({"step_ms": 20}, ["voiced"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["extract", "--lim", "3"],
+        ["extract", "--out", "x"],
+        ["extract", "--skip"],
+        ["extract", "--limit", "many"],
+        ["status"],
+        ["nothing"],
+        ["envs", "destroy"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_2_and_flags_are_not_abbreviated(arguments, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert "usage: consort" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["models", "crep"], "unknown model; did you mean crepe?"),
+        (["envs", "list", "torch"], "unknown environment"),
+        (["weights", "list", "crep"], "unknown model; did you mean crepe?"),
+        (["status", "nowhere.yaml"], "nowhere.yaml: no such job file"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_unknown_names_are_refused_in_one_line(arguments, message, capsys):
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
+
+
+def test_one_model_is_explained_with_all_its_parameters(capsys):
+    assert main(["models", "crepe"]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("step_ms", "10.0", "full | tiny", "pitch", "[T, 360]", "MIT", "tf-cuda"))
+
+
+def test_all_models_are_listed(capsys):
+    from worker import catalog
+
+    assert main(["models"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in catalog.names())
+
+
+def test_plan_shows_the_work_and_starts_nothing(prepare, work, tmp_path, capsys):
+    work(prepare(limit=1))
+    before = sorted(map(str, tmp_path.rglob("*")))
+    job = tmp_path / "cache.json"
+    job.write_text(json.dumps({"audio": "audio", "output": "out", "models": ["prosody", "crepe"]}))
+    assert main(["plan", str(job)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1][:7] == ["prosody", "torch-cuda", "cpu", "2", "1", "0", "0"]
+    assert lines[2][:7] == ["crepe", "tf-cuda", "cpu", "3", "0", "0", "0"]
+    assert lines[3][:3] == ["3", "of", "3"] and lines[3][-3:] == ["nothing", "was", "started"]
+    assert sorted(map(str, tmp_path.rglob("*"))) == sorted([*before, str(job)])
+
+
+def test_environments_are_listed_without_building_them(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("CONSORT_CACHE", str(tmp_path))
+    assert main(["envs"]) == 0
+    assert capsys.readouterr().out.count("not built") == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(30), said) == (0, b"")

@@ -1,0 +1,133 @@
+"""What is done, counted from the files alone."""
+
+import hashlib
+import json
+
+import pytest
+
+from orchestrator import records, spec, status
+from orchestrator.__main__ import main
+from orchestrator.errors import JobError
+from worker import protocol, schema
+
+
+def counts(prepared, model="prosody"):
+    found = status.of_job(prepared).models[model]
+    return found.done, found.pending, found.failed, found.stale, found.orphaned
+
+
+def test_before_the_first_run_everything_is_pending(prepare):
+    assert counts(prepare()) == (0, 3, {}, 0, 0)
+
+
+def test_after_a_run_everything_is_done(prepare, work):
+    work(prepare())
+    assert counts(prepare()) == (3, 0, {}, 0, 0)
+
+
+def test_while_a_run_goes_its_records_count(prepare, work):
+    prepared = prepare(limit=2)
+    work(prepared, fold=False)
+    host = protocol.Channel(str(prepared.output.records / "run-host.jsonl"))
+    assert status.of_job(prepare()).running
+    assert counts(prepare()) == (2, 1, {}, 0, 0)
+    host.close()
+    assert not status.of_job(prepare()).running
+
+
+def test_failures_are_counted_by_class_with_their_reasons(prepare, work):
+    failing = {("a.wav", "prosody"): "decode", ("b.wav", "prosody"): "decode", ("deep/c.wav", "crepe"): "memory"}
+    work(prepare(models=["prosody", "crepe"]), failing=failing)
+    found = prepare(models=["prosody", "crepe"])
+    assert counts(found) == (1, 0, {"decode": 2}, 0, 0)
+    assert counts(found, "crepe") == (2, 1, {"memory": 1}, 0, 0)  # tried again, so pending as well
+    reasons = [(f.item, f.model, f.kind, f.message) for f in status.of_job(found).failures]
+    assert reasons == [
+        ("a.wav", "prosody", "decode", "because"),
+        ("b.wav", "prosody", "decode", "because"),
+        ("deep/c.wav", "crepe", "memory", "because"),
+    ]
+
+
+def test_arrays_of_other_parameters_are_stale(prepare, work):
+    work(prepare(limit=2))
+    assert counts(prepare(models=[{"name": "prosody", "params": {"hop_ms": 20}}])) == (0, 3, {}, 2, 0)
+
+
+def test_arrays_that_nobody_names_are_orphaned(prepare, work, tmp_path):
+    work(prepare(models=[{"name": "prosody", "outputs": ["features", "voiced"]}]))
+    (tmp_path / "out/prosody/stranger.npy").touch()
+    (tmp_path / "out/prosody/.x.part").touch()
+    assert counts(prepare()) == (3, 0, {}, 0, 1)
+    (tmp_path / "audio/a.wav").unlink()
+    assert counts(prepare()) == (2, 0, {}, 0, 3)  # both arrays of a.wav
+
+
+def test_looking_changes_nothing(prepare, work, tmp_path):
+    work(prepare(limit=2), fold=False)
+    before = sorted((str(p), p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
+    status.of_job(prepare())
+    assert sorted((str(p), p.stat().st_mtime_ns) for p in tmp_path.rglob("*")) == before
+
+
+def keep_job(prepared):
+    run = prepared.output.new_run()
+    run.job.write_text(json.dumps(schema.dump(prepared.job)))
+    run.plan.write_text("{}")
+
+
+def test_a_folder_knows_the_job_that_wrote_it(prepare, work, tmp_path):
+    keep_job(prepare())
+    work(prepare())
+    assert status.of_output(str(tmp_path / "out")).models["prosody"].done == 3
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert status.of_output(str(tmp_path / "moved")).models["prosody"].done == 3
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(JobError, match="no run has written here"):
+        status.of_output(str(tmp_path))
+
+
+@pytest.fixture
+def job_file(prepare, work, tmp_path):
+    work(prepare(), failing={("b.wav", "prosody"): "decode"})
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps({"audio": "audio", "output": "out", "models": ["prosody"]}))
+    return str(path)
+
+
+def test_the_command_prints_a_table_and_the_reasons(job_file, capsys):
+    assert main(["status", job_file]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["model", "done", "pending", "failed", "stale", "orphaned"]
+    assert lines[2].split() == ["prosody", "2", "0", "1", "decode", "0", "0"]
+    assert lines[3].split() == ["decode", "b.wav:", "because", "(prosody)"]
+
+
+def test_the_command_prints_json(job_file, capsys):
+    assert main(["status", "--json", job_file]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["models"]["prosody"] == {"done": 2, "pending": 0, "failed": {"decode": 1}, "stale": 0, "orphaned": 0}
+    assert found["failures"][0]["item"] == "b.wav" and found["running"] is False
+
+
+def test_many_failures_are_cut_short_unless_asked_for(prepare, work, write_wav, tmp_path, capsys, job_file):
+    names = [f"{n:02}.wav" for n in range(12)]
+    for number, name in enumerate(names):
+        write_wav(tmp_path / "audio" / name, number)
+    work(prepare(), failing={(name, "prosody"): "decode" for name in names})
+    main(["status", job_file])
+    assert "... and 3 more; --verbose lists them all" in capsys.readouterr().out
+    main(["status", "--verbose", job_file])
+    assert "11.wav: because" in (said := capsys.readouterr().out) and "more;" not in said
+
+
+def test_a_manifest_that_was_lost_is_rebuilt_from_nothing_but_its_records(prepare, work):
+    prepared = prepare()
+    work(prepared, fold=False)
+    records.fold(prepared.output)
+    first = hashlib.sha256(prepared.output.manifest.read_bytes()).hexdigest()
+    work(prepare(resume="never"), run_id="again")
+    assert hashlib.sha256(prepared.output.manifest.read_bytes()).hexdigest() == first
+    assert spec.check(schema.dump(prepared.job)) == prepared.job

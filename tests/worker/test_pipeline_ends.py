@@ -1,0 +1,117 @@
+"""How a shard ends before its time: stopped, or with an output folder that cannot be written."""
+
+import errno
+import threading
+import time
+
+import pytest
+
+from worker import audio, protocol, store
+from worker.protocol import Channel
+
+
+def stop_at(stop, count):
+    calls = []
+
+    def act(extractor, batch):
+        calls.append(1)
+        if len(calls) == count:
+            stop.set()
+
+    return act
+
+
+@pytest.mark.parametrize("call,finished", [(1, 0), (2, 1), (5, 2), (7, 3)])  # two calls for each item
+def test_stop_commits_what_is_finished(job, hook, call, finished):
+    job.add_three()
+    job.add("d.wav")
+    stop = threading.Event()
+    hook(stop_at(stop, call))
+    assert job.run(stop) == protocol.EXIT_AGAIN
+    assert [w[0] for w in job.wrote()] == ["a.wav", "sub/b.wav", "c.wav"][:finished]
+    assert job.files() == sorted(event["record"]["path"] for event in job.events("wrote"))
+    assert job.events("finished") == []
+
+
+def test_stop_before_the_start_opens_nothing(job):
+    job.add_three()
+    stop = threading.Event()
+    stop.set()
+    assert job.run(stop) == protocol.EXIT_AGAIN
+    assert job.events("opened", "wrote", "finished") == []
+
+
+def test_stop_does_not_wait_for_a_file_that_hangs(job, monkeypatch):
+    job.add_three()
+    stop, go = threading.Event(), threading.Event()
+    monkeypatch.setattr(audio, "decode", lambda *a, **k: [go.wait(20), stop.wait(20)])
+    threading.Timer(0.1, stop.set).start()
+    began = time.monotonic()
+    assert job.run(stop) == protocol.EXIT_AGAIN
+    assert time.monotonic() - began < 5
+    go.set()
+
+
+def test_stop_seen_by_the_decoding_thread_first_is_no_regular_end(job):
+    class Late(threading.Event):
+        """Set from the start for the thread that decodes, and for this one after its first look."""
+
+        looks = 0
+
+        def is_set(self):
+            self.looks += threading.current_thread() is threading.main_thread()
+            return threading.current_thread() is not threading.main_thread() or self.looks > 1
+
+    job.add_three()
+    assert job.run(Late()) == protocol.EXIT_AGAIN
+    assert job.events("finished") == []
+
+
+class Full:
+    """A disk that is full after some files."""
+
+    def __init__(self, monkeypatch, count):
+        self.left = count
+        self.write = store.write
+        monkeypatch.setattr(store, "write", self)
+
+    def __call__(self, *arguments):
+        self.left -= 1
+        if self.left < 0:
+            raise store.OutputError(errno.ENOSPC, "cannot write x: No space left on device")
+        return self.write(*arguments)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_full_disk_ends_the_shard_and_keeps_what_was_finished(job, hook, monkeypatch, stopped):
+    job.add_three()
+    Full(monkeypatch, 1)
+    stop = threading.Event()
+    hook(stop_at(stop, 5 if stopped else 0))
+    assert job.run(stop) == protocol.EXIT_OUTPUT
+    assert [w[0] for w in job.wrote()] == ["a.wav"]
+    assert job.files() == ["tone/a.npy"]
+    (failed,) = job.events("failed")
+    assert (failed.get("model"), failed.get("item")) == (None, None)
+    assert "No space left on device" in failed["message"]
+    assert job.events("finished") == []
+
+
+def test_output_folder_that_is_none_ends_the_shard(job, tmp_path):
+    job.add_three()
+    (tmp_path / "file").write_text("")
+    assert job.run(output=str(tmp_path / "file")) == protocol.EXIT_OUTPUT
+    assert "Not a directory" in job.events("failed")[0]["message"]
+
+
+@pytest.mark.parametrize("kind", ["opened", "decoded", "wrote"])
+def test_events_that_cannot_be_written_end_the_shard_in_whatever_thread(job, kind):
+    class Broken(Channel):
+        def emit(self, *events, durable=False):
+            if events[0].kind == kind:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().emit(*events, durable=durable)
+
+    job.add_three()
+    assert job.run(channel=Broken(str(job.folder / "events.jsonl"))) == protocol.EXIT_OUTPUT
+    assert job.events("failed")[0]["message"].endswith("No space left on device")

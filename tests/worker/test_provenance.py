@@ -1,0 +1,131 @@
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from worker import protocol, provenance, store
+from worker.extractor import Extractor, WholeFile
+
+
+@dataclasses.dataclass
+class Tone(Extractor):
+    environment = "legacy-py37"
+    sample_rate = 8000
+    version = 3
+
+    level: float = 1.0
+    layers: tuple = (1, 2)
+
+    def outputs(self):
+        return ()
+
+    def framing(self):
+        return WholeFile(0)
+
+    def load(self, device, files):
+        pass
+
+    def extract(self, batch):
+        return {}
+
+    def describe(self):
+        return {"backend": "fast"}
+
+
+TASK = protocol.Task("tone", "my:Tone", "k", pooling={"sum": "mean"}, checkpoint={"w": "0" * 64})
+SHARD = protocol.Shard("s", 1, "legacy-py37", [TASK], [], lock="L", worker="W")
+
+
+def write(folder, shard=SHARD, task=TASK, extractor=None):
+    return provenance.context_of(shard, task, extractor or Tone(), str(folder))
+
+
+def read(folder, name):
+    return json.loads((folder / ".consort/contexts" / (name + ".json")).read_text("ascii"))
+
+
+def test_context_says_what_made_the_numbers(tmp_path):
+    context = read(tmp_path, write(tmp_path))
+    packages = context.pop("packages")
+    assert packages["numpy"] == np.__version__
+    assert set(packages) >= {"numpy", "soundfile", "soxr"}
+    assert context == {
+        "model": "tone",
+        "extractor": "my:Tone",
+        "version": 3,
+        "audio_version": protocol.AUDIO_VERSION,
+        "params": {"level": 1.0, "layers": [1, 2]},
+        "pooling": {"sum": "mean"},
+        "dtype": "float32",
+        "checkpoint": {"w": "0" * 64},
+        "environment": "legacy-py37",
+        "lock": "L",
+        "worker": "W",
+        "python": platform.python_version(),
+        "device": "cpu",
+        "details": {"backend": "fast"},
+    }
+
+
+def test_name_is_the_hash_of_what_it_holds(tmp_path):
+    name = write(tmp_path)
+    assert name == hashlib.sha256(protocol.canonical(read(tmp_path, name)).encode()).hexdigest()
+    assert os.listdir(str(tmp_path / ".consort/contexts")) == [name + ".json"]
+
+
+def test_equal_contexts_are_written_once_by_whoever_comes_first(tmp_path):
+    name = write(tmp_path)
+    path = tmp_path / ".consort/contexts" / (name + ".json")
+    before = path.stat().st_mtime_ns, path.stat().st_ino
+    later = dataclasses.replace(SHARD, id="other", attempt=7, memory=1, plugins=["/home/me"], timeout=3.0)
+    task = dataclasses.replace(TASK, batch_size=9, files={"w": "/home/me/w"}, format="txt")
+    assert write(tmp_path, later, task) == name
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shard": dataclasses.replace(SHARD, lock="M")},
+        {"shard": dataclasses.replace(SHARD, worker="V")},
+        {"shard": dataclasses.replace(SHARD, device="cuda")},
+        {"task": dataclasses.replace(TASK, dtype="float16")},
+        {"task": dataclasses.replace(TASK, pooling={})},
+        {"task": dataclasses.replace(TASK, checkpoint={"w": "1" * 64})},
+        {"extractor": Tone(2.0)},
+    ],
+)
+def test_context_differs_when_what_it_says_differs(tmp_path, change):
+    assert write(tmp_path, **change) != write(tmp_path)
+
+
+def test_models_that_were_loaded_before_leave_no_trace(tmp_path, monkeypatch):
+    # a run that was killed goes on with fewer models: its records must not differ from those of one in one go
+    alone = write(tmp_path)
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__version__="9.9"))
+    monkeypatch.setitem(sys.modules, "transformers", types.SimpleNamespace(__version__="9.9"))
+    assert write(tmp_path) == alone
+
+
+def test_packages_are_the_installed_ones_the_first_on_the_path_wins(tmp_path, monkeypatch):
+    for folder, name in [
+        ("a", "torch-2.13.0+cpu"),
+        ("b", "torch-1.0"),
+        ("b", "SoundFile-7.0"),
+        ("b", "torchaudio-3.0"),
+    ]:
+        (tmp_path / folder / (name + ".dist-info")).mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "missing"), "", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert provenance.packages() == {"torch": "2.13.0+cpu", "soundfile": "7.0"}
+
+
+def test_folder_that_cannot_be_written_is_an_error_of_the_output(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(store.OutputError, match=r"cannot write .*Not a directory"):
+        write(tmp_path / "out")

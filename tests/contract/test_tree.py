@@ -26,7 +26,9 @@ def _tracked():
         )
         names = [name for name in listed.stdout.split("\0") if name]
     except (OSError, subprocess.CalledProcessError):
-        made = re.compile(r"(^|/)(\.git|\.venv|output|build|dist|__pycache__|\.\w+_cache|[^/]*\.egg-info)/")
+        made = re.compile(
+            r"(^|/)(\.(git|venv|hypothesis|benchmarks|\w+_cache)|output|build|dist|__pycache__|[^/]*\.egg-info)/"
+        )
         names = [str(p.relative_to(ROOT)) for p in ROOT.rglob("*") if not made.search(str(p.relative_to(ROOT)))]
     return sorted(ROOT / name for name in names if (ROOT / name).is_file())
 

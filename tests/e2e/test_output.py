@@ -57,15 +57,26 @@ def test_a_file_where_the_folder_of_a_model_should_be(audio, output):
     assert harness.consort("extract", job).returncode == 0
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written(audio, output):
     harness.write_wav(audio / "a.wav")
     output.mkdir(mode=0o555)
-    if os.access(output, os.W_OK):
-        pytest.skip("root may write everywhere")
     job = harness.write_job(output, audio, TONE)
     refuse(job)
     output.chmod(0o755)
     assert harness.consort("extract", job).returncode == 0
+
+
+def test_a_disk_that_may_only_be_read(audio, output, disk):
+    harness.write_wavs(audio, 2)
+    place, job = disk(100000), harness.write_job(output, audio, TONE)
+    assert harness.consort("extract", job, "--output", place, "--limit", 1).returncode == 0
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    refuse(job, "--output", place)
+    refuse(job, "--output", place / "new")
+    assert harness.status(place)["models"]["tone"] == {"done": 1, "pending": 1, "failed": {}, "stale": 0, "orphaned": 0}
+    subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
+    assert harness.consort("extract", job, "--output", place).returncode == 0
 
 
 def test_a_disk_that_is_too_small_is_refused_before_the_start(audio, output, disk):

@@ -195,8 +195,9 @@ def test_environments_are_listed_without_building_them(monkeypatch, tmp_path, ca
 
 
 def test_a_reader_that_goes_away_is_no_error():
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "orchestrator", "models"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "orchestrator", "models"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     process.stdout.close()
     said = process.stderr.read()

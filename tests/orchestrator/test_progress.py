@@ -114,9 +114,11 @@ def test_the_live_view_takes_any_text(text, report, record, monkeypatch):
     with progress.Live(stream) as live:
         live.say(text)
         live.stage("env", text)
+        live._live.refresh()
         live.update(report)
         begin(report, record)
         live.update(report)
+        live._live.refresh()
     assert text.splitlines()[0] in stream.getvalue() if text else True
 
 

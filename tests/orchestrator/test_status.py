@@ -49,6 +49,12 @@ def test_failures_are_counted_by_class_with_their_reasons(prepare, work):
     ]
 
 
+def test_failures_of_items_that_left_the_job_are_not_told(prepare, work, tmp_path):
+    work(prepare(), failing={("a.wav", "prosody"): "decode"})
+    (tmp_path / "audio/a.wav").unlink()
+    assert counts(prepare()) == (2, 0, {}, 0, 0)
+
+
 def test_arrays_of_other_parameters_are_stale(prepare, work):
     work(prepare(limit=2))
     assert counts(prepare(models=[{"name": "prosody", "params": {"hop_ms": 20}}])) == (0, 3, {}, 2, 0)

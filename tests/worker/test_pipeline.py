@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from worker import audio, catalog, pipeline, protocol, spool
+from worker import audio, catalog, protocol, spool
 
 
 def test_every_item_is_accounted_for_and_the_numbers_are_right(job):
@@ -247,18 +247,3 @@ def test_bytes_do_not_depend_on_the_batch_or_on_the_run(job, tmp_path, change):
         job.tasks = [dataclasses.replace(task, **change) for task in job.tasks]
     assert len(records[0]) == 8
     assert records[0] == records[1]
-
-
-@pytest.mark.parametrize(
-    "error,words",
-    [
-        (ValueError("a\n  b"), "a b"),
-        (RuntimeError(), "RuntimeError"),
-        (KeyError("x"), "KeyError: 'x'"),
-        (AssertionError("no"), "AssertionError: no"),
-        (MemoryError("1 GB"), "1 GB"),
-        (FileNotFoundError(2, "No such file", "/x"), "[Errno 2] No such file: '/x'"),
-    ],
-)
-def test_errors_are_told_on_one_line(error, words):
-    assert pipeline.one_line(error) == words

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from worker import audio, protocol, store
+from worker import audio, pipeline, protocol, store
 from worker.protocol import Channel
 
 
@@ -115,3 +115,18 @@ def test_events_that_cannot_be_written_end_the_shard_in_whatever_thread(job, kin
     job.add_three()
     assert job.run(channel=Broken(str(job.folder / "events.jsonl"))) == protocol.EXIT_OUTPUT
     assert job.events("failed")[0]["message"].endswith("No space left on device")
+
+
+@pytest.mark.parametrize(
+    "error,words",
+    [
+        (ValueError("a\n  b"), "a b"),
+        (RuntimeError(), "RuntimeError"),
+        (KeyError("x"), "KeyError: 'x'"),
+        (AssertionError("no"), "AssertionError: no"),
+        (MemoryError("1 GB"), "1 GB"),
+        (FileNotFoundError(2, "No such file", "/x"), "[Errno 2] No such file: '/x'"),
+    ],
+)
+def test_errors_are_told_on_one_line(error, words):
+    assert pipeline.one_line(error) == words

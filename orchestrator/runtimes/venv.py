@@ -46,6 +46,7 @@ class VenvRuntime(Runtime):
             HOME=mounts.scratch,
             PYTHONPATH=os.pathsep.join([str(IMAGES), str(environment.folder)]),
             PYTHONNOUSERSITE="1",
+            PYTHONUNBUFFERED="1",  # what is printed before a crash must reach the log
             PYTHONDONTWRITEBYTECODE="1",
             CONSORT_AUDIO=mounts.audio,
             CONSORT_OUTPUT=mounts.output,

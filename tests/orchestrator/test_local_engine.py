@@ -123,7 +123,7 @@ def test_heartbeats_are_no_progress(start):
 
 
 def test_progress_moves_the_time_limit(start):
-    script = 'for _ in range(5): emit(\'{"kind":"wrote"}\'); time.sleep(0.2)\n' + FINISHED
+    script = STEP + 'for _ in range(5): emit(\'{"kind":"wrote"}\'); time.sleep(0.2)\n' + FINISHED
     assert drain(start(script, LocalEngine(1, seconds=0.8, per_second=0)))[-1].ok
 
 

@@ -21,6 +21,7 @@ from orchestrator.index import PackageIndex
 from orchestrator.weights import cache_root
 
 Say = tp.Callable[[str], None]
+_RUNNING: set["subprocess.Popen[str]"] = set()  # what `cancel` ends
 _MARKER = "complete.json"
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -69,6 +70,12 @@ def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | 
             _create(environment, variant, str(base), target, say, log or target.parent / f"{target.name}.log")
             (target / _MARKER).write_text(json.dumps({"lock": environment.lock_sha256(variant)}) + "\n")
     return python(environment, variant)
+
+
+def cancel() -> None:
+    """End the builds of this process; the next builder removes what they leave."""
+    for process in list(_RUNNING):
+        process.kill()
 
 
 def remove(environment: Environment) -> list[pathlib.Path]:
@@ -132,6 +139,7 @@ def _run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         errors="replace", env=kept,
     ) as process:  # fmt: skip
+        _RUNNING.add(process)
         try:
             for line in process.stdout or ():
                 out.write(line)
@@ -141,6 +149,8 @@ def _run(
         except BaseException:
             process.kill()
             raise
+        finally:
+            _RUNNING.discard(process)
     if process.returncode != 0:
         raise EnvironmentUnavailable(
             f"environment {environment.name} could not be built: {tail or 'pip failed'}; see {log}"

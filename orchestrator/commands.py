@@ -80,14 +80,13 @@ def plan(arguments: argparse.Namespace) -> int:
 
 def status(arguments: argparse.Namespace) -> int:
     """Show what is done."""
-    from orchestrator import preparation
     from orchestrator import status as statuses
     from orchestrator.report import table
 
     if os.path.isdir(arguments.job):
         found = statuses.of_output(arguments.job)
     else:
-        found = statuses.of_job(preparation.prepare(spec.read(arguments.job)))
+        found = statuses.of_job(spec.read(arguments.job))
     if arguments.json:
         print(json.dumps(dataclasses.asdict(found), indent=1))
         return errors.OK
@@ -190,6 +189,8 @@ def _job(arguments: argparse.Namespace) -> spec.JobSpec:
         if not equals:
             raise JobError(f"--set {text}: write KEY=VALUE, such as --set crepe.params.viterbi=false")
         changes.append((key, spec.parse_yaml(value)))
+    if not arguments.job and (arguments.models or [""])[-1].endswith((".yaml", ".yml")):
+        raise JobError(f"--models took {arguments.models[-1]} for a model; write the job file first")
     if not arguments.job and not changes:
         raise JobError("no job: give a job file, or --audio, --output and --models; see `consort extract --help`")
     missing = [f"--{key}" for key in ("audio", "output", "models") if key not in dict(changes)]

@@ -86,6 +86,10 @@ def _keep(prepared: Prepared, run: RunDir) -> None:
     rundir.replace(run.plan, plan.summary(prepared.plan))
 
 
+class _Stopped(Exception):
+    """The user wants to end; what was downloaded stays and is resumed."""
+
+
 class _Running:
     """One run under way."""
 
@@ -117,8 +121,11 @@ class _Running:
                 self._builds[name] = _done()
             else:
                 self._builds[name] = self._pool.submit(self._prepare, environment)
-        available = [model for model in work if self._fetch(model, offline)]
-        self._fetch_ffmpeg(offline)
+        try:
+            available = [model for model in work if self._fetch(model, offline)]
+            self._fetch_ffmpeg(offline)
+        except _Stopped:
+            return
         fields = {m.environment: self._fields(environments.find(m.environment)) for m in available}
         ready = dataclasses.replace(self._prepared.plan, models=[self._with_files(m) for m in available])
         self._queue.extend(plan.shards(ready, self._run.id, self._engine.slots, fields))
@@ -145,6 +152,7 @@ class _Running:
         self.stops += 1
         if self.stops == 1:
             self._progress.say("stopping: finished arrays are kept, run again to go on (Ctrl-C again to kill)")
+        self._runtime.cancel()
         self._engine.stop(kill=self.stops > 1)
 
     def close(self) -> None:
@@ -183,6 +191,8 @@ class _Running:
             self._progress.say(f"no ffmpeg, so m4a, wma and their like will fail: {error}")
 
     def _show_transfer(self, name: str, done: int, total: int | None) -> None:
+        if self.stops:
+            raise _Stopped
         share = f"{100 * done // total} %" if total else f"{done >> 20} MB"
         self._progress.stage("weights", f"{share} of {name}")
 

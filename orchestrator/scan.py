@@ -77,7 +77,7 @@ def scan(job: JobSpec) -> Audio:
     elif path.suffix.lower() == ".csv":
         audio = _listed(job, _table(path, job.path_column))
     elif os.path.exists(path):
-        audio = Audio(str(path.parent), [_look(str(path.parent), path.name, {})])
+        audio = Audio(str(path.parent), [look(str(path.parent), path.name, {})])
     else:
         raise JobError(f"audio: {job.audio} does not exist; give a folder, a file, a list.txt or a table.csv")
     chosen = [s for s in audio.sources if _chosen(s.id, job)]
@@ -120,7 +120,7 @@ def _folder(root: pathlib.Path) -> Audio:
             if _is_folder(entry):
                 (links if entry.is_symlink() else stack).append(item)
             elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                found.append(_look(str(root), item, {}))
+                found.append(look(str(root), item, {}))
     return Audio(str(root), found)
 
 
@@ -139,13 +139,14 @@ def _listed(job: JobSpec, entries: list[tuple[str, dict[str, str]]]) -> Audio:
         item = os.path.relpath(path, root)
         if item == ".." or item.startswith("../"):
             raise JobError(f"audio: {name} lies outside {root}; set audio_root to a folder that holds every entry")
-        source = _look(root, item, labels)
+        source = look(root, item, labels)
         if sources.setdefault(item, source) != source:
             raise JobError(f"audio: {name} is listed twice with different labels")
     return Audio(root, list(sources.values()))
 
 
-def _look(root: str, item: str, labels: dict[str, str]) -> Source:
+def look(root: str, item: str, labels: dict[str, str]) -> Source:
+    """Return one file as it is now."""
     try:
         status = os.stat(os.path.join(root, item))
     except (OSError, ValueError):  # the latter for a NUL in a list

@@ -2,13 +2,17 @@
 
 import collections
 import dataclasses
+import json
 import os
 
-from orchestrator import preparation, records, spec
+from orchestrator import preparation, records, scan, spec
 from orchestrator.errors import JobError
 from orchestrator.plan import DONE, STALE, TODO
 from orchestrator.preparation import Prepared
-from orchestrator.rundir import OutputDir
+from orchestrator.records import Ledger
+from orchestrator.rundir import OutputDir, RunDir
+from orchestrator.scan import Audio, Source
+from orchestrator.spec import JobSpec
 from worker.protocol import Failure
 
 
@@ -44,11 +48,19 @@ def of_output(root: str) -> Status:
     if run is None:
         raise JobError(f"{root}: no run has written here; name a job file or an output folder")
     # the folder may have been moved since
-    return of_job(preparation.prepare(spec.read(str(run.job), [("output", str(output.root))])))
+    job = spec.read(str(run.job), [("output", str(output.root))])
+    return of_job(job, _asked(run, job, records.read(output)))
 
 
-def of_job(prepared: Prepared) -> Status:
-    """Return the status of a job that has been looked at."""
+def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
+    """Return the status of a job.
+
+    Args:
+        job: how it resumes and whether it tries failures again do not change what is done.
+        audio: the items that count; None scans the job's audio.
+    """
+    resume = "key" if job.resume == "never" else job.resume
+    prepared = preparation.prepare(dataclasses.replace(job, resume=resume, retry_failed=False, limit=None), audio)
     plan = prepared.plan
     orphans = _orphans(prepared)
     states = {(c.source.id, model): state for c in plan.choices for model, state in c.states.items()}
@@ -66,6 +78,18 @@ def of_job(prepared: Prepared) -> Status:
         )
     failures.sort(key=lambda f: (f.item, f.model))
     return Status(prepared.job.output, models, failures, _running(prepared.output))
+
+
+def _asked(run: RunDir, job: JobSpec, ledger: Ledger) -> Audio:
+    """Return the items of a run; where the audio is out of reach, as they were when they were read."""
+    root = job.audio_root or (job.audio if os.path.isdir(job.audio) else os.path.dirname(job.audio))
+    sources = []
+    for line in run.items.read_text("ascii").splitlines():
+        item = json.loads(line)["id"]
+        source = scan.look(root, item, {})
+        seen = ledger.sources.get(item)
+        sources.append(Source(item, seen.size, seen.mtime_ns) if source.size < 0 and seen else source)
+    return Audio(root, sources)
 
 
 def _orphans(prepared: Prepared) -> "collections.Counter[str]":

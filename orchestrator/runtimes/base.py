@@ -44,6 +44,10 @@ class Runtime(abc.ABC):
         """
 
     @abc.abstractmethod
+    def cancel(self) -> None:
+        """End every `prepare` that is under way."""
+
+    @abc.abstractmethod
     def ready(self, environment: Environment, variant: str) -> bool:
         """Return whether `prepare` would have nothing to do."""
 

@@ -34,6 +34,9 @@ class VenvRuntime(Runtime):
         log = self._log / f"build-{environment.name}.log" if self._log else None
         builder.build(environment, variant, say, log)
 
+    def cancel(self) -> None:
+        builder.cancel()
+
     def ready(self, environment: Environment, variant: str) -> bool:
         return builder.built(environment, variant)
 

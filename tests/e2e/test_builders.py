@@ -4,6 +4,7 @@ import base64
 import hashlib
 import pathlib
 import shutil
+import signal
 import sys
 import time
 import zipfile
@@ -99,4 +100,20 @@ def test_a_package_that_is_not_the_locked_one_is_refused(mini):
     assert "Traceback" not in done.stderr
     line = done.stderr.splitlines()[-1]
     assert "mini could not be built" in line and ".log" in line
+    assert not is_built(options)
+
+
+def test_a_polite_end_does_not_wait_for_a_build(mini, start, tmp_path):
+    folder, options = mini
+    plugin = (harness.PLUGINS / "tone.py").read_text("utf-8").replace('"legacy-py37"', '"mini"')
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "tone.py").write_text(plugin, "utf-8")
+    harness.write_wavs(tmp_path / "audio", 1)
+    job = harness.write_job(tmp_path / "out", tmp_path / "audio", harness.TONE, plugins=[str(tmp_path / "plugins")])
+    run = start("extract", job, "--offline", **options)
+    until(lambda: folder.is_dir() and [path for path in folder.iterdir() if path.is_dir()])
+    run.process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    assert run.wait() == 130, run.text
+    assert time.monotonic() - began < 3, run.text
     assert not is_built(options)

@@ -160,6 +160,13 @@ def test_unknown_names_are_refused_in_one_line(arguments, message, capsys):
     assert message in said and said.count("\n") == 1
 
 
+def test_flags_that_are_no_whole_job_say_what_is_missing(capsys):
+    assert main(["extract", "--models", "crepe"]) == 2
+    assert "--audio and --output missing" in capsys.readouterr().err
+    assert main(["plan", "--models", "crepe", "job.yaml"]) == 2
+    assert "write the job file first" in capsys.readouterr().err
+
+
 def test_one_model_is_explained_with_all_its_parameters(capsys):
     assert main(["models", "crepe"]) == 0
     said = capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 
 import pytest
 
@@ -12,7 +13,7 @@ from worker import protocol, schema
 
 
 def counts(prepared, model="prosody"):
-    found = status.of_job(prepared).models[model]
+    found = status.of_job(prepared.job).models[model]
     return found.done, found.pending, found.failed, found.stale, found.orphaned
 
 
@@ -29,10 +30,10 @@ def test_while_a_run_goes_its_records_count(prepare, work):
     prepared = prepare(limit=2)
     work(prepared, fold=False)
     host = protocol.Channel(str(prepared.output.records / "run-host.jsonl"))
-    assert status.of_job(prepare()).running
+    assert status.of_job(prepare().job).running
     assert counts(prepare()) == (2, 1, {}, 0, 0)
     host.close()
-    assert not status.of_job(prepare()).running
+    assert not status.of_job(prepare().job).running
 
 
 def test_failures_are_counted_by_class_with_their_reasons(prepare, work):
@@ -41,7 +42,7 @@ def test_failures_are_counted_by_class_with_their_reasons(prepare, work):
     found = prepare(models=["prosody", "crepe"])
     assert counts(found) == (1, 0, {"decode": 2}, 0, 0)
     assert counts(found, "crepe") == (2, 1, {"memory": 1}, 0, 0)  # tried again, so pending as well
-    reasons = [(f.item, f.model, f.kind, f.message) for f in status.of_job(found).failures]
+    reasons = [(f.item, f.model, f.kind, f.message) for f in status.of_job(found.job).failures]
     assert reasons == [
         ("a.wav", "prosody", "decode", "because"),
         ("b.wav", "prosody", "decode", "because"),
@@ -72,13 +73,14 @@ def test_arrays_that_nobody_names_are_orphaned(prepare, work, tmp_path):
 def test_looking_changes_nothing(prepare, work, tmp_path):
     work(prepare(limit=2), fold=False)
     before = sorted((str(p), p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
-    status.of_job(prepare())
+    status.of_job(prepare().job)
     assert sorted((str(p), p.stat().st_mtime_ns) for p in tmp_path.rglob("*")) == before
 
 
 def keep_job(prepared):
     run = prepared.output.new_run()
     run.job.write_text(json.dumps(schema.dump(prepared.job)))
+    run.items.write_text("".join(json.dumps({"id": c.source.id}) + "\n" for c in prepared.plan.choices))
     run.plan.write_text("{}")
 
 
@@ -88,6 +90,22 @@ def test_a_folder_knows_the_job_that_wrote_it(prepare, work, tmp_path):
     assert status.of_output(str(tmp_path / "out")).models["prosody"].done == 3
     (tmp_path / "out").rename(tmp_path / "moved")
     assert status.of_output(str(tmp_path / "moved")).models["prosody"].done == 3
+
+
+def test_a_folder_tells_its_status_when_the_audio_is_out_of_reach(prepare, work, tmp_path):
+    keep_job(prepare())
+    work(prepare(), failing={("b.wav", "prosody"): "decode"})
+    shutil.rmtree(prepare().audio.root)
+    found = status.of_output(str(tmp_path / "out")).models["prosody"]
+    assert (found.done, found.pending, found.failed) == (2, 0, {"decode": 1})
+
+
+@pytest.mark.parametrize("change", [{"resume": "never"}, {"retry_failed": True}, {"limit": 1}])
+def test_how_a_run_was_asked_for_does_not_change_what_is_done(prepare, work, tmp_path, change):
+    keep_job(prepare(**change))
+    work(prepare(), failing={("b.wav", "prosody"): "decode"})
+    found = status.of_output(str(tmp_path / "out")).models["prosody"]
+    assert (found.done, found.pending, found.failed) == (2, 0, {"decode": 1})
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -33,12 +33,12 @@ def main() -> int:
         roots = pipeline.Roots(*[os.environ["CONSORT_" + name.upper()] for name in pipeline.Roots._fields])
         channel = Channel(os.environ["CONSORT_EVENTS"])
     except (IndexError, KeyError, OSError, ValueError) as error:
-        print("worker: cannot start: {}".format(pipeline.one_line(error)), file=sys.stderr)
+        print("worker: cannot start: {}".format(protocol.one_line(error)), file=sys.stderr)
         return protocol.EXIT_PERMANENT
     try:
         return _run(shard, roots, channel)
     except OSError as error:
-        print("worker: cannot write events: {}".format(pipeline.one_line(error)), file=sys.stderr)
+        print("worker: cannot write events: {}".format(protocol.one_line(error)), file=sys.stderr)
         return protocol.EXIT_OUTPUT
 
 

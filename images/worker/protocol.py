@@ -157,6 +157,13 @@ def canonical(value: tp.Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
+def one_line(error: BaseException) -> str:
+    """Return the last words of an error on one line, with its type where the words alone say little."""
+    text = " ".join(str(error).split())
+    known = isinstance(error, (ValueError, RuntimeError, OSError, MemoryError)) and text
+    return text if known else "{}: {}".format(type(error).__name__, text).rstrip(": ")
+
+
 def encode(event: Event) -> str:
     """Return one line; fields that are not set are left out."""
     return canonical({k: v for k, v in schema.dump(event).items() if v is not None}) + "\n"

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from worker import audio, pipeline, protocol, store
+from worker import audio, protocol, store
 from worker.protocol import Channel
 
 
@@ -129,4 +129,4 @@ def test_events_that_cannot_be_written_end_the_shard_in_whatever_thread(job, kin
     ],
 )
 def test_errors_are_told_on_one_line(error, words):
-    assert pipeline.one_line(error) == words
+    assert protocol.one_line(error) == words

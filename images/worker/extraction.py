@@ -1,0 +1,72 @@
+"""One loaded model over one item: window -> batch -> extract -> stitch -> finish."""
+
+import threading
+import typing as tp
+
+import numpy as np
+
+from worker import spool, store, windows
+from worker.extractor import Arrays, Batch, Extractor, WholeFile
+
+
+class Interrupted(Exception):
+    """The host went away or asked to stop; what is finished is committed."""
+
+
+def extract(
+    extractor: Extractor, wave: np.ndarray, batch_size: tp.Optional[int], scratch: str, stop: threading.Event
+) -> tp.Tuple[Arrays, bool]:
+    """Run one model over one item.
+
+    Args:
+        extractor: loaded.
+        wave: float32 `[C, T]` at the extractor's sample rate.
+        batch_size: windows per call; None takes the extractor's own.
+        scratch: folder for what is too large for memory.
+        stop: set when the work must end between two batches.
+
+    Returns:
+        The outputs of the whole item, and whether it was too short and had to be padded.
+
+    Raises:
+        Interrupted: `stop` was set.
+    """
+    framing = extractor.framing()
+    if isinstance(framing, WholeFile):
+        batch = Batch(wave[np.newaxis], np.array([wave.shape[1]]), np.array([0]))
+        return _outputs(extractor, {name: rows[0] for name, rows in extractor.extract(batch).items()}), False
+    cut = windows.cut(wave, framing)
+    joined: Arrays = {}
+    position = 0
+    for batch, counts in windows.batches(cut, batch_size or extractor.batch_size):
+        if stop.is_set():
+            raise Interrupted
+        arrays = extractor.extract(batch)
+        for name, values in arrays.items():
+            if not position:
+                joined[name] = spool.allocate((sum(cut.frames),) + values.shape[2:], values.dtype, scratch)
+        _hold_batch(arrays, joined, (len(batch.lengths), framing.frames(framing.window)))
+        for row, count in enumerate(counts):
+            for name, values in arrays.items():
+                joined[name][position : position + count] = values[row, :count]
+            position += count
+    return _outputs(extractor, joined), cut.padded
+
+
+def _hold_batch(arrays: Arrays, joined: Arrays, size: tp.Tuple[int, int]) -> None:
+    """Refuse what numpy would broadcast, or leave as zeros, without a word."""
+    if set(arrays) != set(joined):
+        names = [", ".join(sorted(group)) for group in (arrays, joined)]
+        raise store.ArrayError("the extractor returned {}, and before: {}".format(*names))
+    for name, values in arrays.items():
+        expected = size + joined[name].shape[1:]
+        if values.shape != expected:
+            raise store.ArrayError("{} has shape {}, expected {}".format(name, values.shape, expected))
+
+
+def _outputs(extractor: Extractor, frames: Arrays) -> Arrays:
+    outputs = extractor.finish(frames)
+    missing = sorted(extractor.wanted - set(outputs))
+    if missing:
+        raise store.ArrayError("the extractor did not return {}".format(", ".join(missing)))
+    return outputs

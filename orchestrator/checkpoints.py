@@ -1,6 +1,6 @@
 """What `consort weights` prints and pulls: the checkpoints of the models, and ffmpeg."""
 
-from orchestrator import errors, ffmpeg
+from orchestrator import errors, ffmpeg, transfer
 from orchestrator.errors import EnvironmentUnavailable, JobError
 from orchestrator.progress import Progress
 from orchestrator.report import table
@@ -49,7 +49,7 @@ def pull(names: list[str], shown: Progress) -> int:
     for name in names:
         needed = of_model(name)
         try:
-            weights.pull(needed, lambda file, done, total: shown.stage("weights", _share(file, done, total)))
+            weights.pull(needed, lambda file, done, total: shown.stage("weights", transfer.share(file, done, total)))
         except EnvironmentUnavailable as error:
             shown.say(f"{name}: {error}")
             code = errors.UNAVAILABLE
@@ -58,7 +58,3 @@ def pull(names: list[str], shown: Progress) -> int:
             shown.say(f"licence: {line}")
         shown.say(f"{name}: {len(needed)} files here")
     return code
-
-
-def _share(name: str, done: int, total: int | None) -> str:
-    return f"{100 * done // total} % of {name}" if total else f"{done >> 20} MB of {name}"

@@ -1,37 +1,22 @@
-"""Run a plan: environments and weights are made ready, shards launched, ends judged, records folded."""
+"""Run a plan: keep what was asked, work through the session, fold the records, write the report."""
 
-import collections
-import concurrent.futures
-import dataclasses
 import errno
-import shutil
 import signal
-import time
 import types
 import typing as tp
 
 import yaml
 
-from orchestrator import attempts, environments, plan, records, rundir
-from orchestrator.attempts import Attempt, Judge, Verdict
-from orchestrator.engines.base import Ended, Engine, Launch
-from orchestrator.engines.local import LocalEngine, default_slots
-from orchestrator.environments import Environment
-from orchestrator.errors import ConsortError, EnvironmentUnavailable, RunFailed
-from orchestrator.plan import ModelPlan
+from orchestrator import plan, records, rundir
+from orchestrator.errors import RunFailed
 from orchestrator.preparation import Prepared
 from orchestrator.progress import Progress
 from orchestrator.report import Report
 from orchestrator.rundir import RunDir
-from orchestrator.runtimes.base import Mounts, Runtime
-from orchestrator.runtimes.venv import VenvRuntime
+from orchestrator.session import Session
 from worker import protocol, schema
-from worker.extractor import Checkpoint
-from worker.protocol import Event, Failure, Item, Shard
 
-_VARIANT = "cpu"
 _UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-_PAUSE = 0.05  # seconds between two looks at the workers
 
 
 def extract(prepared: Prepared, progress: Progress, offline: bool = False) -> tuple[Report, RunDir]:
@@ -61,14 +46,14 @@ def _extract(prepared: Prepared, progress: Progress, offline: bool) -> tuple[Rep
     _keep(prepared, run)
     report = Report(prepared.plan)
     if prepared.plan.chosen:
-        running = _Running(prepared, run, report, progress)
-        with _Signals(running):
+        session = Session(prepared, run, report, progress)
+        with _Signals(session):
             try:
-                running.start(offline)
-                running.loop()
+                session.start(offline)
+                session.loop()
             finally:
-                running.close()
-        if running.unclean:
+                session.close()
+        if session.unclean:
             records.sweep(prepared.output)
     records.fold(prepared.output)
     rundir.replace(run.report, report.json())
@@ -86,240 +71,11 @@ def _keep(prepared: Prepared, run: RunDir) -> None:
     rundir.replace(run.plan, plan.summary(prepared.plan))
 
 
-class _Stopped(Exception):
-    """The user wants to end; what was downloaded stays and is resumed."""
-
-
-class _Running:
-    """One run under way."""
-
-    def __init__(self, prepared: Prepared, run: RunDir, report: Report, progress: Progress) -> None:
-        self._prepared = prepared
-        self._run = run
-        self._report = report
-        self._progress = progress
-        self._queue: collections.deque[Shard] = collections.deque()
-        self._attempts: dict[str, Attempt] = {}
-        self._runtime: Runtime = VenvRuntime(run.logs)
-        self._builds: dict[str, concurrent.futures.Future[None]] = {}
-        self._pool = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="build")
-        self._host = protocol.Channel(str(prepared.output.records / f"{run.id}-host.jsonl"))
-        self._judge = Judge(self._failure_key)
-        self._ffmpeg = ""
-        self.stops = 0
-        self.unclean = False  # a worker ended in a way that may have left half-written files
-        limit = prepared.job.timeout_per_item
-        slots = prepared.job.workers or default_slots()
-        self._engine: Engine = LocalEngine(slots, limit, 0.0) if limit else LocalEngine(slots)
-
-    def start(self, offline: bool) -> None:
-        """Begin building environments, fetch weights meanwhile, and cut the shards."""
-        work = [m for m in self._prepared.plan.models if self._prepared.plan.work(m)]
-        for name in sorted({m.environment for m in work}):
-            environment = environments.find(name)
-            if self._runtime.ready(environment, _VARIANT):
-                self._builds[name] = _done()
-            else:
-                self._builds[name] = self._pool.submit(self._prepare, environment)
-        try:
-            available = [model for model in work if self._fetch(model, offline)]
-            self._fetch_ffmpeg(offline)
-        except _Stopped:
-            return
-        fields = {m.environment: self._fields(environments.find(m.environment)) for m in available}
-        ready = dataclasses.replace(self._prepared.plan, models=[self._with_files(m) for m in available])
-        self._queue.extend(plan.shards(ready, self._run.id, self._engine.slots, fields))
-
-    def loop(self) -> None:
-        """Launch, watch and judge until nothing is left."""
-        while self._queue or self._engine.busy():
-            if self.stops:
-                self._queue.clear()
-            while self._engine.free() and (shard := self._next()) is not None:
-                self._launch(shard)
-            for shard, happening in self._engine.poll():
-                if isinstance(happening, Ended):
-                    self._end(self._attempts.pop(_name(shard)), happening)
-                else:
-                    self._attempts[_name(shard)].note(happening)
-                    self._report.add(shard.environment, happening)
-            self._progress.update(self._report)
-            time.sleep(_PAUSE)
-        self._report.interrupted = self.stops > 0
-
-    def stop(self) -> None:
-        """Ask the workers to end; the second time, end them."""
-        self.stops += 1
-        if self.stops == 1:
-            self._progress.say("stopping: finished arrays are kept, run again to go on (Ctrl-C again to kill)")
-        self._runtime.cancel()
-        self._engine.stop(kill=self.stops > 1)
-
-    def close(self) -> None:
-        """Let go of threads and files, and of workers that an error here has left running."""
-        self._engine.stop(kill=True)
-        self._pool.shutdown(wait=not self.stops, cancel_futures=True)
-        self._host.close()
-
-    def _prepare(self, environment: Environment) -> None:
-        self._runtime.prepare(environment, _VARIANT, lambda text: self._progress.stage(environment.name, text))
-
-    def _fetch(self, model: ModelPlan, offline: bool) -> bool:
-        """Bring the weights of a model; say its licences the first time."""
-        checkpoints = model.extractor.checkpoints()
-        weights = self._prepared.weights
-        try:
-            if not offline and any(weights.problem(c) for c in checkpoints):
-                weights.pull(_with_siblings(model), self._show_transfer)
-            weights.files(checkpoints, model.name)
-        except EnvironmentUnavailable as error:
-            self._drop(model.name, str(error))
-            return False
-        for line in weights.licence_news(checkpoints):
-            self._progress.say(f"licence: {line}")
-        return True
-
-    def _fetch_ffmpeg(self, offline: bool) -> None:
-        from orchestrator import ffmpeg
-
-        try:
-            checkpoint = ffmpeg.checkpoint()
-            if not offline:
-                self._prepared.weights.pull([checkpoint], self._show_transfer)
-            self._ffmpeg = str(self._prepared.weights.files([checkpoint], "ffmpeg")[checkpoint.file])
-        except EnvironmentUnavailable as error:
-            self._progress.say(f"no ffmpeg, so m4a, wma and their like will fail: {error}")
-
-    def _show_transfer(self, name: str, done: int, total: int | None) -> None:
-        if self.stops:
-            raise _Stopped
-        share = f"{100 * done // total} %" if total else f"{done >> 20} MB"
-        self._progress.stage("weights", f"{share} of {name}")
-
-    def _with_files(self, model: ModelPlan) -> ModelPlan:
-        found = self._prepared.weights.files(model.extractor.checkpoints(), model.name)
-        files = {name: str(path) for name, path in found.items()}
-        return dataclasses.replace(model, task=dataclasses.replace(model.task, files=files))
-
-    def _fields(self, environment: Environment) -> dict[str, tp.Any]:
-        job = self._prepared.job
-        return {
-            "device": "cpu",
-            "lock": environment.lock_sha256(_VARIANT),
-            "worker": environment.worker_sha256(),
-            "plugins": job.plugins,
-            "memory": job.memory_bytes,
-            "timeout": job.timeout_per_item or 600.0,
-        }
-
-    def _next(self) -> Shard | None:
-        """Return the first shard whose environment is ready; drop those whose environment is not to be had."""
-        for shard in list(self._queue):
-            build = self._builds[shard.environment]
-            if not build.done():
-                continue
-            self._queue.remove(shard)
-            try:
-                build.result()
-            except ConsortError as error:
-                for task in shard.tasks:
-                    self._drop(task.name, str(error))
-                continue
-            return shard
-        return None
-
-    def _launch(self, shard: Shard) -> None:
-        gone = {name for name, count in self._report.models.items() if count.unavailable}
-        shard = _without(shard, gone)
-        if not shard.items:
-            return
-        output, name = self._prepared.output, _name(shard)
-        scratch = output.scratch / name
-        scratch.mkdir(parents=True)
-        file = self._run.shards / f"{name}.json"
-        file.write_text(protocol.canonical(schema.dump(shard)), "ascii")
-        events = output.records / f"{name}.jsonl"
-        weights = str(self._prepared.weights.root)
-        mounts = Mounts(self._prepared.audio.root, str(output.root), weights, str(scratch), self._ffmpeg)
-        command = self._runtime.command(shard, _VARIANT, mounts, file, events)
-        self._attempts[name] = Attempt(shard)
-        self._engine.launch(Launch(shard, command, events, self._run.log(name)))
-
-    def _end(self, attempt: Attempt, ended: Ended) -> None:
-        shutil.rmtree(self._prepared.output.scratch / _name(attempt.shard), ignore_errors=True)
-        self.unclean = self.unclean or not ended.ok
-        for model, why in attempt.dropped.items():
-            self._drop(model, f"cannot load: {why}")
-        if attempt.trouble or ended.code == protocol.EXIT_OUTPUT:
-            self._report.trouble = attempt.trouble or "cannot be written"
-            self._queue.clear()
-            self._engine.stop()
-        elif not self.stops and not self._report.trouble:
-            self._follow(attempt, ended, self._judge.end(attempt, ended))
-
-    def _follow(self, attempt: Attempt, ended: Ended, verdict: Verdict) -> None:
-        environment = attempt.shard.environment
-        if not ended.ok and (verdict.shards or verdict.failures):
-            left = sum(len(shard.items) for shard in verdict.shards)
-            self._progress.say(f"{environment}: a worker ended ({attempts.words(ended)}); goes on with {left} items")
-        for failure in verdict.failures:
-            self._fail(failure)
-        for model, why in verdict.dropped.items():
-            self._drop(model, f"cannot load: {why}")
-        if verdict.lost:
-            self._report.lost.append(f"{environment}: {verdict.lost}")
-            self._progress.say(f"{environment}: {verdict.lost}")
-        self._queue.extendleft(reversed(verdict.shards))
-
-    def _fail(self, failure: Failure) -> None:
-        self._host.emit(Event("failed", item=failure.item, model=failure.model, failure=failure), durable=True)
-        self._report.fail(failure)
-
-    def _drop(self, model: str, why: str) -> None:
-        if self._report.unavailable(model, why if why.startswith(f"{model}:") else f"{model}: {why}"):
-            self._progress.say(self._report.models[model].unavailable or why)
-
-    def _failure_key(self, item: Item, model: str) -> str:
-        task = next(m.task for m in self._prepared.plan.models if m.name == model)
-        return protocol.key_of(task.key, "", f"{item.size}:{item.mtime_ns}")
-
-
-def _with_siblings(model: ModelPlan) -> list[Checkpoint]:
-    """Return the checkpoints of a model and what its other outputs need from the same archives.
-
-    An archive is fetched once: asking for another output later must not download it again.
-    """
-    own = model.extractor.checkpoints()
-    every = model.spec.build()
-    every.wanted = frozenset()
-    archives = {c.archive for c in own if c.archive}
-    return [*own, *(c for c in every.checkpoints() if c.archive in archives and c not in own)]
-
-
-def _name(shard: Shard) -> str:
-    return f"{shard.id}.{shard.attempt}"
-
-
-def _without(shard: Shard, models: set[str]) -> Shard:
-    """Return the shard without models that turned out not to run."""
-    if not models:
-        return shard
-    items = [dataclasses.replace(i, tasks=[t for t in i.tasks if t not in models]) for i in shard.items]
-    tasks = [task for task in shard.tasks if task.name not in models]
-    return dataclasses.replace(shard, items=[item for item in items if item.tasks], tasks=tasks)
-
-
-def _done() -> "concurrent.futures.Future[None]":
-    future: concurrent.futures.Future[None] = concurrent.futures.Future()
-    future.set_result(None)
-    return future
-
-
 class _Signals:
     """Turn Ctrl-C and a polite kill into an orderly end, for as long as the run lasts."""
 
-    def __init__(self, running: _Running) -> None:
-        self._running = running
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._old: dict[signal.Signals, tp.Any] = {}
 
     def __enter__(self) -> None:
@@ -331,4 +87,4 @@ class _Signals:
             signal.signal(number, handler)
 
     def _stop(self, number: int, frame: types.FrameType | None) -> None:
-        self._running.stop()
+        self._session.stop()

@@ -31,6 +31,11 @@ def silent(name: str, done: int, total: int | None) -> None:
     """Report nothing."""
 
 
+def share(name: str, done: int, total: int | None) -> str:
+    """Return how much of a file is there, in words."""
+    return f"{100 * done // total} % of {name}" if total else f"{done >> 20} MB of {name}"
+
+
 def partial_of(target: Path) -> Path:
     """Return where the bytes of an unfinished `target` are collected."""
     return target.parent / f".{target.name}.part"

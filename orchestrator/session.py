@@ -1,0 +1,215 @@
+"""One run under way: environments are made ready, shards launched, and their ends judged."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import shutil
+import time
+import typing as tp
+
+from orchestrator import attempts, environments, plan
+from orchestrator.attempts import Attempt, Judge, Verdict
+from orchestrator.engines.base import Ended, Engine, Launch
+from orchestrator.engines.local import LocalEngine, default_slots
+from orchestrator.environments import Environment
+from orchestrator.errors import ConsortError, EnvironmentUnavailable
+from orchestrator.plan import ModelPlan
+from orchestrator.preparation import Prepared
+from orchestrator.progress import Progress
+from orchestrator.report import Report
+from orchestrator.rundir import RunDir
+from orchestrator.runtimes.base import Mounts, Runtime
+from orchestrator.runtimes.venv import VenvRuntime
+from orchestrator.supplies import Stopped, Supplies
+from worker import protocol, schema
+from worker.protocol import Event, Failure, Item, Shard
+
+_VARIANT = "cpu"
+_PAUSE = 0.05  # seconds between two looks at the workers
+
+
+class Session:
+    """One run under way."""
+
+    def __init__(self, prepared: Prepared, run: RunDir, report: Report, progress: Progress) -> None:
+        self._prepared = prepared
+        self._run = run
+        self._report = report
+        self._progress = progress
+        self._queue: collections.deque[Shard] = collections.deque()
+        self._attempts: dict[str, Attempt] = {}
+        self._runtime: Runtime = VenvRuntime(run.logs)
+        self._builds: dict[str, concurrent.futures.Future[None]] = {}
+        self._pool = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="build")
+        self._host = protocol.Channel(str(prepared.output.records / f"{run.id}-host.jsonl"))
+        self._judge = Judge(self._failure_key)
+        self._ffmpeg = ""
+        self.stops = 0
+        self.unclean = False  # a worker ended in a way that may have left half-written files
+        limit = prepared.job.timeout_per_item
+        slots = prepared.job.workers or default_slots()
+        self._engine: Engine = LocalEngine(slots, limit, 0.0) if limit else LocalEngine(slots)
+
+    def start(self, offline: bool) -> None:
+        """Begin building environments, fetch weights meanwhile, and cut the shards."""
+        work = [m for m in self._prepared.plan.models if self._prepared.plan.work(m)]
+        for name in sorted({m.environment for m in work}):
+            environment = environments.find(name)
+            if self._runtime.ready(environment, _VARIANT):
+                self._builds[name] = _done()
+            else:
+                self._builds[name] = self._pool.submit(self._prepare, environment)
+        supplies = Supplies(self._prepared.weights, self._progress, offline, lambda: self.stops > 0)
+        try:
+            available = self._fetch(supplies, work)
+            self._ffmpeg = supplies.fetch_ffmpeg()
+        except Stopped:
+            return
+        fields = {m.environment: self._fields(environments.find(m.environment)) for m in available}
+        ready = dataclasses.replace(self._prepared.plan, models=available)
+        self._queue.extend(plan.shards(ready, self._run.id, self._engine.slots, fields))
+
+    def loop(self) -> None:
+        """Launch, watch and judge until nothing is left."""
+        while self._queue or self._engine.busy():
+            if self.stops:
+                self._queue.clear()
+            while self._engine.free() and (shard := self._next()) is not None:
+                self._launch(shard)
+            for shard, happening in self._engine.poll():
+                if isinstance(happening, Ended):
+                    self._end(self._attempts.pop(_name(shard)), happening)
+                else:
+                    self._attempts[_name(shard)].note(happening)
+                    self._report.add(shard.environment, happening)
+            self._progress.update(self._report)
+            time.sleep(_PAUSE)
+        self._report.interrupted = self.stops > 0
+
+    def stop(self) -> None:
+        """Ask the workers to end; the second time, end them."""
+        self.stops += 1
+        if self.stops == 1:
+            self._progress.say("stopping: finished arrays are kept, run again to go on (Ctrl-C again to kill)")
+        self._runtime.cancel()
+        self._engine.stop(kill=self.stops > 1)
+
+    def close(self) -> None:
+        """Let go of threads and files, and of workers that an error here has left running."""
+        self._engine.stop(kill=True)
+        self._pool.shutdown(wait=not self.stops, cancel_futures=True)
+        self._host.close()
+
+    def _prepare(self, environment: Environment) -> None:
+        self._runtime.prepare(environment, _VARIANT, lambda text: self._progress.stage(environment.name, text))
+
+    def _fetch(self, supplies: Supplies, work: list[ModelPlan]) -> list[ModelPlan]:
+        """Return the models whose weights are here; the others are left out, with the reason."""
+        available = []
+        for model in work:
+            try:
+                available.append(supplies.fetch(model))
+            except EnvironmentUnavailable as error:
+                self._drop(model.name, str(error))
+        return available
+
+    def _fields(self, environment: Environment) -> dict[str, tp.Any]:
+        job = self._prepared.job
+        return {
+            "device": "cpu",
+            "lock": environment.lock_sha256(_VARIANT),
+            "worker": environment.worker_sha256(),
+            "plugins": job.plugins,
+            "memory": job.memory_bytes,
+            "timeout": job.timeout_per_item or 600.0,
+        }
+
+    def _next(self) -> Shard | None:
+        """Return the first shard whose environment is ready; drop those whose environment is not to be had."""
+        for shard in list(self._queue):
+            build = self._builds[shard.environment]
+            if not build.done():
+                continue
+            self._queue.remove(shard)
+            try:
+                build.result()
+            except ConsortError as error:
+                for task in shard.tasks:
+                    self._drop(task.name, str(error))
+                continue
+            return shard
+        return None
+
+    def _launch(self, shard: Shard) -> None:
+        gone = {name for name, count in self._report.models.items() if count.unavailable}
+        shard = _without(shard, gone)
+        if not shard.items:
+            return
+        output, name = self._prepared.output, _name(shard)
+        scratch = output.scratch / name
+        scratch.mkdir(parents=True)
+        file = self._run.shards / f"{name}.json"
+        file.write_text(protocol.canonical(schema.dump(shard)), "ascii")
+        events = output.records / f"{name}.jsonl"
+        weights = str(self._prepared.weights.root)
+        mounts = Mounts(self._prepared.audio.root, str(output.root), weights, str(scratch), self._ffmpeg)
+        command = self._runtime.command(shard, _VARIANT, mounts, file, events)
+        self._attempts[name] = Attempt(shard)
+        self._engine.launch(Launch(shard, command, events, self._run.log(name)))
+
+    def _end(self, attempt: Attempt, ended: Ended) -> None:
+        shutil.rmtree(self._prepared.output.scratch / _name(attempt.shard), ignore_errors=True)
+        self.unclean = self.unclean or not ended.ok
+        for model, why in attempt.dropped.items():
+            self._drop(model, f"cannot load: {why}")
+        if attempt.trouble or ended.code == protocol.EXIT_OUTPUT:
+            self._report.trouble = attempt.trouble or "cannot be written"
+            self._queue.clear()
+            self._engine.stop()
+        elif not self.stops and not self._report.trouble:
+            self._follow(attempt, ended, self._judge.end(attempt, ended))
+
+    def _follow(self, attempt: Attempt, ended: Ended, verdict: Verdict) -> None:
+        environment = attempt.shard.environment
+        if not ended.ok and (verdict.shards or verdict.failures):
+            left = sum(len(shard.items) for shard in verdict.shards)
+            self._progress.say(f"{environment}: a worker ended ({attempts.words(ended)}); goes on with {left} items")
+        for failure in verdict.failures:
+            self._fail(failure)
+        for model, why in verdict.dropped.items():
+            self._drop(model, f"cannot load: {why}")
+        if verdict.lost:
+            self._report.lost.append(f"{environment}: {verdict.lost}")
+            self._progress.say(f"{environment}: {verdict.lost}")
+        self._queue.extendleft(reversed(verdict.shards))
+
+    def _fail(self, failure: Failure) -> None:
+        self._host.emit(Event("failed", item=failure.item, model=failure.model, failure=failure), durable=True)
+        self._report.fail(failure)
+
+    def _drop(self, model: str, why: str) -> None:
+        if self._report.unavailable(model, why if why.startswith(f"{model}:") else f"{model}: {why}"):
+            self._progress.say(self._report.models[model].unavailable or why)
+
+    def _failure_key(self, item: Item, model: str) -> str:
+        task = next(m.task for m in self._prepared.plan.models if m.name == model)
+        return protocol.key_of(task.key, "", f"{item.size}:{item.mtime_ns}")
+
+
+def _name(shard: Shard) -> str:
+    return f"{shard.id}.{shard.attempt}"
+
+
+def _without(shard: Shard, models: set[str]) -> Shard:
+    """Return the shard without models that turned out not to run."""
+    if not models:
+        return shard
+    items = [dataclasses.replace(i, tasks=[t for t in i.tasks if t not in models]) for i in shard.items]
+    tasks = [task for task in shard.tasks if task.name not in models]
+    return dataclasses.replace(shard, items=[item for item in items if item.tasks], tasks=tasks)
+
+
+def _done() -> "concurrent.futures.Future[None]":
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
+    future.set_result(None)
+    return future

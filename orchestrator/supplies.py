@@ -1,0 +1,81 @@
+"""The files that a run needs beside its audio: weights of the models, and ffmpeg. Fetched with progress."""
+
+import dataclasses
+import typing as tp
+
+from orchestrator import ffmpeg, transfer
+from orchestrator.errors import EnvironmentUnavailable
+from orchestrator.plan import ModelPlan
+from orchestrator.progress import Progress
+from orchestrator.weights import Weights
+from worker.extractor import Checkpoint
+
+
+class Stopped(Exception):
+    """The user wants to end; what was downloaded stays and is resumed."""
+
+
+class Supplies:
+    """Brings what is missing, unless the run is offline."""
+
+    def __init__(self, weights: Weights, progress: Progress, offline: bool, stopped: tp.Callable[[], bool]) -> None:
+        """Prepare.
+
+        Args:
+            weights: the cache.
+            progress: shows downloads and licences.
+            offline: fetch nothing; what is missing fails.
+            stopped: asked during downloads; they end when it says so.
+        """
+        self._weights = weights
+        self._progress = progress
+        self._offline = offline
+        self._stopped = stopped
+
+    def fetch(self, model: ModelPlan) -> ModelPlan:
+        """Return the model with the paths of its weights; licences are said the first time.
+
+        Raises:
+            EnvironmentUnavailable: a checkpoint is missing and cannot be had.
+            Stopped: the user wants to end.
+        """
+        checkpoints = model.extractor.checkpoints()
+        if not self._offline and any(self._weights.problem(c) for c in checkpoints):
+            self._weights.pull(_with_siblings(model), self._show)
+        found = self._weights.files(checkpoints, model.name)
+        for line in self._weights.licence_news(checkpoints):
+            self._progress.say(f"licence: {line}")
+        files = {name: str(path) for name, path in found.items()}
+        return dataclasses.replace(model, task=dataclasses.replace(model.task, files=files))
+
+    def fetch_ffmpeg(self) -> str:
+        """Return the path of ffmpeg; empty, with a word about it, where it cannot be had.
+
+        Raises:
+            Stopped: the user wants to end.
+        """
+        try:
+            checkpoint = ffmpeg.checkpoint()
+            if not self._offline:
+                self._weights.pull([checkpoint], self._show)
+            return str(self._weights.files([checkpoint], "ffmpeg")[checkpoint.file])
+        except EnvironmentUnavailable as error:
+            self._progress.say(f"no ffmpeg, so m4a, wma and their like will fail: {error}")
+            return ""
+
+    def _show(self, name: str, done: int, total: int | None) -> None:
+        if self._stopped():
+            raise Stopped
+        self._progress.stage("weights", transfer.share(name, done, total))
+
+
+def _with_siblings(model: ModelPlan) -> list[Checkpoint]:
+    """Return the checkpoints of a model and what its other outputs need from the same archives.
+
+    An archive is fetched once: asking for another output later must not download it again.
+    """
+    own = model.extractor.checkpoints()
+    every = model.spec.build()
+    every.wanted = frozenset()
+    archives = {c.archive for c in own if c.archive}
+    return [*own, *(c for c in every.checkpoints() if c.archive in archives and c not in own)]

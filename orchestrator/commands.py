@@ -211,6 +211,11 @@ def _devices_note(job: spec.JobSpec, prepared: "Prepared") -> str:
     return f"{len(plan.chosen)} of {len(plan.choices)} items to do, {runtime}, device cpu"
 
 
+def _printable(item: str) -> str:
+    """Return a file name on one line, with escapes for what is not text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in item)
+
+
 def _near(path: os.PathLike[str]) -> str:
     """Return a path as a person would type it from here."""
     relative = os.path.relpath(path)
@@ -228,7 +233,7 @@ def _print_reasons(rows: list[tuple[str, str, str, str]], everything: bool) -> N
         grouped.setdefault((item, kind, message), []).append(model)
     shown = list(grouped.items())[: None if everything else _SHOWN]
     for (item, kind, message), names in shown:
-        where = "" if message.startswith(os.path.basename(item)) else f"{item}: "
-        print(f"  {kind:<10}  {where}{message}  ({', '.join(names)})")
+        reason = message.removeprefix(f"{os.path.basename(item)}: ")  # decoders know no more than that
+        print(f"  {kind:<10}  {_printable(item)}: {reason}  ({', '.join(names)})")
     if len(grouped) > len(shown):
         print(f"  ... and {len(grouped) - len(shown)} more; --verbose lists them all", file=sys.stdout)

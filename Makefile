@@ -9,13 +9,13 @@ help:      ## list the targets
 install: .venv/installed   ## make .venv with the host side (the other targets do it by themselves)
 
 extract: .venv/installed   ## run a job: make extract CONFIG=config/quickstart.yaml
-	@$(CONSORT) extract $(CONFIG)
+	@$(CONSORT) extract '$(CONFIG)'
 
 plan: .venv/installed      ## show what a job would do, and start nothing
-	@$(CONSORT) plan $(CONFIG)
+	@$(CONSORT) plan '$(CONFIG)'
 
 status: .venv/installed    ## show what a job has done so far
-	@$(CONSORT) status $(CONFIG)
+	@$(CONSORT) status '$(CONFIG)'
 
 envs: .venv/installed      ## build all environments now instead of on first use
 	@$(CONSORT) envs build

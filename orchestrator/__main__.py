@@ -1,6 +1,7 @@
 """The `consort` command: parse, call, print, exit code. The verbs are in `orchestrator.commands`."""
 
 import argparse
+import errno
 import os
 import sys
 import typing as tp
@@ -36,17 +37,24 @@ def main(argv: list[str] | None = None) -> int:
         from orchestrator import commands
 
         code = int(getattr(commands, arguments.command)(arguments))
-        sys.stdout.flush()  # here, where a reader that went away is no error
+        if sys.stdout is not None:  # as it is where the caller closed it
+            sys.stdout.flush()  # here, where a reader that went away is no error
         return code
     except errors.ConsortError as error:
         print(f"consort: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("consort: interrupted", file=sys.stderr)
-        return errors.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader went away, as `| head` does
         return errors.OK
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        print("consort: no room on standard output or the disk; what was extracted is kept", file=sys.stderr)
+        return errors.LOST
+    except KeyboardInterrupt:
+        print("consort: interrupted", file=sys.stderr)
+        return errors.INTERRUPTED
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,9 +9,11 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import typing as tp
 
 from orchestrator import interpreters
@@ -22,6 +24,10 @@ from orchestrator.weights import cache_root
 
 Say = tp.Callable[[str], None]
 _RUNNING: set["subprocess.Popen[str]"] = set()  # what `cancel` ends
+_CANCELLED = threading.Event()  # from then on this process builds nothing
+_PAUSE = 0.2  # seconds between two looks at a lock that another builder holds
+_ADDRESS = re.compile(r"(https?)://(?:[^\s/@]*@)?([^\s/]+)(/\S*)?|(with url: )\S+")
+_FILE = re.compile(r"/[^/?#]+\.(?:whl|tar\.gz|zip)")
 _MARKER = "complete.json"
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -59,21 +65,27 @@ def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | 
         return python(environment, variant)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target, lambda: say("waits for another builder of the same environment")):
+            if not built(environment, variant):
+                _build(environment, variant, target, say, log or target.parent / f"{target.name}.log")
     except OSError as error:
-        raise EnvironmentUnavailable(f"{target.parent} cannot be made: {error.strerror}; set CONSORT_CACHE") from error
-    with _locked(target, lambda: say("waits for another builder of the same environment")):
-        if not built(environment, variant):
-            base = interpreters.find(environment.spec.python)
-            say(f"builds once from its lock with {base}")
-            if target.exists():
-                shutil.rmtree(target)
-            _create(environment, variant, str(base), target, say, log or target.parent / f"{target.name}.log")
-            (target / _MARKER).write_text(json.dumps({"lock": environment.lock_sha256(variant)}) + "\n")
+        why = error.strerror or error
+        raise EnvironmentUnavailable(f"{target} cannot be made: {why}; make room, or set CONSORT_CACHE") from error
     return python(environment, variant)
 
 
+def _build(environment: Environment, variant: str, target: pathlib.Path, say: Say, log: pathlib.Path) -> None:
+    base = interpreters.find(environment.spec.python)
+    say(f"builds once from its lock with {base}")
+    if target.exists():
+        shutil.rmtree(target)
+    _create(environment, variant, str(base), target, say, log)
+    (target / _MARKER).write_text(json.dumps({"lock": environment.lock_sha256(variant)}) + "\n")
+
+
 def cancel() -> None:
-    """End the builds of this process; the next builder removes what they leave."""
+    """End the builds of this process, also those that wait; the next builder removes what they leave."""
+    _CANCELLED.set()  # first: what starts from here on ends itself
     for process in list(_RUNNING):
         process.kill()
 
@@ -94,26 +106,27 @@ def _create(
     lock = environment.lock(variant)
     pins = sum(1 for line in lock.read_text("utf-8").splitlines() if "==" in line and not line.startswith("#"))
     command = [
-        str(target / "bin" / "python"), "-m", "pip", "install", "--no-deps", "--require-hashes",
+        str(target / "bin" / "python"), "-I", "-m", "pip", "install", "--no-deps", "--require-hashes",
         "--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--no-warn-script-location",
         "--progress-bar", "off", "--no-compile", "-r", str(lock),
     ]  # fmt: skip
     command += _extra_index(environment, variant)
     with open(log, "w", encoding="utf-8") as out:
-        _run([base, "-m", "venv", str(target)], environment, out, log, lambda line: None)
+        # -I, here and below: the folder that the user stands in may hold a json.py, or a torch/
+        _run([base, "-I", "-m", "venv", str(target)], environment, out, log, lambda line: None)
         seen: set[str] = set()
 
         def follow(line: str) -> None:
             if line.startswith(("Collecting ", "Downloading ", "Using cached ")):
                 seen.add(line.split("==")[0]) if line.startswith("Collecting ") else None
-                say(f"package {len(seen)} of {pins}: {line.split()[1].split('==')[0]}")
+                say(f"package {len(seen)} of {pins}: {line.split()[1].split('==')[0].rpartition('/')[2]}")
             elif line.startswith("Installing collected"):
                 say(f"unpacks {pins} packages")
 
         _run(command, environment, out, log, follow)
         say("imports its frameworks once")
         imports = "; ".join(f"import {name}" for name in environment.spec.probes)
-        _run([command[0], "-c", imports], environment, out, log, lambda line: None)
+        _run([command[0], "-I", "-c", imports], environment, out, log, lambda line: None)
 
 
 def _extra_index(environment: Environment, variant: str) -> list[str]:
@@ -140,8 +153,10 @@ def _run(
         errors="replace", env=kept,
     ) as process:  # fmt: skip
         _RUNNING.add(process)
+        if _CANCELLED.is_set():
+            process.kill()
         try:
-            for line in process.stdout or ():
+            for line in map(redact, process.stdout or ()):
                 out.write(line)
                 out.flush()
                 follow(line.strip())
@@ -157,15 +172,35 @@ def _run(
         )
 
 
+def redact(line: str) -> str:
+    """Return what pip says without credentials and the paths of indexes, which may hold a token."""
+
+    def shorten(found: "re.Match[str]") -> str:
+        if found[4]:
+            return f"{found[4]}..."
+        name = _FILE.search(found[3] or "")
+        return f"{found[1]}://{found[2]}/...{name[0] if name else ''}"
+
+    return _ADDRESS.sub(shorten, line)
+
+
 @contextlib.contextmanager
 def _locked(target: pathlib.Path, waiting: tp.Callable[[], None]) -> tp.Iterator[None]:
     with open(target.with_name(target.name + ".lock"), "a", encoding="ascii") as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             waiting()
-            fcntl.flock(f, fcntl.LOCK_EX)
+            _wait(f)
         yield
+
+
+def _wait(file: tp.TextIO) -> None:
+    """Take a lock when it is free; not by the blocking call, which nothing can end."""
+    while not _CANCELLED.wait(_PAUSE):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    raise EnvironmentUnavailable("interrupted while another process was building; run again")
 
 
 def install_command() -> str:

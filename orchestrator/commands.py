@@ -47,6 +47,10 @@ def extract(arguments: argparse.Namespace) -> int:
     _print_failures(report, arguments.verbose)
     for text in [count.unavailable for count in report.models.values() if count.unavailable] + report.lost:
         print(f"  missing     {text}")
+    waiting = sum(bool(choice.missing) for choice in prepared.plan.choices) - len(prepared.plan.chosen)
+    if waiting:
+        again = job.resume == "never" or job.retry_failed  # these begin with the first again
+        print(f"limit: {waiting} more to do{'' if again else '; repeat the command to go on'}")
     print(f"logs: {_near(folder.logs)}")
     return report.exit_code
 
@@ -233,7 +237,9 @@ def _print_reasons(rows: list[tuple[str, str, str, str]], everything: bool) -> N
         grouped.setdefault((item, kind, message), []).append(model)
     shown = list(grouped.items())[: None if everything else _SHOWN]
     for (item, kind, message), names in shown:
-        reason = message.removeprefix(f"{os.path.basename(item)}: ")  # decoders know no more than that
-        print(f"  {kind:<10}  {_printable(item)}: {reason}  ({', '.join(names)})")
+        where, reason = _printable(item), _printable(message)
+        for known in (where, os.path.basename(where)):  # decoders know no more than the latter
+            reason = reason.removeprefix(f"{known}: ")
+        print(f"  {kind:<10}  {where}: {reason}  ({', '.join(names)})")
     if len(grouped) > len(shown):
         print(f"  ... and {len(grouped) - len(shown)} more; --verbose lists them all", file=sys.stdout)

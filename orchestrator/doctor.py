@@ -75,7 +75,7 @@ def _environment(
         yield Finding(environment.name, False, f"is not built; run `consort envs build {environment.name}`")
         return
     code = "import sys\nfor name in sys.argv[1:]: print(name, getattr(__import__(name), '__version__', ''), end='; ')"
-    command = [str(builder.python(environment, "cpu")), "-c", code, *environment.spec.probes]
+    command = [str(builder.python(environment, "cpu")), "-I", "-c", code, *environment.spec.probes]
     env = {**environment.spec.variables, "PATH": os.environ.get("PATH", ""), "HOME": tempfile.gettempdir()}
     said = subprocess.run(command, capture_output=True, text=True, env=env)
     if said.returncode != 0:

@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import typing as tp
+import warnings
 
 import numpy as np
 
@@ -73,7 +74,12 @@ class Run:
         return _read(self.root / record["path"], record)
 
     def arrays(self, model: str, output: str | None = None) -> dict[str, np.ndarray]:
-        """Return all arrays of a model by item."""
+        """Return all arrays of a model by item; warns where they come from different settings."""
+        if len(self._settings(model, self._output(model, output))) > 1:
+            text = (
+                f"{model}: arrays of different parameters or versions; run its job to the end to replace the old ones"
+            )
+            warnings.warn(text, stacklevel=2)
         return {item: self.array(model, item, output) for item in self.items(model, output)}
 
     def times(self, model: str, item: str, output: str | None = None) -> np.ndarray:
@@ -97,6 +103,19 @@ class Run:
                     entry = json.loads(line)
                     self._labels[entry["id"]] = entry["labels"]
         return dict(self._labels.get(item, {}))
+
+    def _settings(self, model: str, output: str) -> set[str]:
+        """Return what decided the numbers of a model's arrays, one text for each different setting."""
+        names = {r["context"] for r in self.records if r["model"] == model and r["output"] == output}
+        found = set()
+        for name in names if len(names) > 1 else ():
+            try:
+                context = json.loads((self.root / ".consort" / "contexts" / f"{name}.json").read_text("ascii"))
+            except FileNotFoundError:
+                continue
+            keys = ("extractor", "version", "audio_version", "params", "pooling", "dtype", "checkpoint")
+            found.add(json.dumps({key: context.get(key) for key in keys}, sort_keys=True))
+        return found
 
     def _output(self, model: str, output: str | None) -> str:
         if model not in self.models:

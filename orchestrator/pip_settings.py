@@ -43,7 +43,8 @@ def read(pythons: tp.Sequence[str] | None = None) -> PipSettings:
     if pythons is None:
         pythons = (sys.executable, os.path.join(sys.base_prefix, "bin", "python3"))
     for python in pythons:
-        command = [python, "-m", "pip", "config", "list", "--disable-pip-version-check"]
+        # -I: the folder that the user stands in may hold a json.py
+        command = [python, "-I", "-m", "pip", "config", "list", "--disable-pip-version-check"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         except (OSError, subprocess.SubprocessError):

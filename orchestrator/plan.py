@@ -109,7 +109,9 @@ def model_plan(spec: ModelSpec, path: str, hash_of: tp.Callable[[Checkpoint], st
         dtype=spec.dtype,
         batch_size=spec.batch_size,
         format=spec.format,
-        checkpoint={c.file: hash_of(c) for c in extractor.checkpoints() if c.kind != "file"},
+        checkpoint={
+            os.path.basename(c.file) if c.kind == "file" else c.file: hash_of(c) for c in extractor.checkpoints()
+        },
     )
     return ModelPlan(spec, task, extractor)
 
@@ -147,7 +149,17 @@ def make(
         states = {m.name: _state(job, m, source, names[source.id], sha, ledger, look) for m in models}
         choices.append(Choice(source, names[source.id], states))
     lacking = [choice for choice in choices if choice.missing]
-    return Plan(models, choices, lacking if job.limit is None else lacking[: job.limit], seconds)
+    return Plan(models, choices, lacking if job.limit is None else _first(lacking, job.limit, ledger), seconds)
+
+
+def _first(lacking: list[Choice], limit: int, ledger: Ledger) -> list[Choice]:
+    """Return the first `limit` items in order of their ids; those that failed before only when no others are left.
+
+    Otherwise repeating a command would try the same failing items for ever.
+    """
+    failed = {c.source.id for c in lacking if any((c.source.id, model) in ledger.failures for model in c.missing)}
+    chosen = sorted(lacking, key=lambda choice: choice.source.id in failed)[:limit]
+    return sorted(chosen, key=lambda choice: choice.source.id)
 
 
 class Look(tp.Protocol):

@@ -70,12 +70,12 @@ class Live:
     def stage(self, environment: str, text: str) -> None:
         """Show what an environment is doing before its workers run."""
         self._stages[environment] = text
-        self._draw(self._stages)
+        self._draw(self._stages.copy())  # builders call this from threads of their own
 
     def update(self, report: Report) -> None:
         """Show where the run stands."""
         begun = states(report)
-        still = {k: v for k, v in self._stages.items() if k not in report.current and k != "weights"}
+        still = {k: v for k, v in self._stages.copy().items() if k not in report.current and k != "weights"}
         self._draw({**begun, **still})
 
     def _draw(self, states: dict[str, str]) -> None:

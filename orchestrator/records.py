@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import shutil
 import time
 import typing as tp
@@ -19,6 +20,9 @@ from orchestrator.errors import RunFailed
 from orchestrator.rundir import OutputDir
 from worker import protocol, schema
 from worker.protocol import Event, Failure, Record
+
+# What `worker.store` and `rundir.replace` leave when they die; a user's own `.film.part` is not ours to remove.
+_PARTIAL = re.compile(r"\..+(\.\d+-\d+|\.jsonl?\.\d+)\.part\Z")
 
 _Key = tuple[str, str, str]
 _E = tp.TypeVar("_E")
@@ -57,15 +61,15 @@ class Ledger:
 def read(output: OutputDir) -> Ledger:
     """Return the ledger of a folder from its files alone; works while a run is going."""
     ledger = Ledger()
+    told = [event for path in attempts(output) for event in events(path)]  # first: a fold moves them on
     for record in _entries(output.manifest, lambda line: Record(**line)):
         ledger.records[record.item, record.model, record.output] = record
     for failure in _entries(output.failures, lambda line: Failure(**line)):
         ledger.failures[failure.item, failure.model] = failure
     for item, source in _entries(output.sources, lambda line: (line.pop("item"), SeenSource(**line))):
         ledger.sources[item] = source
-    for path in attempts(output):
-        for event in events(path):
-            ledger.add(event)
+    for event in told:
+        ledger.add(event)
     return ledger
 
 
@@ -138,7 +142,7 @@ def sweep(output: OutputDir, patience: float = 30.0) -> int:
 
 
 def _remove_partials(folder: pathlib.Path, files: list[str]) -> int:
-    partials = [name for name in files if name.startswith(".") and name.endswith(".part")]
+    partials = [name for name in files if _PARTIAL.match(name)]
     for name in partials + [name for name in files if name.endswith(".part") and folder.name == "contexts"]:
         (folder / name).unlink(missing_ok=True)
     return len(partials)

@@ -46,7 +46,6 @@ class Report:
         self.began = time.monotonic()
         self.failures: list[Failure] = []
         self.lost: list[str] = []
-        self.notes: list[str] = []
         self.interrupted = False
         self.trouble: str | None = None  # why the output folder cannot be used any more
         self.current: dict[str, str] = {}  # environment -> the model it is busy with
@@ -116,7 +115,6 @@ class Report:
                     "models": models,
                     "failures": [dataclasses.asdict(failure) for failure in self.failures],
                     "lost": self.lost,
-                    "notes": self.notes,
                 },
                 indent=1,
             )

@@ -167,8 +167,10 @@ def _table(path: pathlib.Path, column: str) -> list[tuple[str, dict[str, str]]]:
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as f:
             reader = csv.DictReader(f)
-            if column not in (reader.fieldnames or []):
-                known = ", ".join(reader.fieldnames or [])
+            if not reader.fieldnames:
+                raise JobError(f"audio: {path.name} is empty; it needs a row of column names")
+            if column not in reader.fieldnames:
+                known = ", ".join(reader.fieldnames)
                 raise JobError(f"audio: {path.name} has no column {column!r}; set path_column to one of: {known}")
             rows = [{k: v or "" for k, v in row.items() if isinstance(k, str)} for row in reader]
     except (OSError, csv.Error) as error:

@@ -74,7 +74,8 @@ class Session:
         while self._queue or self._engine.busy():
             if self.stops:
                 self._queue.clear()
-            while self._engine.free() and (shard := self._next()) is not None:
+                self._engine.stop(kill=self.stops > 1)  # once more: a signal may have come during a launch
+            while not self.stops and self._engine.free() and (shard := self._next()) is not None:
                 self._launch(shard)
             for shard, happening in self._engine.poll():
                 if isinstance(happening, Ended):
@@ -173,7 +174,9 @@ class Session:
         environment = attempt.shard.environment
         if not ended.ok and (verdict.shards or verdict.failures):
             left = sum(len(shard.items) for shard in verdict.shards)
-            self._progress.say(f"{environment}: a worker ended ({attempts.words(ended)}); goes on with {left} items")
+            given_up = ", ".join(sorted({failure.item for failure in verdict.failures}))
+            then = f"gives up on {given_up}" if given_up else f"goes on with {left} items"
+            self._progress.say(f"{environment}: a worker ended ({attempts.words(ended)}); {then}")
         for failure in verdict.failures:
             self._fail(failure)
         for model, why in verdict.dropped.items():

@@ -133,6 +133,9 @@ def check(raw: tp.Any) -> JobSpec:
     job.memory_bytes  # noqa: B018 - refuses a wrong size now
     if isinstance(job.devices, str) and not _DEVICE.match(job.devices):
         raise JobError(f"devices: {job.devices!r} is not one of auto, cpu, cuda, cuda:N, or a list of GPUs")
+    for index, folder in enumerate(job.plugins):
+        if not os.path.isdir(folder):
+            raise JobError(f"plugins[{index}]: {folder} is no folder")
     catalog.add_plugins(job.plugins)
     seen: set[str] = set()
     for index, model in enumerate(job.models):

@@ -7,7 +7,7 @@ import os
 
 from orchestrator import preparation, records, scan, spec
 from orchestrator.errors import JobError
-from orchestrator.plan import DONE, STALE, TODO
+from orchestrator.plan import DONE, FAILED, STALE, TODO
 from orchestrator.preparation import Prepared
 from orchestrator.records import Ledger
 from orchestrator.rundir import OutputDir, RunDir
@@ -23,7 +23,7 @@ class ModelStatus:
     done: int
     pending: int
     failed: dict[str, int]  # by class; transient ones are pending as well
-    stale: int  # pending, and an array of other parameters or another source stands in its place
+    stale: int  # not done, and an array of other parameters or another source stands in its place
     orphaned: int  # arrays that no record names, or whose item is no longer part of the job
 
 
@@ -38,7 +38,7 @@ class Status:
 
 
 def of_output(root: str) -> Status:
-    """Return the status of an output folder, asking the job that its last run kept.
+    """Return the status of an output folder: of the job that its last run kept, and of others' models.
 
     Raises:
         JobError: no run has written there.
@@ -49,7 +49,8 @@ def of_output(root: str) -> Status:
         raise JobError(f"{root}: no run has written here; name a job file or an output folder")
     # the folder may have been moved since
     job = spec.read(str(run.job), [("output", str(output.root))])
-    return of_job(job, _asked(run, job, records.read(output)))
+    ledger = records.read(output)
+    return _others(of_job(job, _asked(run, job, ledger)), ledger)
 
 
 def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
@@ -73,11 +74,28 @@ def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
             done=plan.count(model.name, DONE),
             pending=plan.count(model.name, TODO) + plan.count(model.name, STALE),
             failed=dict(collections.Counter(f.kind for f in mine)),
-            stale=plan.count(model.name, STALE),
+            stale=plan.count(model.name, STALE) + _outlived(prepared, model.name),
             orphaned=orphans[model.name],
         )
     failures.sort(key=lambda f: (f.item, f.model))
     return Status(prepared.job.output, models, failures, _running(prepared.output))
+
+
+def _outlived(prepared: Prepared, model: str) -> int:
+    """Count the arrays of items that fail by now: what they were made of is gone."""
+    failed = {c.source.id for c in prepared.plan.choices if c.states[model] == FAILED}
+    return len({r.item for r in prepared.ledger.records.values() if r.model == model and r.item in failed})
+
+
+def _others(found: Status, ledger: Ledger) -> Status:
+    """Add the models that other jobs have written into the same folder."""
+    others = sorted({r.model for r in ledger.records.values()} - set(found.models))
+    counts = {}
+    for name in others:
+        done = len({r.item for r in ledger.records.values() if r.model == name})
+        failed = collections.Counter(f.kind for f in ledger.failures.values() if f.model == name)
+        counts[name] = ModelStatus(done, 0, dict(failed), 0, 0)
+    return dataclasses.replace(found, models={**found.models, **counts})
 
 
 def _asked(run: RunDir, job: JobSpec, ledger: Ledger) -> Audio:

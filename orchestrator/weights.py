@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 import typing as tp
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +23,8 @@ from orchestrator import archives, ffmpeg, transfer
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.index import PackageIndex
 from worker.extractor import Checkpoint
+
+_PAUSE = 0.2  # seconds between two looks at a lock that another process holds
 
 
 class CheckpointUnavailable(EnvironmentUnavailable):
@@ -140,7 +143,7 @@ class Weights:
         if not _is_name(first.archive) or not first.archive_sha256:
             raise CheckpointUnavailable(f"{first.name} is in no archive; put it at {self.path(first)}")
         folder = self.root.joinpath("pypi", first.name, first.revision)
-        with _locked(folder):
+        with _locked(folder, lambda: progress(f"{first.archive}, which another process fetches", 0, None)):
             members = [checkpoint for checkpoint in members if self.problem(checkpoint)]
             if not members:
                 return  # another process has fetched them while this one waited
@@ -176,16 +179,31 @@ def _remedy(checkpoint: Checkpoint, model: str) -> str:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> tp.Iterator[None]:
-    """Hold the lock of a folder; the kernel frees it when the process dies, however it dies."""
+def _locked(folder: Path, waiting: tp.Callable[[], None]) -> tp.Iterator[None]:
+    """Hold the lock of a folder; the kernel frees it when the process dies, however it dies.
+
+    Args:
+        folder: made if it is not there.
+        waiting: called again and again while another process has it; may raise to give up.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         stream = (folder / ".lock").open("w")
     except OSError as error:
         raise CheckpointUnavailable(f"{folder} cannot be written: {error.strerror}; set CONSORT_CACHE") from error
     with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        while not _try_lock(stream):
+            waiting()
+            time.sleep(_PAUSE)
         yield
+
+
+def _try_lock(stream: tp.IO[str]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 _J = tp.TypeVar("_J", dict[str, list[tp.Any]], list[str])

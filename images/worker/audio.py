@@ -42,13 +42,15 @@ class AudioError(Exception):
     Attributes:
         kind: decode | empty | nonfinite | unreadable | changed | memory | timeout.
         sha256: of the file's contents, empty if they were not read.
+        lasting: another try would give the same; not so where ffmpeg is what is missing.
     """
 
-    def __init__(self, kind: str, message: str, sha256: str = "") -> None:
+    def __init__(self, kind: str, message: str, sha256: str = "", lasting: bool = True) -> None:
         """Keep the class of the error beside its message."""
         super().__init__(message)
         self.kind = kind
         self.sha256 = sha256
+        self.lasting = lasting
 
 
 @dataclasses.dataclass
@@ -137,7 +139,8 @@ def decode(
                     raise AudioError("changed", "changed while it was read; run again")
     except (AudioError, waves.NotFiniteError, MemoryError, OSError) as error:
         kind, text = _classify(error, scratch)
-        raise AudioError(kind, "{}: {}".format(_printable(path), text), "".join(digest)) from None
+        lasting = getattr(error, "lasting", True)
+        raise AudioError(kind, "{}: {}".format(_printable(path), text), "".join(digest), lasting) from None
 
 
 class _Plan(tp.NamedTuple):
@@ -219,7 +222,7 @@ def _choose(source: tp.BinaryIO, plan: _Plan, declared: tp.Optional[float]) -> _
         raise AudioError("timeout", "ffmpeg did not finish decoding in time") from None
     except ffmpeg.FfmpegMissingError as error:
         text = "soundfile alone cannot be trusted with it ({}); {}".format(reason, error)
-        raise AudioError("decode", text) from None
+        raise AudioError("decode", text, lasting=False) from None
     except ffmpeg.FfmpegError as error:
         if first is None:
             text = "no decoder can read it (soundfile: {}; ffmpeg: {})".format(reason, error)

@@ -9,6 +9,7 @@ import functools
 import os
 import re
 import selectors
+import signal
 import struct
 import subprocess
 import time
@@ -28,7 +29,7 @@ class FfmpegError(Exception):
 
 
 class FfmpegMissingError(FfmpegError):
-    """There is no ffmpeg in this environment."""
+    """There is no ffmpeg in this environment, or none that runs: the file is not at fault."""
 
 
 class FfmpegTimeoutError(FfmpegError):
@@ -69,6 +70,7 @@ class Stream:
 
         Raises:
             FfmpegError: no audio stream, or nothing that ffmpeg understands.
+            FfmpegMissingError: the program does not run.
         """
         self._deadline = deadline
         self._data = bytearray()
@@ -84,7 +86,7 @@ class Stream:
                 env={"LC_ALL": "C"},
             )
         except OSError as error:
-            raise FfmpegError("ffmpeg does not start: {}".format(error.strerror)) from None
+            raise FfmpegMissingError("ffmpeg does not start: {}".format(error.strerror)) from None
         for pipe in self._pipes():
             self._selector.register(pipe, selectors.EVENT_READ)
         try:
@@ -119,8 +121,9 @@ class Stream:
         """Return float32 `[n, C]`; `n < frames` only at the end of the stream.
 
         Raises:
-            FfmpegError: ffmpeg gave up or was killed.
+            FfmpegError: ffmpeg gave up or crashed.
             FfmpegTimeoutError: the deadline passed.
+            MemoryError: the system killed it.
         """
         width = 4 * self.channels
         ended = not self._fill(frames * width)
@@ -163,6 +166,8 @@ class Stream:
             code = self._process.wait(max(0.1, self._deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             raise FfmpegTimeoutError("ffmpeg did not finish in time") from None
+        if code == -signal.SIGKILL:  # nobody here did it, so the system did, for want of memory
+            raise MemoryError("ffmpeg was killed")
         if code:
             raise FfmpegError(self.complaint or "ffmpeg ended with code {}".format(code))
 

@@ -96,7 +96,7 @@ class _Work:
         try:
             for item, source in decoder.run(work):
                 if isinstance(source, audio.AudioError):
-                    self._fail(item, self._lacking(item), source.kind, str(source), source.sha256)
+                    self._fail(item, self._lacking(item), source.kind, str(source), source.sha256, source.lasting)
                     continue
                 with source:
                     self._process_item(item, source, writer)
@@ -162,13 +162,16 @@ class _Work:
         writer.put(finished, time.monotonic() - began)
         _LOG.info("%s: %s took %.2f s", item.id, model.task.name, time.monotonic() - began)
 
-    def _fail(self, item: Item, models: tp.Sequence[_Model], kind: str, message: str, source: str) -> None:
+    def _fail(
+        self, item: Item, models: tp.Sequence[_Model], kind: str, message: str, source: str, lasting: bool = True
+    ) -> None:
         """Report that `models` cannot have `item`; `source` is its hash, empty if it could not be read."""
         _LOG.warning("%s: %s: %s", item.id, kind, message)
         known = source or "{}:{}".format(item.size, item.mtime_ns)
         events = []
         for model in models:
-            failure = Failure(item.id, model.task.name, kind, message, key_of(model.task.key, "", known))
+            key = key_of(model.task.key, "", known) if lasting else ""
+            failure = Failure(item.id, model.task.name, kind, message, key)
             facts = _facts(item, source)
             events.append(Event("failed", item=item.id, model=model.task.name, failure=failure, source=facts))
         self._channel.emit(*events, durable=True)

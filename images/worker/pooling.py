@@ -16,6 +16,8 @@ def parse(text: str) -> tp.List[str]:
     if text == "none":
         return []
     parts = text.split("+")
+    if len(set(parts)) < len(parts):
+        raise ValueError("{!r} names a method twice".format(text))
     for part in parts:
         if part not in METHODS:
             known = ", ".join(METHODS)

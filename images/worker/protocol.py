@@ -32,6 +32,8 @@ EXIT_AGAIN = 75
 HANDLED = ("decode", "empty", "nonfinite", "unreadable", "model", "quarantine")
 TRANSIENT = ("changed", "memory", "write", "timeout", "crash")
 
+_LONGEST = 500  # characters of a message; some frameworks print the whole tensor
+
 
 @dataclasses.dataclass(frozen=True)
 class Item:
@@ -114,7 +116,7 @@ class Failure:
     """One (item, model) that could not be done, of the class `kind`.
 
     `key` is that of an output called "", of the source's sha256, or of `size:mtime_ns` where the file
-    could not even be read.
+    could not even be read; empty where the next run should try again whatever the class.
     """
 
     item: str
@@ -160,6 +162,8 @@ def canonical(value: tp.Any) -> str:
 def one_line(error: BaseException) -> str:
     """Return the last words of an error on one line, with its type where the words alone say little."""
     text = " ".join(str(error).split())
+    if len(text) > _LONGEST:
+        text = "{} ... {}".format(text[: _LONGEST // 2], text[-_LONGEST // 2 :])
     known = isinstance(error, (ValueError, RuntimeError, OSError, MemoryError)) and text
     return text if known else "{}: {}".format(type(error).__name__, text).rstrip(": ")
 

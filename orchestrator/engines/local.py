@@ -67,6 +67,7 @@ class _Process:
         self.hung = False
         self._limits = (seconds, per_second)
         self._durations: dict[str, float] = {}
+        self._item = ""  # what the model is busy with; decoding ahead and writing behind speak of others
         self._offset = 0
         self._rest = ""
         self._deadline = time.monotonic() + max(seconds, _LOADING)
@@ -106,11 +107,14 @@ class _Process:
         self.finished = self.finished or event.kind == "finished"
         if event.kind == "decoded" and event.item is not None:
             self._durations[event.item] = event.seconds or 0.0
+        if event.kind == "opened" and event.model is not None:
+            self._item = event.item or ""
         if event.kind != "heartbeat":
             seconds, per_second = self._limits
             if event.kind in ("hello", "loading"):
                 seconds = max(seconds, _LOADING)
-            self._deadline = time.monotonic() + seconds + per_second * self._durations.get(event.item or "", 0.0)
+            longest = max(self._durations.get(item, 0.0) for item in (event.item or "", self._item))
+            self._deadline = time.monotonic() + seconds + per_second * longest
 
     def ask(self) -> None:
         if self._process.stdin and not self._process.stdin.closed:

@@ -101,6 +101,7 @@ def test_limit_goes_on_where_it_stopped(mixed, audio, output):
         pending = harness.status(job)["models"]["tone"]["pending"]
         handled += 10
         assert pending == 40 - handled
+        assert (f"limit: {pending} more to do; repeat" in done.stdout) == (pending > 0)
     assert written(output) == {(model, item) for model in NAMES for item in good}
     assert len(failures(output)) == 2 * len(bad)
     assert harness.consort("extract", job, "--limit", 10).returncode == 1

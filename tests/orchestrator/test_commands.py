@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -210,3 +211,23 @@ def test_a_reader_that_goes_away_is_no_error():
     said = process.stderr.read()
     process.stderr.close()
     assert (process.wait(30), said) == (0, b"")
+
+
+def test_a_closed_stdout_is_no_error():
+    command = 'exec "$0" -m orchestrator models >&-'
+    done = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("target", ["extract", "plan", "status"])
+def test_make_hands_over_a_job_with_blanks_in_its_name(target):
+    root = pathlib.Path(commands.__file__).parents[1]
+    done = subprocess.run(["make", "-n", "-C", str(root), target, "CONFIG=my job.yaml"], capture_output=True, text=True)
+    assert f"consort {target} 'my job.yaml'" in done.stdout
+
+
+def test_a_full_standard_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "orchestrator", "models"], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 4
+    assert done.stderr.decode().count("\n") == 1 and b"no room" in done.stderr

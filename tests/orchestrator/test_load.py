@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import warnings
 
 import numpy as np
 import pytest
@@ -131,3 +132,17 @@ def test_a_real_run_can_be_read_where_it_was_moved(prepare, work, tmp_path):
     run = orchestrator.load(tmp_path / "moved")
     assert run.items("prosody") == ["a.wav", "b.wav", "deep/c.wav"]
     assert pathlib.Path(run.root, run.record("prosody", "deep/c.wav")["path"]).is_file()
+
+
+@pytest.mark.parametrize(("other", "told"), [({"params": {"viterbi": False}}, True), ({"worker": "newer"}, False)])
+def test_arrays_of_different_settings_are_told_but_not_those_of_different_machines(write, tmp_path, other, told):
+    contexts = tmp_path / ".consort" / "contexts"
+    contexts.mkdir(parents=True)
+    base = {"extractor": "crepe", "version": 1, "params": {"viterbi": True}, "worker": "older"}
+    (contexts / "one.json").write_text(json.dumps(base))
+    (contexts / "two.json").write_text(json.dumps({**base, **other}))
+    run = write((PITCH, {"context": "one"}), (PITCH, {"item": "b.wav", "path": "crepe/b.npy", "context": "two"}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(run.arrays("crepe")) == 2
+    assert [("different parameters" in str(w.message)) for w in caught] == ([True] if told else [])

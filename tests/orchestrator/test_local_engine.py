@@ -141,6 +141,18 @@ def test_long_audio_has_more_time(start):
     assert drain(start(script, LocalEngine(1, seconds=0.4, per_second=0.0), "short"))[-1].hung
 
 
+@pytest.mark.parametrize(
+    "other", ['{"kind":"opened","item":"b"}', '{"kind":"wrote","item":"b","model":"m"}', '{"kind":"failed","item":"b"}']
+)
+def test_what_is_said_of_other_items_takes_no_time_from_long_audio(start, other):
+    script = (
+        'emit(\'{"kind":"decoded","item":"a","seconds":100}\')\n'
+        'emit(\'{"kind":"opened","item":"a","model":"m"}\')\n'
+        f"emit('{other}')\ntime.sleep(1.0)\n" + FINISHED
+    )
+    assert drain(start(script, LocalEngine(1, seconds=0.4, per_second=0.1)))[-1].ok
+
+
 def test_slots_are_counted_and_freed(start):
     engine = LocalEngine(2)
     assert (engine.free(), engine.busy()) == (2, False)

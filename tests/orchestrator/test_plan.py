@@ -211,6 +211,11 @@ def test_the_key_knows_a_users_checkpoint_by_its_content():
     assert mine("/a/my.h5", "1" * 64) == mine("/b/my.h5", "1" * 64) != mine("/a/my.h5", "2" * 64)
 
 
+def test_a_record_will_name_a_users_checkpoint_by_its_content():
+    spec_ = spec.ModelSpec("musicnn", params={"checkpoint": "/a/my.h5"})
+    assert plan.model_plan(spec_, "", lambda c: "1" * 64).task.checkpoint == {"my.h5": "1" * 64}
+
+
 def test_half_precision_halves_the_estimated_size(prepare):
     full, half = prepare(), prepare(models=[{"name": "prosody", "dtype": "float16"}])
     assert half.plan.bytes() < full.plan.bytes()
@@ -248,3 +253,15 @@ def test_shards_hold_every_lacking_item_and_model_once(lengths, slots, missing):
     for shard in cut:
         assert {task.name for task in shard.tasks} == {name for item in shard.items for name in item.tasks}
         assert all(m.environment == shard.environment for m in MODELS if m.name in {t.name for t in shard.tasks})
+
+
+def test_a_limit_goes_on_past_items_that_fail_again_and_again(prepare, work):
+    failing = {("a.wav", "prosody"): "decode"}
+    work(prepare(limit=1), failing=failing)
+    seen = []
+    for _ in range(2):
+        limited = prepare(limit=1, retry_failed=True)
+        seen += chosen(limited)
+        work(limited, failing=failing)
+    assert seen == ["b.wav", "deep/c.wav"]
+    assert chosen(prepare(limit=1, retry_failed=True)) == ["a.wav"]

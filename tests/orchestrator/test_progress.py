@@ -132,3 +132,12 @@ def test_the_live_view_shows_every_environment(report, record, monkeypatch):
         live._live.refresh()
     shown = stream.getvalue()
     assert "package 3 of 20" in shown and "prosody" in shown and "1/3" in shown
+
+
+def test_builders_may_add_their_lines_while_others_are_drawn(report):
+    live = progress.Live(Terminal())
+    live._draw = lambda states: [live._stages.setdefault(f"{number}", "begins") for number, _ in enumerate(states)]
+    for environment in ("tf-cuda", "torch-cuda"):
+        live.stage(environment, "package 3 of 20")
+    live.update(report)
+    assert {"0", "1"} < set(live._stages)

@@ -104,6 +104,22 @@ def test_reading_sees_what_is_not_folded_yet(output, attempt, record):
     assert everything(output) == before
 
 
+def test_reading_while_another_process_folds_loses_nothing(output, attempt, record, monkeypatch):
+    attempt(wrote(record))
+    expected = records.read(output)
+    real = records._entries
+
+    def folding(path, build):
+        if path == output.failures:  # the manifest has been read
+            with monkeypatch.context() as patch:
+                patch.setattr(records, "_entries", real)
+                records.fold(output)
+        return real(path, build)
+
+    monkeypatch.setattr(records, "_entries", folding)
+    assert records.read(output) == expected
+
+
 def test_the_newest_word_counts(output, attempt, record):
     attempt(failed(), failed("b.wav"))
     attempt(wrote(record, key="old"), failed("b.wav", kind="model"))
@@ -192,13 +208,13 @@ def partials(output):
 def test_a_sweep_removes_temporary_files_and_nothing_else(output, attempt, record):
     attempt(wrote(record))
     leftovers(output)
-    kept = ["crepe/a.npy", "crepe/my.part", "crepe/.hidden", "crepe/deep/.part.npy", "notes.txt"]
+    kept = ["crepe/a.npy", "crepe/my.part", "crepe/.film.part", "crepe/.hidden", "crepe/deep/.part.npy", "notes.txt"]
     for name in kept:
         (output.root / name).parent.mkdir(parents=True, exist_ok=True)
         (output.root / name).write_bytes(b"mine")
     (output.scratch / "run-env-0.1" / "deep").mkdir(parents=True)
     assert records.sweep(output) == 3
-    assert partials(output) == ["crepe/my.part"]
+    assert partials(output) == ["crepe/.film.part", "crepe/my.part"]
     assert all((output.root / name).read_bytes() == b"mine" for name in kept)
     assert list(output.scratch.iterdir()) == []
     assert len(records.attempts(output)) == 1

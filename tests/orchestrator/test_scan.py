@@ -208,3 +208,9 @@ def test_durations_are_estimated_from_headers_and_sizes(tmp_path, write_wav):
     sources = [scan.Source("a.wav", 32044, 0), scan.Source("b.flac", 180_000, 0), scan.Source("gone.wav", -1, -1)]
     seconds = scan.estimate_seconds(str(tmp_path), sources)
     assert seconds == {"a.wav": pytest.approx(2, abs=0.01), "b.flac": 2, "gone.wav": 0}
+
+
+def test_a_table_without_a_row_of_names_is_refused(tmp_path):
+    (tmp_path / "table.csv").write_text("")
+    with pytest.raises(JobError, match="is empty; it needs a row of column names"):
+        scan.scan(spec.JobSpec(audio=str(tmp_path / "table.csv"), output="out", models=[]))

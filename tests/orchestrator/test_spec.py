@@ -122,8 +122,9 @@ def test_a_key_may_override_what_a_yaml_merge_brings(write):
 
 
 def test_paths_are_relative_to_the_job_file(write, tmp_path):
-    job = spec.read(write(audio_root="../x", plugins=["mine"]))
     folder = tmp_path / "jobs"
+    (folder / "mine").mkdir(parents=True)
+    job = spec.read(write(audio_root="../x", plugins=["mine"]))
     assert (job.audio, job.output) == (str(folder / "music"), str(folder / "out"))
     assert (job.audio_root, job.plugins) == (str(tmp_path / "x"), [str(folder / "mine")])
 
@@ -144,7 +145,7 @@ def test_a_checkpoint_written_as_a_path_is_relative_too(write, tmp_path):
         ("audio", "clips.h5", lambda job: job.audio),
         ("output", "clips.h5", lambda job: job.output),
         ("audio_root", "clips.h5", lambda job: job.audio_root),
-        ("plugins", ["clips.h5"], lambda job: job.plugins[0]),
+        ("plugins", ["mine"], lambda job: job.plugins[0].replace("mine", "clips.h5")),
         ("musicnn.params.checkpoint", "./clips.h5", lambda job: job.models[0].params["checkpoint"]),
         ("musicnn.params", {"checkpoint": "./clips.h5"}, lambda job: job.models[0].params["checkpoint"]),
     ],
@@ -152,7 +153,13 @@ def test_a_checkpoint_written_as_a_path_is_relative_too(write, tmp_path):
 def test_a_path_in_a_flag_is_relative_to_the_current_folder(write, tmp_path, monkeypatch, key, value, found):
     path = write(models=["musicnn"])
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
     assert found(spec.read(path, [(key, value)])) == str(tmp_path / "clips.h5")
+
+
+def test_a_plugin_folder_that_is_missing_is_refused(write):
+    with pytest.raises(JobError, match=r"plugins\[0\]: .*nowhere is no folder"):
+        spec.read(write(plugins=["nowhere"]))
 
 
 def test_root_in_a_flag_moves_the_paths_of_the_file(write, tmp_path):

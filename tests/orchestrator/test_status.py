@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from orchestrator import records, spec, status
+from orchestrator import commands, records, spec, status
 from orchestrator.__main__ import main
 from orchestrator.errors import JobError
 from worker import protocol, schema
@@ -129,6 +129,17 @@ def test_the_command_prints_a_table_and_the_reasons(job_file, capsys):
     assert lines[3].split() == ["decode", "b.wav:", "because", "(prosody)"]
 
 
+def test_a_reason_names_its_item_once(capsys):
+    reasons = ("a.wav: broken", "in/a.wav: broken", "in/a\n\udcff.wav: broken", "broken")
+    items = ("in/a.wav", "in/a.wav", "in/a\n\udcff.wav", "in/a.wav")
+    commands._print_reasons([(i, "crepe", "decode", r) for i, r in zip(items, reasons, strict=True)], True)
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split(maxsplit=1)[1] for line in lines} == {
+        "in/a.wav: broken  (crepe)",
+        "in/a\\n\\udcff.wav: broken  (crepe)",
+    }
+
+
 def test_the_command_prints_json(job_file, capsys):
     assert main(["status", "--json", job_file]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -155,3 +166,19 @@ def test_a_manifest_that_was_lost_is_rebuilt_from_nothing_but_its_records(prepar
     work(prepare(resume="never"), run_id="again")
     assert hashlib.sha256(prepared.output.manifest.read_bytes()).hexdigest() == first
     assert spec.check(schema.dump(prepared.job)) == prepared.job
+
+
+def test_a_folder_tells_of_the_models_of_other_jobs_too(prepare, work, tmp_path):
+    work(prepare())
+    second = prepare(models=["crepe"])
+    keep_job(second)
+    work(second)
+    found = status.of_output(str(tmp_path / "out")).models
+    assert {name: (count.done, count.pending) for name, count in found.items()} == {"crepe": (3, 0), "prosody": (3, 0)}
+
+
+def test_an_array_whose_source_fails_by_now_is_stale(prepare, work, tmp_path, write_wav):
+    work(prepare())
+    write_wav(tmp_path / "audio" / "b.wav", value=9)
+    work(prepare(), failing={("b.wav", "prosody"): "empty"})
+    assert counts(prepare()) == (2, 0, {"empty": 1}, 1, 0)

@@ -1,6 +1,7 @@
 """Checkpoints come once, verified, and survive whatever kills a process on the way."""
 
 import functools
+import fcntl
 import hashlib
 import http.server
 import io
@@ -90,6 +91,22 @@ def test_pull_takes_only_the_named_files(archive: Path, tmp_path: Path) -> None:
         "large.bin": folder / "large.bin",
         "a/small.bin": folder / "a/small.bin",
     }
+
+
+def test_waiting_for_another_process_can_be_ended(archive: Path, tmp_path: Path) -> None:
+    class Enough(Exception):
+        pass
+
+    def stop(name: str, done: int, total: int | None) -> None:
+        raise Enough
+
+    folder = tmp_path / "cache" / "weights" / "pypi" / "models" / "1.0"
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Enough):
+            weights_beside(archive).pull([checkpoint(archive, "large.bin", LARGE)], stop)
+    assert files_below(folder) == {".lock"}
 
 
 @pytest.mark.parametrize("file", ["../evil", "a/../../evil", "/etc/passwd", "a//b", "", "."])

@@ -320,6 +320,15 @@ def test_longer_decode_wins(truncated, tmp_path, monkeypatch, body, seconds, dec
         assert found.duration == seconds and found.decoder.startswith(decoder) and found.flags == flags
 
 
+def test_ffmpeg_that_does_not_run_never_leaves_a_shorter_result(truncated, tmp_path, monkeypatch):
+    (tmp_path / "ffmpeg").write_text("no program")
+    monkeypatch.setenv("CONSORT_FFMPEG", str(tmp_path / "ffmpeg"))
+    error = fail(truncated)
+    assert error.kind == "decode" and not error.lasting and "ffmpeg does not start" in str(error)
+    fake_ffmpeg(tmp_path, monkeypatch, "import os; tell(8000, 12000); os.kill(os.getpid(), 9)")
+    assert fail(truncated).kind == "memory"
+
+
 def test_ffmpeg_is_killed_at_the_deadline(truncated, tmp_path, monkeypatch):
     fake_ffmpeg(tmp_path, monkeypatch, "tell(8000, 100); time.sleep(600)")
     assert fail(truncated, deadline=2.0).kind == "timeout"

@@ -123,7 +123,7 @@ def test_own_file_is_declared_without_opening_it():
 def test_load_finds_the_prefix_of_both_files(loaded):
     extractor = Musicnn()
     asked = loaded(extractor, locate(extractor))
-    assert asked == {"prefix": "weights/musicnn/MTT_musicnn/", "batch_size": extractor.batch_size}
+    assert asked == {"prefix": "weights/musicnn/MTT_musicnn/", "batch_size": 1}
 
 
 def test_load_refuses_files_of_two_folders(loaded):
@@ -151,6 +151,16 @@ def test_extract_returns_what_is_wanted(loaded, wanted):
     for name, array in arrays.items():
         assert array.shape == (1, 1, declared[name].shape[1])
         assert array.dtype == np.float32
+
+
+def test_patches_reach_the_network_one_by_one_whatever_the_batch(loaded, monkeypatch):
+    extractor = Musicnn()
+    loaded(extractor, locate(extractor))
+    shapes = []
+    monkeypatch.setattr(extractor, "_network", lambda patches: shapes.append(patches.shape) or stand_in(patches))
+    embedding = extractor.extract(make_batch(np.random.RandomState(0).standard_normal((3, 48128))))["embedding"]
+    assert embedding.shape == (3, 1, 753)
+    assert shapes == [(1, 187, 96)] * 3
 
 
 def test_audio_too_loud_for_float16_is_not_finite(loaded):

@@ -110,6 +110,18 @@ def test_bad_files_fail_for_each_model_and_the_others_go_on(job):
         assert event["failure"]["key"] == protocol.key_of("key of " + event["model"], "", source)
 
 
+def test_file_that_only_lacks_ffmpeg_is_tried_again(job, monkeypatch):
+    monkeypatch.delenv("CONSORT_FFMPEG", raising=False)
+    job.add("good.wav")
+    (job.folder / "audio/a.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    job.expect("a.m4a")
+    job.model("tone")
+    assert job.run() == 0
+    (failed,) = job.events("failed")
+    assert failed["failure"]["kind"] == "decode" and "consort weights pull ffmpeg" in failed["failure"]["message"]
+    assert failed["failure"]["key"] == "", "handled failures have the key of what would have to change"
+
+
 MISDEEDS = [
     ("raise", "model", "KeyError: 'too loud\\nby far'"),
     ("exit", "model", "SystemExit: 0"),

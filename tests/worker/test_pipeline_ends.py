@@ -126,6 +126,7 @@ def test_events_that_cannot_be_written_end_the_shard_in_whatever_thread(job, kin
         (AssertionError("no"), "AssertionError: no"),
         (MemoryError("1 GB"), "1 GB"),
         (FileNotFoundError(2, "No such file", "/x"), "[Errno 2] No such file: '/x'"),
+        (ValueError("a" * 900 + "b" * 900), "a" * 250 + " ... " + "b" * 250),
     ],
 )
 def test_errors_are_told_on_one_line(error, words):

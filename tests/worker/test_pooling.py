@@ -76,3 +76,8 @@ def test_unknown_method_is_refused_with_the_known_ones(text):
         pooling.parse(text)
     with pytest.raises(ValueError):
         pooling.pool(frames(2, 2), 0, text)
+
+
+def test_a_method_that_stands_twice_is_refused():
+    with pytest.raises(ValueError, match="names a method twice"):
+        pooling.parse("mean+std+mean")

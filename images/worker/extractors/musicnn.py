@@ -122,11 +122,13 @@ class Musicnn(Extractor):
                 f"{self.checkpoint}: a VGG's file has 'vgg' in its name and a MusiCNN's has not; rename it, "
                 "as outputs are declared by the name"
             )
-        self._network = musicnn.build(weights, self.batch_size)
+        self._network = musicnn.build(weights, batch_size=1)
 
     def extract(self, batch: Batch) -> Arrays:
         patches = log_mel.transform(batch.wave[:, 0])
-        features = self._network(patches)
+        # Patch by patch, so that the bytes of a patch do not depend on the size of the batch.
+        rows = [self._network(patch[None]) for patch in patches]
+        features = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
         # A ReLU can turn an infinite band into plausible numbers: what was too loud must stay visible.
         broken = ~np.isfinite(patches).all(axis=(1, 2))
         names = self.wanted or frozenset(features)

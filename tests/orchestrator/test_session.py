@@ -1,0 +1,68 @@
+"""A session with an engine that plays its workers."""
+
+import dataclasses
+import io
+import threading
+
+import pytest
+
+from orchestrator import builder, plan
+from orchestrator.engines.base import Ended
+from orchestrator.progress import Lines
+from orchestrator.report import Report
+from orchestrator.session import Session, _done
+
+
+@pytest.fixture
+def session(prepare, monkeypatch):
+    """Return a session of three shards whose environment is ready."""
+    monkeypatch.setattr(builder, "_CANCELLED", threading.Event())
+    prepared = prepare()
+    run = prepared.output.new_run()
+    session = Session(prepared, run, Report(prepared.plan), Lines(io.StringIO()))
+    session._builds = {"torch-cuda": _done()}
+    (shard,) = plan.shards(prepared.plan, run.id, 1, {"torch-cuda": {}})
+    session._queue.extend(
+        dataclasses.replace(shard, id=f"{shard.id}-{item.name[0]}", items=[item]) for item in shard.items
+    )
+    yield session
+    session.close()
+
+
+class Engine:
+    """Two slots, and workers that end when they are asked to. The user interrupts during the first launch."""
+
+    slots = 2
+
+    def __init__(self, session):
+        self.session = session
+        self.running = []
+        self.asked = []
+        self.polls = 0
+
+    def free(self):
+        return self.slots - len(self.running)
+
+    def busy(self):
+        return bool(self.running)
+
+    def launch(self, launch):
+        self.session.stop()
+        self.running.append(launch)
+
+    def poll(self):
+        self.polls += 1
+        assert self.polls < 20, "a worker was never asked to end"
+        for launch in [one for one in self.running if one in self.asked]:
+            self.running.remove(launch)
+            yield launch.shard, Ended(75, False, False, launch.log)
+
+    def stop(self, kill=False):
+        self.asked += [launch for launch in self.running if launch not in self.asked]
+
+
+def test_an_interrupt_during_a_launch_reaches_its_worker_and_launches_no_more(session):
+    session._engine = engine = Engine(session)
+    session.loop()
+    assert len(engine.asked) == 1 and session.stops == 1
+    assert session._report.interrupted

@@ -92,11 +92,11 @@ def cancel() -> None:
 
 def remove(environment: Environment) -> list[pathlib.Path]:
     """Remove every build of an environment, also those of older locks; return what was removed."""
-    gone = [p for p in sorted((cache_root() / "envs").glob(f"{environment.name}-*")) if p.is_dir()]
+    found = [p for v in environment.spec.locks for p in (cache_root() / "envs").glob(f"{environment.name}-{v}-py*")]
+    gone = sorted(path for path in found if path.is_dir())
     for path in gone:
-        with _locked(path, lambda: None):
+        with _locked(path, lambda: None):  # the lock's file stays: another process may be waiting for it
             shutil.rmtree(path)
-        path.with_name(path.name + ".lock").unlink(missing_ok=True)
     return gone
 
 

@@ -21,10 +21,11 @@ from orchestrator.rundir import RunDir
 from orchestrator.runtimes.base import Mounts, Runtime
 from orchestrator.runtimes.venv import VenvRuntime
 from orchestrator.supplies import Stopped, Supplies
-from worker import protocol, schema
+from worker import memory, protocol, schema
 from worker.protocol import Event, Failure, Item, Shard
 
 _VARIANT = "cpu"
+_DECODING = 0.8  # of an item's time limit: the worker ends a decode itself, before it is taken for hung
 _PAUSE = 0.05  # seconds between two looks at the workers
 
 
@@ -116,13 +117,15 @@ class Session:
 
     def _fields(self, environment: Environment) -> dict[str, tp.Any]:
         job = self._prepared.job
+        free = memory.available()
         return {
             "device": "cpu",
             "lock": environment.lock_sha256(_VARIANT),
             "worker": environment.worker_sha256(),
             "plugins": job.plugins,
-            "memory": job.memory_bytes,
-            "timeout": job.timeout_per_item or 600.0,
+            # without a limit the workers share what is free, as each of them alone would take it all
+            "memory": job.memory_bytes or (free // self._engine.slots if free else None),
+            "timeout": _DECODING * (job.timeout_per_item or 600.0),
         }
 
     def _next(self) -> Shard | None:

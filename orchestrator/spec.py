@@ -217,12 +217,12 @@ def _place_change(key: str, value: tp.Any) -> tp.Any:
 
 
 def _place_checkpoint(model: tp.Any, base: pathlib.Path) -> tp.Any:
-    """A checkpoint that is written as a path (`./my.h5`) is relative to the job's root as well."""
+    """A checkpoint that is written as a path (`./my.h5`, `my.h5`) is relative to the job's root as well."""
     if not isinstance(model, dict):
         return model
     params = model.get("params")
     value = params.get("checkpoint") if isinstance(params, dict) else None
-    if not (isinstance(value, str) and value.startswith((".", "/", "~"))):
+    if not (isinstance(value, str) and (value.startswith((".", "/", "~")) or value.endswith(".h5"))):
         return model
     return {**model, "params": {**dict(params or {}), "checkpoint": absolute(value, base)}}
 

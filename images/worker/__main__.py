@@ -65,8 +65,9 @@ def _watch_stdin(stop: threading.Event) -> None:
     try:
         while os.read(0, 4096):
             pass
-    finally:
-        stop.set()
+    except OSError:
+        pass  # closed from the start is closed as well
+    stop.set()
     time.sleep(_PATIENCE)  # the writer commits meanwhile; a model that hangs or takes long is cut short
     os._exit(protocol.EXIT_AGAIN)
 

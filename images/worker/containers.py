@@ -68,9 +68,14 @@ def _skip_id3(source: tp.BinaryIO) -> int:
         start += 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
 
 
+_CHUNKS = 4096  # more than any real file has
+
+
 def _find_chunks(source: tp.BinaryIO, start: int, size: int, order: str) -> tp.Iterator[_Chunk]:
-    """Yield the chunks of a RIFF or IFF file."""
-    while start + 8 <= size:
+    """Yield the chunks of a RIFF or IFF file; gigabytes of zeros must not be walked as empty chunks."""
+    for _ in range(_CHUNKS):
+        if start + 8 > size:
+            return
         source.seek(start)
         name, length = struct.unpack(order + "4sI", source.read(8))
         yield name, start + 8, length

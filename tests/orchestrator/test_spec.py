@@ -134,8 +134,9 @@ def test_root_moves_them_all_and_absolute_paths_stay(write, tmp_path):
     assert (job.audio, job.output) == (str(tmp_path / "music"), "/elsewhere")
 
 
-def test_a_checkpoint_written_as_a_path_is_relative_too(write, tmp_path):
-    own = {"name": "mine", "extractor": "musicnn", "params": {"checkpoint": "./my.h5"}}
+@pytest.mark.parametrize("text", ["./my.h5", "my.h5"])
+def test_a_checkpoint_written_as_a_path_is_relative_too(write, tmp_path, text):
+    own = {"name": "mine", "extractor": "musicnn", "params": {"checkpoint": text}}
     assert spec.read(write(models=[own])).models[0].params["checkpoint"] == str(tmp_path / "jobs" / "my.h5")
 
 

@@ -1,7 +1,7 @@
 """Checkpoints come once, verified, and survive whatever kills a process on the way."""
 
-import functools
 import fcntl
+import functools
 import hashlib
 import http.server
 import io

@@ -2,12 +2,14 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import typing as tp
 from dataclasses import dataclass
 
-_DEFAULT_INDEX = "https://pypi.org/simple"
+# What `pip help install` says of --index-url; wherever pip looks by default, so does this.
+_DEFAULT_INDEX = re.compile(r"--index-url\b.*?\(default\s+(\S+?)\)", re.DOTALL)
 # Later wins, as in pip: a section of the command over the global one, the environment over both.
 _SECTIONS = ("global", "install", "download", ":env:")
 _TRUE = ("1", "true", "yes", "on", "y", "t")
@@ -21,7 +23,7 @@ class PipSettings:
     therefore kept out of `repr`, so that no log shows them.
     """
 
-    index_urls: tuple[str, ...] = (_DEFAULT_INDEX,)
+    index_urls: tuple[str, ...] = ()
     find_links: tuple[str, ...] = ()
     trusted_hosts: tuple[str, ...] = ()
     cert: str | None = None
@@ -43,14 +45,20 @@ def read(pythons: tp.Sequence[str] | None = None) -> PipSettings:
     if pythons is None:
         pythons = (sys.executable, os.path.join(sys.base_prefix, "bin", "python3"))
     for python in pythons:
-        # -I: the folder that the user stands in may hold a json.py
-        command = [python, "-I", "-m", "pip", "config", "list", "--disable-pip-version-check"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+            options = merge(_ask(python, "config", "list"))
+            if not options.get("index-url") and (found := _DEFAULT_INDEX.search(_ask(python, "help", "install"))):
+                options["index-url"] = found[1]
         except (OSError, subprocess.SubprocessError):
             continue
-        return _settings(merge(done.stdout))
+        return _settings(options)
     return _settings(_variables(os.environ))
+
+
+def _ask(python: str, *words: str) -> str:
+    # -I: the folder that the user stands in may hold a json.py
+    command = [python, "-I", "-m", "pip", *words, "--disable-pip-version-check"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def merge(listing: str) -> dict[str, str]:
@@ -84,7 +92,7 @@ def _text(literal: str) -> str:
 
 
 def _settings(options: tp.Mapping[str, str]) -> PipSettings:
-    indexes = [options.get("index-url") or _DEFAULT_INDEX, *options.get("extra-index-url", "").split()]
+    indexes = [*options.get("index-url", "").split(), *options.get("extra-index-url", "").split()]
     if options.get("no-index", "").lower() in _TRUE:
         indexes = []
     return PipSettings(

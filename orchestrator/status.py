@@ -7,12 +7,13 @@ import os
 
 from orchestrator import preparation, records, scan, spec
 from orchestrator.errors import JobError
-from orchestrator.plan import DONE, FAILED, STALE, TODO
+from orchestrator.plan import DONE, FAILED, STALE, TODO, ModelPlan
 from orchestrator.preparation import Prepared
 from orchestrator.records import Ledger
 from orchestrator.rundir import OutputDir, RunDir
 from orchestrator.scan import Audio, Source
 from orchestrator.spec import JobSpec
+from worker import protocol
 from worker.protocol import Failure
 
 
@@ -23,7 +24,7 @@ class ModelStatus:
     done: int
     pending: int
     failed: dict[str, int]  # by class; transient ones are pending as well
-    stale: int  # not done, and an array of other parameters or another source stands in its place
+    stale: int  # items with an array of other parameters or of another source
     orphaned: int  # arrays that no record names, or whose item is no longer part of the job
 
 
@@ -74,17 +75,27 @@ def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
             done=plan.count(model.name, DONE),
             pending=plan.count(model.name, TODO) + plan.count(model.name, STALE),
             failed=dict(collections.Counter(f.kind for f in mine)),
-            stale=plan.count(model.name, STALE) + _outlived(prepared, model.name),
+            stale=plan.count(model.name, STALE) + _outlived(prepared, model),
             orphaned=orphans[model.name],
         )
     failures.sort(key=lambda f: (f.item, f.model))
     return Status(prepared.job.output, models, failures, _running(prepared.output))
 
 
-def _outlived(prepared: Prepared, model: str) -> int:
-    """Count the arrays of items that fail by now: what they were made of is gone."""
-    failed = {c.source.id for c in prepared.plan.choices if c.states[model] == FAILED}
-    return len({r.item for r in prepared.ledger.records.values() if r.model == model and r.item in failed})
+def _outlived(prepared: Prepared, model: ModelPlan) -> int:
+    """Count the items whose arrays nothing will renew.
+
+    They fail by now, or an output that is no longer asked for was made with other parameters.
+    """
+    states = {c.source.id: c.states[model.name] for c in prepared.plan.choices}
+    old = set()
+    for record in prepared.ledger.records.values():
+        if record.model == model.name and states.get(record.item) in (DONE, FAILED):
+            asked = record.output in model.task.outputs
+            same = record.key == protocol.key_of(model.task.key, record.output, record.source)
+            if states[record.item] == FAILED or not (asked or same):
+                old.add(record.item)
+    return len(old)
 
 
 def _others(found: Status, ledger: Ledger) -> Status:

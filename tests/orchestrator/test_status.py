@@ -182,3 +182,11 @@ def test_an_array_whose_source_fails_by_now_is_stale(prepare, work, tmp_path, wr
     write_wav(tmp_path / "audio" / "b.wav", value=9)
     work(prepare(), failing={("b.wav", "prosody"): "empty"})
     assert counts(prepare()) == (2, 0, {"empty": 1}, 1, 0)
+
+
+def test_an_output_that_is_no_longer_asked_for_is_stale_once_the_parameters_changed(prepare, work):
+    work(prepare(models=[{"name": "prosody", "outputs": ["features", "voiced"]}]))
+    assert counts(prepare()) == (3, 0, {}, 0, 0)
+    other = [{"name": "prosody", "params": {"hop_ms": 20}}]
+    work(prepare(models=other))
+    assert counts(prepare(models=other)) == (3, 0, {}, 3, 0)

@@ -3,7 +3,7 @@
 Public names: `load` reads what a job has written.
 """
 
-from orchestrator.load import Run, load
+from orchestrator.load import Matrix, Run, load
 
 __version__ = "0.1.0"
-__all__ = ["Run", "load"]
+__all__ = ["Matrix", "Run", "load"]

@@ -36,7 +36,7 @@ def detail(name: str) -> str:
     catalog.find(name)
     model = _default(name)
     lines = [inspect.cleandoc(model.__doc__ or ""), ""]
-    lines.append(f"environment {model.environment}, {model.sample_rate} Hz, {model.channels} channel(s)")
+    lines.append(f"environment {model.environment}, {model.sample_rate} Hz, {model.audio_channels} channel(s)")
     lines.append(f"weights     {_licence(model)}")
     lines.append("\nparameters (default)")
     rows = [("  " + f.name, _yaml(getattr(model, f.name)), _allowed(f)) for f in dataclasses.fields(model)]  # type: ignore[arg-type]

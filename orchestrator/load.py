@@ -8,6 +8,8 @@
     pitch = run.array("crepe", "music/trumpet.ogg")   # float32 [T, 2]
     times = run.times("crepe", "music/trumpet.ogg")   # seconds of the frames' centres
     table = run.arrays("musicnn")                     # {item: float32 [753]}
+    vector = run.combined("music/trumpet.ogg")        # encodecmae, mert, musicnn joined: float32 [2289]
+    matrix = run.matrix("mert", "musicnn")            # one row per item: values, items, labels
     print(run.labels("music/trumpet.ogg"))
 """
 
@@ -18,6 +20,16 @@ import typing as tp
 import warnings
 
 import numpy as np
+
+COMBINED = ("encodecmae", "mert", "musicnn")  # the order of `combined`
+
+
+class Matrix(tp.NamedTuple):
+    """Vectors of many items, ready for a classifier: rows in the order of the manifest."""
+
+    values: np.ndarray  # float32 [N, D]
+    items: list[str]
+    labels: list[dict[str, str]]
 
 
 class Run:
@@ -36,7 +48,7 @@ class Run:
         for record in self.records:
             if record["path"].startswith(f"{record['model']}/"):
                 self._primary[record["model"]] = record["output"]
-        self._index = {(r["model"], r["output"], r["item"]): r for r in self.records}
+        self._index = {(r["model"], r["output"], r["item"], r.get("window") or 0): r for r in self.records}
         self._labels: dict[str, dict[str, str]] | None = None
 
     @property
@@ -47,23 +59,24 @@ class Run:
     def items(self, model: str, output: str | None = None) -> list[str]:
         """Return the items of a model in the order of the manifest."""
         name = self._output(model, output)
-        return [r["item"] for r in self.records if r["model"] == model and r["output"] == name]
+        mine = (r for r in self.records if r["model"] == model and r["output"] == name)
+        return list(dict.fromkeys(r["item"] for r in mine))
 
-    def record(self, model: str, item: str, output: str | None = None) -> dict[str, tp.Any]:
-        """Return the manifest's line of one array.
+    def record(self, model: str, item: str, output: str | None = None, window: int = 0) -> dict[str, tp.Any]:
+        """Return the manifest's line of one array; of `window` where the item has one array per window.
 
         Raises:
             KeyError: there is no such array; the message says what there is.
         """
         name = self._output(model, output)
         try:
-            return self._index[model, name, item]
+            return self._index[model, name, item, window]
         except KeyError:
             known = ", ".join(self.items(model, name)[:3])
             raise KeyError(f"{model} has no {name} of {item!r}; it has {known} ...") from None
 
     def array(self, model: str, item: str, output: str | None = None) -> np.ndarray:
-        """Return one array.
+        """Return one array; where the item has one per window, all of them as `[window, ...]`.
 
         Args:
             model: its name in the job.
@@ -71,7 +84,49 @@ class Run:
             output: None takes the primary one.
         """
         record = self.record(model, item, output)
-        return _read(self.root / record["path"], record)
+        if record.get("windows") is None:
+            return _read(self.root / record["path"], record)
+        parts = [self.record(model, item, output, window) for window in range(record["windows"])]
+        return np.stack([_read(self.root / part["path"], part) for part in parts])
+
+    def combined(self, item: str, models: tp.Sequence[str] = COMBINED) -> np.ndarray:
+        """Return the vectors of several models joined in their order, `[D]`; absent models are left out.
+
+        Raises:
+            KeyError: none of the models has the item.
+            ValueError: an array has more than one axis.
+        """
+        there = [m for m in models if m in self._primary and (m, self._primary[m], item, 0) in self._index]
+        if not there:
+            raise KeyError(f"none of {', '.join(models)} has {item!r}; the models here are {', '.join(self.models)}")
+        return np.concatenate([self._vector(model, item) for model in there])
+
+    def matrix(self, *models: str) -> Matrix:
+        """Return the vectors of the items that all of `models` have, joined in this order.
+
+        Args:
+            models: one or more; the primary output of each is taken, and must be pooled.
+
+        Raises:
+            ValueError: an array has more than one axis, or arrays have different lengths.
+        """
+        if not models:
+            raise ValueError(f"name one or more models; there are {', '.join(self.models)}")
+        others = [set(self.items(model)) for model in models[1:]]
+        items = [item for item in self.items(models[0]) if all(item in other for other in others)]
+        rows = [np.concatenate([self._vector(model, item) for model in models]) for item in items]
+        if len({len(row) for row in rows}) > 1:
+            raise ValueError(
+                f"{', '.join(models)}: vectors of different lengths; run the job to its end"
+            )
+        values = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
+        return Matrix(values, items, [self.labels(item) for item in items])
+
+    def _vector(self, model: str, item: str) -> np.ndarray:
+        values = self.array(model, item)
+        if values.ndim != 1:
+            raise ValueError(f"{model} of {item!r} has shape {values.shape}; set `pooling: mean` to get one vector")
+        return values
 
     def arrays(self, model: str, output: str | None = None) -> dict[str, np.ndarray]:
         """Return all arrays of a model by item; warns where they come from different settings."""

@@ -10,7 +10,7 @@ from orchestrator import naming
 from orchestrator.records import Ledger
 from orchestrator.scan import Source
 from orchestrator.spec import JobSpec, ModelSpec
-from worker import catalog, protocol, schema
+from worker import catalog, protocol, schema, store
 from worker.extractor import Checkpoint, Extractor
 from worker.protocol import Item, Record, Shard, Task
 
@@ -99,6 +99,8 @@ def model_plan(spec: ModelSpec, path: str, hash_of: tp.Callable[[Checkpoint], st
         "precision": spec.precision,
         "checkpoints": sorted(hashes.values()),
     }
+    if spec.window is not None:
+        material["window"] = schema.dump(extractor.window)
     task = Task(
         name=spec.name,
         extractor=spec.reference,
@@ -112,6 +114,8 @@ def model_plan(spec: ModelSpec, path: str, hash_of: tp.Callable[[Checkpoint], st
         checkpoint={
             os.path.basename(c.file) if c.kind == "file" else c.file: hash_of(c) for c in extractor.checkpoints()
         },
+        window=spec.window,
+        layout="per-window" if spec.layout == "per-window" else "per-item",
     )
     return ModelPlan(spec, task, extractor)
 
@@ -142,7 +146,7 @@ def make(
         if record.item in wanted:
             seconds[record.item] = record.duration
     names = naming.assign([source.id for source in sources], kept)
-    known = {item for item, _, _ in ledger.records} | {item for item, _ in ledger.failures}
+    known = {key[0] for key in ledger.records} | {item for item, _ in ledger.failures}
     choices = []
     for source in sources:
         sha = look.sha256(source, ledger) if source.id in known else ""
@@ -181,37 +185,41 @@ def _state(job: JobSpec, model: ModelPlan, source: Source, name: str, sha: str, 
     paths = paths_of(model, name)
     if job.resume == "exists" and all(look.present(path, None) for path in paths.values()):
         return DONE
-    records = [ledger.records.get((source.id, model.name, output)) for output in model.task.outputs]
-    if all(_fits(record, model, sha, paths, look, job.resume == "strict") for record in records):
+    records = [ledger.of(source.id, model.name, output) for output in model.task.outputs]
+    if all(found and all(_fits(r, model, sha, name, look, job.resume == "strict") for r in found) for found in records):
         return DONE
     failure = ledger.failures.get((source.id, model.name))
     if failure and failure.kind in protocol.HANDLED and not job.retry_failed:
         unread = f"{source.size}:{source.mtime_ns}"
         if failure.key in [protocol.key_of(model.task.key, "", known) for known in (sha, unread) if known]:
             return FAILED
-    return STALE if any(record is not None for record in records) else TODO
+    return STALE if any((source.id, model.name, output, 0) in ledger.records for output in model.task.outputs) else TODO
 
 
-def _fits(record: Record | None, model: ModelPlan, sha: str, paths: dict[str, str], look: Look, strict: bool) -> bool:
+def _fits(record: Record, model: ModelPlan, sha: str, name: str, look: Look, strict: bool) -> bool:
     return (
-        record is not None
-        and record.key == protocol.key_of(model.task.key, record.output, sha)
-        and record.path == paths[record.output]
+        record.key == protocol.key_of(model.task.key, record.output, sha)
+        and record.path == paths_of(model, name, record.window or 0)[record.output]
         and look.present(record.path, record.bytes)
         and (not strict or look.strict(record, model))
     )
 
 
-def paths_of(model: ModelPlan, name: str) -> dict[str, str]:
-    """Return the path of each wanted output below the output folder."""
-    from worker import store
-
-    primary = model.extractor.outputs()[0].name
-    return {o: store.relative_path(model.name, o, o == primary, name, model.task.format) for o in model.task.outputs}
+def paths_of(model: ModelPlan, name: str, window: int = 0) -> dict[str, str]:
+    """Return the path of each wanted output below the output folder; of its first window, where it has several."""
+    declared = {output.name: output for output in model.extractor.outputs()}
+    primary = next(iter(declared))
+    paths = {}
+    for output in model.task.outputs:
+        cut = model.task.layout == "per-window" and declared[output].axes[0] == "window"
+        own = store.name_window(name, window) if cut else name
+        paths[output] = store.relative_path(model.name, output, output == primary, own, model.task.format)
+    return paths
 
 
 def _name_of(record: Record) -> str:
-    return os.path.splitext(record.path.partition("/")[2])[0]
+    name = os.path.splitext(record.path.partition("/")[2])[0]
+    return name if record.window is None else name.removesuffix(store.name_window("", record.window))
 
 
 def shards(plan: Plan, run_id: str, slots: int, fields: dict[str, dict[str, tp.Any]]) -> list[Shard]:

@@ -24,7 +24,7 @@ from worker.protocol import Event, Failure, Record
 # What `worker.store` and `rundir.replace` leave when they die; a user's own `.film.part` is not ours to remove.
 _PARTIAL = re.compile(r"\..+(\.\d+-\d+|\.jsonl?\.\d+)\.part\Z")
 
-_Key = tuple[str, str, str]
+_Key = tuple[str, str, str, int]  # item, model, output, window
 _E = tp.TypeVar("_E")
 
 
@@ -44,12 +44,30 @@ class Ledger:
     records: dict[_Key, Record] = dataclasses.field(default_factory=dict)
     failures: dict[tuple[str, str], Failure] = dataclasses.field(default_factory=dict)
     sources: dict[str, SeenSource] = dataclasses.field(default_factory=dict)
+    outlived: set[str] = dataclasses.field(default_factory=set)  # paths of windows that an item no longer has
+
+    def put(self, record: Record) -> None:
+        """Take in a record in the place of an older one; an item may have fewer windows than before."""
+        of = (record.item, record.model, record.output)
+        self.records[of + (record.window or 0,)] = record
+        number = record.windows or 1
+        while record.window in (None, 0) and (gone := self.records.pop(of + (number,), None)):
+            self.outlived.add(gone.path)
+            number += 1
+
+    def of(self, item: str, model: str, output: str) -> list[Record]:
+        """Return the records of one output: of the whole item, or of its windows; none if one is missing."""
+        first = self.records.get((item, model, output, 0))
+        count = first.windows or 1 if first else 0
+        found = [self.records.get((item, model, output, number)) for number in range(count)]
+        whole = [record for record in found if record is not None]
+        return whole if len(whole) == count else []
 
     def add(self, event: Event) -> None:
         """Take in what an event says; the newest word about an (item, model) counts."""
         if event.record is not None:
             record = event.record
-            self.records[record.item, record.model, record.output] = record
+            self.put(record)
             self.failures.pop((record.item, record.model), None)
         elif event.failure is not None:
             self.failures[event.failure.item, event.failure.model] = event.failure
@@ -63,7 +81,7 @@ def read(output: OutputDir) -> Ledger:
     ledger = Ledger()
     told = [event for path in attempts(output) for event in events(path)]  # first: a fold moves them on
     for record in _entries(output.manifest, lambda line: Record(**line)):
-        ledger.records[record.item, record.model, record.output] = record
+        ledger.put(record)
     for failure in _entries(output.failures, lambda line: Failure(**line)):
         ledger.failures[failure.item, failure.model] = failure
     for item, source in _entries(output.sources, lambda line: (line.pop("item"), SeenSource(**line))):
@@ -108,6 +126,9 @@ def fold(output: OutputDir) -> Ledger:
             for item, source in sorted(ledger.sources.items())
         ),
     )
+    for name in ledger.outlived - {record.path for record in ledger.records.values()}:
+        if os.path.realpath(output.root / name).startswith(os.path.realpath(output.root) + os.sep):
+            (output.root / name).unlink(missing_ok=True)
     for path in attempts(output):
         path.unlink()
     return ledger

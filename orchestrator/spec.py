@@ -36,7 +36,7 @@ class ModelSpec:
     precision: str = choice("float32")
     batch_size: tp.Optional[int] = between(None, 1, 65536)
     format: str = choice("npy", "npz", "txt")
-    layout: str = choice("per-item")
+    layout: str = choice("per-item", "per-window", "table")
 
     @property
     def reference(self) -> str:
@@ -50,7 +50,9 @@ class ModelSpec:
             JobError: a parameter or output that it does not have.
         """
         try:
-            return catalog.build(self.reference, self.params, self.outputs, schema.join(path, "params"))
+            layout = "per-window" if self.layout == "per-window" else "per-item"
+            where = schema.join(path, "params")
+            return catalog.build(self.reference, self.params, self.outputs, where, self.window, layout)
         except schema.SchemaError as error:
             raise JobError(str(error)) from error
         except catalog.UnknownExtractor as error:
@@ -171,8 +173,7 @@ def _check_model(model: ModelSpec, path: str, policy: str) -> None:
     if not _NAME.match(model.name):
         raise JobError(f"{path}.name: {model.name!r} may hold only letters, digits, _ and -")
     extractor = model.build(path)
-    if model.window is not None:
-        raise JobError(f"{path}.window: {model.reference} does not take one; its parameters set its framing")
+    _check_layout(model, extractor, path)
     if model.pooling is not None:
         try:
             parts = pooling.parse(model.pooling)
@@ -184,6 +185,14 @@ def _check_model(model: ModelSpec, path: str, policy: str) -> None:
     barred = sorted({c.licence for c in extractor.checkpoints() if not c.commercial})
     if policy == "commercial" and barred:
         raise JobError(f"{path}: licence_policy is commercial, but its weights are {', '.join(barred)}")
+
+
+def _check_layout(model: ModelSpec, extractor: Extractor, path: str) -> None:
+    wanted = catalog.wanted(extractor)
+    if model.layout == "per-window" and not any(output.axes[0] == "window" for output in wanted):
+        raise JobError(f"{path}.layout: {model.reference} has no output per window; `window:` of encodec makes them")
+    if model.layout == "table" and not (wanted[0].dtype.startswith("int") and wanted[0].axes[-1] == "time"):
+        raise JobError(f"{path}.layout: a table holds tokens, and {wanted[0].name} of {model.reference} are none")
 
 
 def _place(raw: tp.Any, path: str | None) -> dict[str, tp.Any]:

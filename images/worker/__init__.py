@@ -1,6 +1,18 @@
 """The one program that every environment runs. Python 3.7+, standard library and numpy only."""
 
-from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, WholeFile, Windows, between, choice
+from worker.extractor import (
+    Arrays,
+    Batch,
+    Checkpoint,
+    Extractor,
+    Output,
+    Stream,
+    WholeFile,
+    WindowChoice,
+    Windows,
+    between,
+    choice,
+)
 
 __all__ = [
     "Arrays",
@@ -8,7 +20,9 @@ __all__ = [
     "Checkpoint",
     "Extractor",
     "Output",
+    "Stream",
     "WholeFile",
+    "WindowChoice",
     "Windows",
     "between",
     "choice",

@@ -10,7 +10,7 @@ import sys
 import typing as tp
 
 from worker import extractors, schema
-from worker.extractor import Extractor, Output
+from worker.extractor import Extractor, Output, WindowChoice
 
 
 class UnknownExtractor(LookupError):
@@ -52,7 +52,12 @@ def find(reference: str) -> tp.Type[Extractor]:
 
 
 def build(
-    reference: str, params: tp.Mapping[str, tp.Any], outputs: tp.Sequence[str] = (), path: str = "params"
+    reference: str,
+    params: tp.Mapping[str, tp.Any],
+    outputs: tp.Sequence[str] = (),
+    path: str = "params",
+    window: tp.Optional[tp.Mapping[str, tp.Any]] = None,
+    layout: str = "per-item",
 ) -> Extractor:
     """Return the extractor with checked parameters and the outputs that are wanted of it.
 
@@ -61,11 +66,19 @@ def build(
         params: the job file's parameters.
         outputs: names of the wanted outputs; none means the primary one alone.
         path: where `params` stands in the job file, for the errors.
+        window: the job's `window`, for models that take one.
+        layout: per-item, or per-window for one array per window.
 
     Raises:
         UnknownExtractor, schema.SchemaError: what the job file has wrong.
     """
     extractor = schema.build(find(reference), dict(params), path)
+    if window is not None:
+        where = path.replace("params", "window")
+        if not extractor.takes_window:
+            raise schema.SchemaError(where, "{} does not take one; its parameters set its framing".format(reference))
+        extractor.window = schema.build(WindowChoice, dict(window), where)
+    extractor.layout = layout
     known = [output.name for output in extractor.outputs()]
     for name in outputs:
         if name not in known:
@@ -73,7 +86,16 @@ def build(
                 path.replace("params", "outputs"), "{!r}: {}".format(name, schema.unknown(name, known, "output"))
             )
     extractor.wanted = frozenset(outputs or known[:1])
+    _try_framing(extractor, path.replace("params", "window"))
     return extractor
+
+
+def _try_framing(extractor: Extractor, path: str) -> None:
+    """A window that a model cannot have is refused with the job, not in the middle of it."""
+    try:
+        extractor.framing()
+    except ValueError as error:
+        raise schema.SchemaError(path, str(error)) from error
 
 
 def wanted(extractor: Extractor) -> tp.List[Output]:

@@ -32,19 +32,27 @@ class Output(tp.NamedTuple):
 class Checkpoint(tp.NamedTuple):
     """One file of weights. `load` finds its local path in `files[checkpoint.file]`.
 
-    A `pypi` file is taken out of a pinned distribution that is neither installed nor executed;
-    a `file` is the user's own, with `name` as its path and no hash known beforehand.
+    ::
+
+        pypi    taken out of a pinned distribution that is neither installed nor executed
+        hub     a file of a model hub's repository `name` at the commit `revision`
+        url     the answer of one address
+        folder  a file in a folder of the user's own, `name`, that is laid out as the hub's
+        file    the user's own, with `name` as its path
     """
 
-    kind: str  # pypi | file
+    kind: str
     name: str
     revision: str
     file: str
-    sha256: str
+    sha256: str  # empty where nobody has published it: what is fetched first is written down, and holds
     licence: str
     archive: str = ""  # file name of the distribution on the index
     archive_sha256: str = ""
     commercial: bool = True  # False where the licence of the weights forbids commercial use
+    size: int = 0  # bytes, where known
+    git_blob: str = ""  # the sha1 by which git knows the content, where that is what is published
+    url: str = ""  # of a `url` file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +65,15 @@ class Windows:
         left |<------------- audio ------------->| right
         [------ window ------]
               hop     [------ window ------]
-                              [------ window --|....]   kept while it holds one whole frame,
-                                                        filled with zeros behind its length
+                              [------ window --|....]   filled behind its length
+
+    What happens to the end of the audio (`tail`)::
+
+        drop   the last window holds `least` samples; what fills no frame is lost
+        pad    as many windows as cover every sample; zeros count as samples
+        keep   the same, one frame each, and `lengths` tells what is real; behind it stands
+               what `pad_end` says
+        every  as keep, but a window begins at every hop while there is audio
     """
 
     window: int
@@ -67,18 +82,44 @@ class Windows:
     right: int = 0
     pad_start: str = "zero"  # zero | reflect
     pad_end: str = "zero"  # zero | reflect
-    tail: str = "drop"  # drop what fills no frame | pad it with zeros, so that no sample is lost
-    short: str = "zero"  # audio shorter than one frame: zero | repeat
+    tail: str = "drop"  # see below
+    short: str = "zero"  # audio shorter than `least`: zero | repeat
     frame_length: tp.Optional[int] = None
     frame_hop: tp.Optional[int] = None
+    least: tp.Optional[int] = None  # samples that the last window must hold; default: one frame
     memory_per_minute: int = 0  # bytes that `finish` needs per minute of audio
 
     def frames(self, length: int) -> int:
         """Return how many whole frames a window with `length` valid samples holds."""
+        if self.tail in ("keep", "every"):
+            return int(length > 0)
         size = self.frame_length or self.window
         if length < size:
             return 0
         return 1 + (length - size) // (self.frame_hop or self.hop)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """Blocks in order, for models that carry a state from one to the next (`Batch.state`).
+
+    ::
+
+        |--- block ---|--- block ---|- block -|
+                  left[--- block ---]              what the second block's batch holds
+
+    A block sees up to `left` samples of those before it again; the first one has none. The extractor
+    returns the frames of the block alone, `ceil(samples / frame_hop)` for the whole audio.
+    """
+
+    block: int  # samples; whole frames
+    frame_hop: int
+    left: int = 0
+    memory_per_minute: int = 0  # bytes that `finish` needs per minute of audio
+
+    def frames(self, length: int) -> int:
+        """Return how many frames audio of `length` samples gives."""
+        return -(-length // self.frame_hop)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,18 +129,33 @@ class WholeFile:
     memory_per_minute: int  # bytes of working memory per minute of audio, to refuse in time
 
 
-Framing = tp.Union[Windows, WholeFile]
+Framing = tp.Union[Windows, Stream, WholeFile]
 
 
 class Batch(tp.NamedTuple):
     """Windows of one item, as `extract` sees them."""
 
-    wave: np.ndarray  # float32 [B, C, W]; zeros behind the valid samples
-    lengths: np.ndarray  # int64 [B], valid samples of each window
+    wave: np.ndarray  # float32 [B, C, W]; zeros behind the valid samples, or what `Windows.tail` says
+    lengths: np.ndarray  # int64 [B], valid samples of each window; 0 for a window that only fills the batch
     starts: np.ndarray  # int64 [B], position of each window's first sample in the audio; may be < 0
+    state: tp.Optional[tp.Dict[str, tp.Any]] = None  # of a Stream: empty at an item's first block, then kept
 
 
 _T = tp.TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowChoice:
+    """`window:` of the job file, for models that leave the size of their windows to the user."""
+
+    seconds: float
+    hop_seconds: tp.Optional[float] = None  # default: windows that touch
+    pad: str = dataclasses.field(default="reflect", metadata={"choices": ("reflect", "zero")})
+
+    def __post_init__(self) -> None:
+        hop = self.seconds if self.hop_seconds is None else self.hop_seconds
+        if not 0 < hop <= self.seconds <= 3600:
+            raise ValueError("seconds must lie above 0 and below 3600, and hop_seconds between 0 and seconds")
 
 
 def choice(default: _T, *allowed: _T) -> _T:
@@ -117,12 +173,16 @@ class Extractor(abc.ABC):
 
     environment: tp.ClassVar[str]  # a folder in images/
     sample_rate: int  # Hz
-    channels: int = 1
+    audio_channels: int = 1  # 1, or 2 for models that hear stereo
     version: tp.ClassVar[int] = 1  # raised when the numbers change
     pooling: tp.ClassVar[str] = "none"  # what the job gets when it asks for nothing
     batch_size: tp.ClassVar[int] = 1  # windows per call on a CPU
     seconds_per_minute: tp.ClassVar[float] = 1.0  # rough CPU cost of one minute of audio
-    wanted: tp.FrozenSet[str] = frozenset()  # the outputs of this job, set before `load`
+    takes_window: tp.ClassVar[bool] = False  # whether `window:` means something to it
+    # What the job says beside the parameters; set before anything is asked.
+    wanted: tp.FrozenSet[str] = frozenset()  # outputs; none: all
+    window: tp.Optional[WindowChoice] = None
+    layout: str = "per-item"  # per-window: outputs with "window" as their first axis are cut along it
 
     @abc.abstractmethod
     def outputs(self) -> tp.Tuple[Output, ...]:
@@ -134,6 +194,10 @@ class Extractor(abc.ABC):
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
         """Return the weights that `load` needs."""
+        return ()
+
+    def flags(self) -> tp.Tuple[str, ...]:
+        """Return what every record of this model must say, such as `lossy`."""
         return ()
 
     def describe(self) -> tp.Dict[str, tp.Any]:

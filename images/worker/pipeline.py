@@ -5,6 +5,7 @@ behind. Each file is decoded once and fed to every model that lacks it; a file t
 and the next one goes on.
 """
 
+import dataclasses
 import logging
 import os
 import threading
@@ -13,7 +14,7 @@ import typing as tp
 
 import numpy as np
 
-from worker import audio, catalog, memory, pooling, store
+from worker import audio, catalog, memory, pooling, provenance, store
 from worker.decoding import Decoder, Formats
 from worker.extraction import Interrupted, extract
 from worker.extractor import Extractor, Output
@@ -32,7 +33,6 @@ from worker.protocol import (
     key_of,
     one_line,
 )
-from worker.provenance import context_of
 from worker.writer import Finished, Writer
 
 _LOG = logging.getLogger("worker")
@@ -51,6 +51,7 @@ class _Model(tp.NamedTuple):
     task: Task
     extractor: Extractor
     context: str
+    flags: tp.Tuple[str, ...] = ()  # of every record
 
 
 def run(shard: Shard, roots: Roots, channel: Channel, stop: threading.Event) -> int:
@@ -107,9 +108,11 @@ class _Work:
         self._channel.emit(Event("loading", model=task.name))
         began = time.monotonic()
         try:
-            extractor = catalog.build(task.extractor, task.params, task.outputs)
-            extractor.load(self._shard.device, {name: self._weights(path) for name, path in task.files.items()})
-            context = context_of(self._shard, task, extractor, self._roots.output)
+            extractor = catalog.build(task.extractor, task.params, task.outputs, window=task.window, layout=task.layout)
+            files = {name: self._weights(path) for name, path in task.files.items()}
+            extractor.load(self._shard.device, files)
+            said = provenance.read(files.values())
+            context = provenance.context_of(self._shard, task, extractor, self._roots.output, said)
         except store.OutputError:
             raise
         except (Exception, SystemExit) as error:
@@ -119,7 +122,7 @@ class _Work:
         seconds = round(time.monotonic() - began, 3)
         _LOG.info("%s loaded in %.1f s", task.name, seconds)
         self._channel.emit(Event("loaded", model=task.name, seconds=seconds))
-        return _Model(task, extractor, context)
+        return _Model(task, extractor, context, extractor.flags() + provenance.flags(said))
 
     def _weights(self, path: str) -> str:
         return path if os.path.isabs(path) else os.path.join(self._roots.weights, path)
@@ -128,7 +131,7 @@ class _Work:
         return [self._models[name] for name in item.tasks if name in self._models]
 
     def _formats(self, item: Item) -> Formats:
-        return sorted({(model.extractor.sample_rate, model.extractor.channels) for model in self._lacking(item)})
+        return sorted({(model.extractor.sample_rate, model.extractor.audio_channels) for model in self._lacking(item)})
 
     def _process_item(self, item: Item, source: audio.Audio, writer: Writer) -> None:
         facts = _facts(item, source.sha256)
@@ -154,11 +157,14 @@ class _Work:
         began = time.monotonic()
         extractor = model.extractor
         memory.refuse_what_cannot_fit(extractor, source.duration, self._shard.memory)
-        wave = source.wave(extractor.sample_rate, extractor.channels)
+        wave = source.wave(extractor.sample_rate, extractor.audio_channels)
         frames, padded = extract(extractor, wave, model.task.batch_size, self._roots.scratch, self._stop)
-        flags = source.flags + (["padded"] if padded else [])
-        outputs = catalog.wanted(extractor)
-        finished = [_finish(model, item, source, output, frames[output.name], flags) for output in outputs]
+        flags = [*source.flags, *model.flags, *(["padded"] if padded else [])]
+        finished = [
+            one
+            for output in catalog.wanted(extractor)
+            for one in _finish(model, item, source, output, frames[output.name], flags)
+        ]
         writer.put(finished, time.monotonic() - began)
         _LOG.info("%s: %s took %.2f s", item.id, model.task.name, time.monotonic() - began)
 
@@ -179,8 +185,22 @@ class _Work:
 
 def _finish(
     model: _Model, item: Item, source: audio.Audio, output: Output, values: np.ndarray, flags: tp.List[str]
+) -> tp.Iterator[Finished]:
+    """Yield the array of one output, or those of its windows, each with its record."""
+    if model.task.layout != "per-window" or output.axes[0] != "window":
+        yield _finish_array(model, item, source, output, values, flags)
+        return
+    single = output._replace(axes=output.axes[1:], shape=output.shape[1:])
+    for number, part in enumerate(values):
+        named = dataclasses.replace(item, name=store.name_window(item.name, number))
+        finished = _finish_array(model, named, source, single, part, flags)
+        yield finished._replace(record=dataclasses.replace(finished.record, window=number, windows=len(values)))
+
+
+def _finish_array(
+    model: _Model, item: Item, source: audio.Audio, output: Output, values: np.ndarray, flags: tp.List[str]
 ) -> Finished:
-    """Pool, cast, check and encode one output, and make the record that will name it."""
+    """Pool, cast, check and encode one array, and make the record that will name it."""
     task = model.task
     how = task.pooling.get(output.name, "none")
     pooled = how != "none"

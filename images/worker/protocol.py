@@ -65,6 +65,8 @@ class Task:
     format: str = "npy"
     files: tp.Dict[str, str] = dataclasses.field(default_factory=dict)
     checkpoint: tp.Dict[str, str] = dataclasses.field(default_factory=dict)
+    window: tp.Optional[tp.Dict[str, tp.Any]] = None
+    layout: str = "per-item"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +90,11 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One line of the manifest: an array on disk, what it was made of, and how to read its axes."""
+    """One line of the manifest: an array on disk, what it was made of, and how to read its axes.
+
+    `window` and `windows` are the number of this window, from 0, and how many there are, where a file
+    has one array per window.
+    """
 
     item: str
     model: str
@@ -109,6 +115,8 @@ class Record:
     decoder: str
     flags: tp.List[str]
     context: str
+    window: tp.Optional[int] = None
+    windows: tp.Optional[int] = None
 
 
 @dataclasses.dataclass(frozen=True)

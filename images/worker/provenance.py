@@ -14,10 +14,49 @@ _PACKAGES = ("numpy", "soundfile", "soxr", "tensorflow", "tensorflow_cpu", "torc
 _SUFFIX = ".dist-info"
 
 
-def context_of(shard: Shard, task: Task, extractor: Extractor, output: str) -> str:
+_BESIDE = "PROVENANCE.json"  # what is known of weights that no hub has published, in their folder
+_LONGEST = 65536  # characters of it
+
+
+def read(files: tp.Iterable[str]) -> tp.Dict[str, tp.Any]:
+    """Return what `PROVENANCE.json` beside any of the weights says; empty where there is none.
+
+    Raises:
+        ValueError: it is damaged. Weights of unknown origin must not pass for others.
+    """
+    said: tp.Dict[str, tp.Any] = {}
+    for folder in sorted({os.path.dirname(path) for path in files}):
+        try:
+            with open(os.path.join(folder, _BESIDE), encoding="utf-8") as f:
+                found = json.loads(f.read(_LONGEST))
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            raise ValueError("{}: not valid JSON; mend it or take the weights away".format(_BESIDE)) from error
+        if not isinstance(found, dict):
+            raise ValueError("{}: holds no mapping; mend it or take the weights away".format(_BESIDE))
+        said.update(found)
+    return said
+
+
+def flags(said: tp.Mapping[str, tp.Any]) -> tp.Tuple[str, ...]:
+    """Return `random_weights` for weights that were never trained."""
+    return ("random_weights",) if said.get("weights") == "random-init" else ()
+
+
+def context_of(
+    shard: Shard, task: Task, extractor: Extractor, output: str, said: tp.Optional[tp.Mapping[str, tp.Any]] = None
+) -> str:
     """Write the context of `task` below the folder `output` and return its name, a sha256.
 
     It holds nothing that changes from run to run on one machine: no time, no host, no path.
+
+    Args:
+        shard: what is run.
+        task: the model in it.
+        extractor: loaded.
+        output: folder of the arrays.
+        said: what `read` found beside the weights.
     """
     context = {
         "model": task.name,
@@ -25,9 +64,11 @@ def context_of(shard: Shard, task: Task, extractor: Extractor, output: str) -> s
         "version": extractor.version,
         "audio_version": audio.VERSION,
         "params": schema.dump(extractor),
+        "window": task.window,
         "pooling": task.pooling,
         "dtype": task.dtype,
         "checkpoint": task.checkpoint,
+        "provenance": dict(said or {}),
         "environment": shard.environment,
         "lock": shard.lock,
         "worker": shard.worker,

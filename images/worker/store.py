@@ -45,6 +45,11 @@ def relative_path(model: str, output: str, primary: bool, name: str, fmt: str) -
     return "{}/{}{}".format(folder, name, SUFFIX[fmt])
 
 
+def name_window(name: str, number: int) -> str:
+    """Return the name of one window's array, `<name>_frag<number>`."""
+    return "{}_frag{}".format(name, number)
+
+
 def check(output: Output, values: np.ndarray, pooled: bool, audible: bool) -> None:
     """Hold `values` against its declaration.
 

@@ -37,22 +37,31 @@ def cut(wave: np.ndarray, framing: Windows) -> Cut:
     """
     size = framing.frame_length or framing.window
     step = framing.frame_hop or framing.hop
-    shortest = max(1, size - framing.left - framing.right)
+    kept = framing.tail in ("keep", "every")
+    shortest = max(1, (framing.least or (1 if kept else size)) - framing.left - framing.right)
     padded = wave.shape[1] < shortest
     if padded:
         wave = _lengthen(wave, shortest, framing.short)
     total = framing.left + wave.shape[1] + framing.right
-    if framing.tail == "pad":
-        covered = size + (framing.frames(framing.window) - 1) * step
-        count = 1 + max(0, -(-(total - covered) // framing.hop))
-    else:
-        count = 1 + max(0, (total - size) // framing.hop)
-    offsets = np.arange(count, dtype=np.int64) * framing.hop
+    offsets = np.arange(_count(framing, total), dtype=np.int64) * framing.hop
     lengths = np.minimum(framing.window, total - offsets)
     if framing.tail == "pad":
         whole = size - (size - lengths) // step * step
         lengths = np.minimum(framing.window, np.maximum(size, whole))
+    padded = padded or (framing.tail == "keep" and int(lengths[-1]) < framing.window)
     return Cut(wave, framing, offsets - framing.left, lengths, padded)
+
+
+def _count(framing: Windows, total: int) -> int:
+    """Return how many windows an extended audio of `total` samples has."""
+    size = framing.frame_length or framing.window
+    if framing.tail == "every":
+        return -(-total // framing.hop)
+    if framing.tail == "drop":
+        return 1 + max(0, (total - (framing.least or size)) // framing.hop)
+    step = framing.frame_hop or framing.hop
+    covered = framing.window if framing.tail == "keep" else size + (framing.frames(framing.window) - 1) * step
+    return 1 + max(0, -(-(total - covered) // framing.hop))
 
 
 def batches(windows: Cut, size: int) -> tp.Iterator[tp.Tuple[Batch, tp.List[int]]]:
@@ -101,7 +110,7 @@ def _fill(row: np.ndarray, wave: np.ndarray, start: int, framing: Windows) -> No
         row[:, begin - start : end - start] = wave[:, begin:end]
     if start < 0 and framing.pad_start == "reflect":
         _copy_mirrored(row, wave, start, min(0, stop), start)
-    limit = min(stop, samples + framing.right)
+    limit = stop if framing.tail == "keep" else min(stop, samples + framing.right)
     if limit > samples and framing.pad_end == "reflect":
         _copy_mirrored(row, wave, max(start, samples), limit, start)
 

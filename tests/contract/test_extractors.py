@@ -83,7 +83,7 @@ def test_constants_are_of_the_right_kind(name):
     model = catalog.find(name)
     assert type(model.version) is int and model.version >= 1
     assert type(model.sample_rate) is int and 1000 <= model.sample_rate <= 192_000
-    assert model.channels in (1, 2)
+    assert model.audio_channels in (1, 2)
     assert type(model.batch_size) is int and model.batch_size >= 1
     assert model.seconds_per_minute > 0
     pooling.parse(model.pooling)

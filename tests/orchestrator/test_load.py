@@ -146,3 +146,55 @@ def test_arrays_of_different_settings_are_told_but_not_those_of_different_machin
         warnings.simplefilter("always")
         assert len(run.arrays("crepe")) == 2
     assert [("different parameters" in str(w.message)) for w in caught] == ([True] if told else [])
+
+
+def vector(model, item="a.wav", size=3, value=1.0, **changes):
+    """Return one pooled array with what its record says."""
+    values = np.full(size, value, np.float32)
+    path = f"{model}/{pathlib.PurePath(item).stem}.npy"
+    return values, {"model": model, "item": item, "path": path, "axes": ["feature"], "frame_rate": None, **changes}
+
+
+def test_combined_joins_in_the_order_of_the_document_and_leaves_absent_models_out(write):
+    run = write(vector("musicnn", value=3.0), vector("mert", value=2.0, size=2), vector("mert", "b.wav", size=2))
+    np.testing.assert_array_equal(run.combined("a.wav"), [2, 2, 3, 3, 3])
+    np.testing.assert_array_equal(run.combined("b.wav"), [1, 1])
+    np.testing.assert_array_equal(run.combined("a.wav", ["musicnn", "mert"]), [3, 3, 3, 2, 2])
+
+
+def test_combined_of_an_unknown_item_or_of_frames_says_so(write):
+    run = write(vector("musicnn"), (PITCH, {"model": "mert", "path": "mert/a.npy"}))
+    with pytest.raises(KeyError, match=r"none of encodecmae, mert, musicnn has 'x.wav'"):
+        run.combined("x.wav")
+    with pytest.raises(ValueError, match=r"mert of 'a.wav' has shape \(3, 2\); set `pooling: mean`"):
+        run.combined("a.wav")
+
+
+def test_matrix_has_a_row_for_every_item_that_all_models_have(write, tmp_path):
+    run = write(vector("mert", "b.wav", value=2.0), vector("mert", value=1.0), vector("musicnn", "b.wav", size=2))
+    folder = tmp_path / ".consort" / "runs" / "1"
+    folder.mkdir(parents=True)
+    (folder / "items.jsonl").write_text(json.dumps({"id": "b.wav", "labels": {"genre": "folk"}}) + "\n", "ascii")
+    one, both = run.matrix("mert"), run.matrix("mert", "musicnn")
+    assert one.items == ["b.wav", "a.wav"] and one.labels == [{"genre": "folk"}, {}]  # as in the manifest
+    np.testing.assert_array_equal(one.values, [[2, 2, 2], [1, 1, 1]])
+    assert both.items == ["b.wav"] and both.values.shape == (1, 5)
+
+
+def test_matrix_refuses_what_gives_no_rectangle(write):
+    run = write(vector("mert"), vector("mert", "b.wav", size=4))
+    with pytest.raises(ValueError, match="different lengths"):
+        run.matrix("mert")
+    with pytest.raises(ValueError, match="name one or more models; there are mert"):
+        run.matrix()
+
+
+def test_windows_of_an_item_come_back_as_one_array(write):
+    def one(number):
+        path = f"latents/a_frag{number}.txt"
+        return PITCH + number, {"model": "latents", "path": path, "window": number, "windows": 2}
+
+    run = write(one(0), one(1))
+    assert run.items("latents") == ["a.wav"]
+    np.testing.assert_array_equal(run.array("latents", "a.wav"), np.stack([PITCH, PITCH + 1]))
+    assert run.record("latents", "a.wav", window=1)["path"] == "latents/a_frag1.txt"

@@ -1,5 +1,6 @@
 """The ledger: what earlier runs wrote, whatever cut them short."""
 
+import dataclasses
 import fcntl
 import json
 import threading
@@ -254,3 +255,50 @@ def test_a_channel_is_locked_as_long_as_its_writer_lives(output):
     assert records.locked(path)
     channel.close()
     assert not records.locked(path)
+
+
+def windows(record, output, count, key="k", folder="latents"):
+    """Return the events of one item cut into `count` windows, whose files are there."""
+    events = []
+    for number in range(count):
+        path = f"{folder}/a_frag{number}.txt"
+        (output.root / folder).mkdir(exist_ok=True)
+        (output.root / path).write_text(key)
+        changes = {"model": "latents", "output": "latents", "path": path, "window": number, "windows": count}
+        events.append(Event("wrote", record=record(key=key, **changes)))
+    return events
+
+
+def test_windows_of_an_item_are_records_of_their_own(output, attempt, record):
+    attempt(*windows(record, output, 3))
+    ledger = records.fold(output)
+    assert [r.window for r in ledger.of("a.wav", "latents", "latents")] == [0, 1, 2]
+    assert records.read(output).of("a.wav", "latents", "latents") == ledger.of("a.wav", "latents", "latents")
+    assert ledger.of("a.wav", "latents", "codes") == []
+
+
+def test_an_item_with_a_window_missing_is_not_there(output, attempt, record):
+    attempt(*windows(record, output, 3)[:2])
+    assert records.fold(output).of("a.wav", "latents", "latents") == []
+
+
+def test_windows_that_an_item_no_longer_has_are_removed_with_their_files(output, attempt, record):
+    attempt(*windows(record, output, 3))
+    records.fold(output)
+    (output.root / "latents" / "mine.txt").write_text("a user's own")
+    attempt(*windows(record, output, 2, key="new"))
+    ledger = records.fold(output)
+    assert [r.key for r in ledger.of("a.wav", "latents", "latents")] == ["new", "new"]
+    assert sorted(p.name for p in (output.root / "latents").iterdir()) == ["a_frag0.txt", "a_frag1.txt", "mine.txt"]
+
+
+def test_a_window_outside_the_output_folder_is_not_removed(output, attempt, record):
+    outside = output.root.parent / "outside.txt"
+    outside.write_text("keep")
+    events = windows(record, output, 2)
+    lost = dataclasses.replace(events[1].record, path="../outside.txt")
+    attempt(events[0], dataclasses.replace(events[1], record=lost))
+    records.fold(output)
+    attempt(*windows(record, output, 1, key="new"))
+    records.fold(output)
+    assert outside.read_text() == "keep"

@@ -159,6 +159,8 @@ records = st.builds(
         duration=number,
         sample_rate=whole,
         channels=whole,
+        window=st.none() | whole,
+        windows=st.none() | whole,
     ),
 )
 failures = st.builds(Failure, text, text, text, text, text)

@@ -18,7 +18,6 @@ class Prosody(Extractor):
 
     environment = "torch-cuda"
     sample_rate = 16000
-    channels = 1
     seconds_per_minute = 0.25
 
     frame_ms: float = between(50.0, 20, 200)  # the pitch sees at least 46 ms, three periods of 65 Hz

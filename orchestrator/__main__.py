@@ -86,6 +86,9 @@ def parser() -> argparse.ArgumentParser:
     weights = _verb(verbs, "weights", "list or pull the checkpoints, with their licences")
     weights.add_argument("action", nargs="?", choices=("list", "pull"), default="list")
     weights.add_argument("names", nargs="*", metavar="MODEL", help="default: all, and ffmpeg")
+    python = _verb(verbs, "python", "run your own script with an environment's interpreter and modules")
+    python.add_argument("environment", metavar="ENVIRONMENT", help="see `consort envs`")
+    python.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="as for python: SCRIPT.py ...")
     _verb(verbs, "doctor", "look whether everything is there, and say how to mend what is not")
     return top
 

@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import json
 import os
+import subprocess
 import sys
 import typing as tp
 
@@ -27,16 +28,18 @@ def extract(arguments: argparse.Namespace) -> int:
     """Run a job."""
     job = _job(arguments)
     _refuse_devices(job)
-    from orchestrator import preparation, progress, records, run, scan
+    from orchestrator import preparation, progress, records, run, scan, supplies, synthetic
     from orchestrator.report import table
     from orchestrator.rundir import OutputDir
 
     output = OutputDir(job.output)
-
+    synthetic.write(job)
     audio = scan.scan(job)  # first, as a wrong audio path must not leave an output folder behind
     output.create()
     with output.lock(), progress.choose() as shown:
         records.sweep(output)
+        if not arguments.offline:
+            supplies.fetch_unpinned(job, shown)
         prepared = preparation.prepare(job, audio)
         trouble = prepared.lacking_room()
         if trouble and not arguments.force:
@@ -47,6 +50,9 @@ def extract(arguments: argparse.Namespace) -> int:
     _print_failures(report, arguments.verbose)
     for text in [count.unavailable for count in report.models.values() if count.unavailable] + report.lost:
         print(f"  missing     {text}")
+    for path in report.tables:
+        print(f"table: {_near(path)}")
+    _warn(report.random)
     waiting = sum(bool(choice.missing) for choice in prepared.plan.choices) - len(prepared.plan.chosen)
     if waiting:
         again = job.resume == "never" or job.retry_failed  # these begin with the first again
@@ -101,6 +107,7 @@ def status(arguments: argparse.Namespace) -> int:
     print(f"{found.output}{' (running)' if found.running else ''}")
     print(table(rows))
     _print_reasons([(f.item, f.model, f.kind, f.message) for f in found.failures], arguments.verbose)
+    _warn(name for name, count in found.models.items() if count.random_weights)
     return errors.OK
 
 
@@ -159,6 +166,20 @@ def weights(arguments: argparse.Namespace) -> int:
         return checkpoints.pull(names, shown)
 
 
+def python(arguments: argparse.Namespace) -> int:
+    """Run the interpreter of an environment, with the worker and the environment's modules importable."""
+    from orchestrator import builder, environments, progress
+    from orchestrator.runtimes import venv
+
+    environment = environments.find(arguments.environment)
+    if not builder.built(environment, "cpu"):
+        with progress.choose() as shown:
+            builder.build(environment, "cpu", lambda text: shown.stage(environment.name, text))
+    interpreter = str(builder.python(environment, "cpu"))
+    variables = venv.variables_for_users(environment)
+    return subprocess.run([interpreter, *arguments.arguments], env=variables).returncode
+
+
 def doctor(arguments: argparse.Namespace) -> int:
     """Look whether everything is there."""
     import io
@@ -183,7 +204,8 @@ def _job(arguments: argparse.Namespace) -> spec.JobSpec:
     for key in _KEYS:
         value = getattr(arguments, key)
         if value is not None:
-            changes.append((key, spec.absolute(value, os.getcwd()) if key in ("audio", "output") else value))
+            path = key in ("audio", "output") and value != spec.SYNTHETIC
+            changes.append((key, spec.absolute(value, os.getcwd()) if path else value))
     if arguments.skip_existing:
         changes.append(("resume", "exists"))
     if arguments.retry_failed:
@@ -215,12 +237,20 @@ def _devices_note(job: spec.JobSpec, prepared: "Prepared") -> str:
     return f"{len(plan.chosen)} of {len(plan.choices)} items to do, {runtime}, device cpu"
 
 
+def _warn(random: tp.Iterable[str]) -> None:
+    from orchestrator.report import random_warning
+
+    warning = random_warning(random)
+    if warning:
+        print(warning)
+
+
 def _printable(item: str) -> str:
     """Return a file name on one line, with escapes for what is not text."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in item)
 
 
-def _near(path: os.PathLike[str]) -> str:
+def _near(path: str | os.PathLike[str]) -> str:
     """Return a path as a person would type it from here."""
     relative = os.path.relpath(path)
     return os.fspath(path) if relative.startswith("..") else relative

@@ -6,15 +6,12 @@ Each environment imports its frameworks and runs one second of audio through eac
 import dataclasses
 import os
 import pathlib
-import struct
 import subprocess
 import sys
 import tempfile
 import typing as tp
 
-import numpy as np
-
-from orchestrator import builder, environments, ffmpeg, interpreters, preparation, records, spec
+from orchestrator import builder, environments, ffmpeg, interpreters, preparation, records, spec, synthetic
 from orchestrator.environments import Environment
 from orchestrator.errors import ConsortError
 from orchestrator.rundir import OutputDir
@@ -95,7 +92,7 @@ def _second(name: str, run: tp.Callable[[preparation.Prepared], tp.Any], weights
         return Finding(name, False, f"{missing[0]}; run `consort weights pull {name}`")
     with tempfile.TemporaryDirectory(prefix="consort-doctor-") as folder:
         tone = pathlib.Path(folder, "tone.wav")
-        _write_tone(tone)
+        tone.write_bytes(synthetic.sine(44100, 1.0))
         job = spec.check({"audio": str(tone), "output": os.path.join(folder, "out"), "models": [name]})
         try:
             run(preparation.prepare(job))
@@ -107,11 +104,3 @@ def _second(name: str, run: tp.Callable[[preparation.Prepared], tp.Any], weights
         if not ledger.records:
             return Finding(name, False, "wrote nothing; `consort extract` shows why")
         return Finding(name, True, ", ".join(f"{r.output} {r.shape}" for r in ledger.records.values()))
-
-
-def _write_tone(path: pathlib.Path) -> None:
-    rate = 44100
-    samples = (np.sin(2 * np.pi * 440 * np.arange(rate) / rate) * 16000).astype("<i2").tobytes()
-    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(samples), b"WAVE", b"fmt ", 16, 1, 1, rate,
-                         2 * rate, 2, 16, b"data", len(samples))  # fmt: skip
-    path.write_bytes(header + samples)

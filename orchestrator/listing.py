@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import typing as tp
 
 from orchestrator.report import table
 from worker import catalog
@@ -71,7 +72,7 @@ def _yaml(value: object) -> str:
     """Return a default as it would stand in the job file."""
     if isinstance(value, bool):
         return str(value).lower()
-    return "null" if value is None else str(value)
+    return "null" if value is None else str(value)  # lists look the same in YAML
 
 
 def _allowed(field: "dataclasses.Field[object]") -> str:
@@ -81,7 +82,26 @@ def _allowed(field: "dataclasses.Field[object]") -> str:
         return "{} to {}".format(*field.metadata["range"])
     if field.type is bool:
         return "true | false"
-    return str(getattr(field.type, "__name__", field.type)).replace("typing.", "")
+    return " | ".join(_kinds(field.type))
+
+
+def _kinds(hint: tp.Any) -> list[str]:
+    """Return the words for a type as it would be said of a value in the job file."""
+    args = getattr(hint, "__args__", ())
+    if getattr(hint, "__origin__", None) is tp.Union:
+        return [word for part in args for word in _kinds(part)]
+    if getattr(hint, "__origin__", None) is list:
+        return ["list of " + " or ".join(_kinds(args[0])) + "s"]
+    return [_KINDS.get(hint, getattr(hint, "__name__", str(hint)))]
+
+
+_KINDS: dict[tp.Any, str] = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 def _licence(model: Extractor) -> str:

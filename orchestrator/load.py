@@ -116,9 +116,7 @@ class Run:
         items = [item for item in self.items(models[0]) if all(item in other for other in others)]
         rows = [np.concatenate([self._vector(model, item) for model in models]) for item in items]
         if len({len(row) for row in rows}) > 1:
-            raise ValueError(
-                f"{', '.join(models)}: vectors of different lengths; run the job to its end"
-            )
+            raise ValueError(f"{', '.join(models)}: vectors of different lengths; run the job to its end")
         values = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
         return Matrix(values, items, [self.labels(item) for item in items])
 

@@ -15,6 +15,7 @@ from worker.extractor import Checkpoint, Extractor
 from worker.protocol import Item, Record, Shard, Task
 
 DONE, TODO, STALE, FAILED = "done", "todo", "stale", "failed"
+_OWN = ("file", "folder")  # kinds of checkpoints that the user has brought
 _SHARD_SECONDS = 60.0  # CPU seconds a shard should hold at least, so that loading its models pays
 
 
@@ -86,8 +87,10 @@ def model_plan(spec: ModelSpec, path: str, hash_of: tp.Callable[[Checkpoint], st
     extractor = spec.build(path)
     every = spec.build(path)
     every.wanted = frozenset()  # the key must not depend on which outputs are asked for together
-    hashes = {c.name if c.kind == "file" else c.file: hash_of(c) for c in every.checkpoints()}
-    params = {k: hashes.get(v, v) if isinstance(v, str) else v for k, v in schema.dump(extractor).items()}
+    hashes = {c.file: hash_of(c) for c in every.checkpoints()}
+    # where the user keeps weights must not count, only what they are
+    own = {c.name: hash_of(c) if c.kind == "file" else "own" for c in every.checkpoints() if c.kind in _OWN}
+    params = {k: own.get(v, v) if isinstance(v, str) else v for k, v in schema.dump(extractor).items()}
     pooling = spec.pooling if spec.pooling is not None else extractor.pooling
     material = {
         "extractor": spec.reference,

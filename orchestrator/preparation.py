@@ -71,12 +71,12 @@ def size(count: float) -> str:
 
 def _hash_of(weights: Weights) -> tp.Callable[[Checkpoint], str]:
     def hash_of(checkpoint: Checkpoint) -> str:
-        if checkpoint.kind != "file":
+        if checkpoint.sha256:
             return checkpoint.sha256
         try:
             return weights.sha256(checkpoint)
         except OSError:
-            return f"missing {checkpoint.name}"  # the run says so; its items stay to do
+            return f"missing {checkpoint.name} {checkpoint.file}"  # the run says so; its items stay to do
 
     return hash_of
 

@@ -91,6 +91,11 @@ def read(output: OutputDir) -> Ledger:
     return ledger
 
 
+def random_models(ledger: Ledger) -> set[str]:
+    """Return the models that have written arrays with weights that were never trained."""
+    return {record.model for record in ledger.records.values() if "random_weights" in record.flags}
+
+
 def attempts(output: OutputDir) -> list[pathlib.Path]:
     """Return the event files that are not folded yet, oldest first."""
     files = list(output.records.glob("*.jsonl")) if output.records.is_dir() else []

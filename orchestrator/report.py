@@ -48,6 +48,8 @@ class Report:
         self.lost: list[str] = []
         self.interrupted = False
         self.trouble: str | None = None  # why the output folder cannot be used any more
+        self.tables: list[str] = []  # CSV files that were written beside the arrays
+        self.random: set[str] = set()  # models whose weights were never trained
         self.current: dict[str, str] = {}  # environment -> the model it is busy with
         self.since: dict[str, float] = {}  # environment -> when its first worker spoke
         self.until: dict[str, float] = {}  # environment -> when it spoke last
@@ -115,6 +117,7 @@ class Report:
                     "models": models,
                     "failures": [dataclasses.asdict(failure) for failure in self.failures],
                     "lost": self.lost,
+                    "random_weights": sorted(self.random),
                 },
                 indent=1,
             )
@@ -141,6 +144,12 @@ def _count(plan: Plan, model: ModelPlan) -> ModelCount:
         skipped=plan.count(model.name, DONE),
         known=plan.count(model.name, FAILED),
     )
+
+
+def random_warning(models: tp.Iterable[str]) -> str | None:
+    """Return what must be said, loudly, of arrays that only look like embeddings."""
+    names = ", ".join(sorted(models))
+    return f"RANDOM WEIGHTS: {names}: never trained, their arrays mean nothing (PROVENANCE.json)" if names else None
 
 
 def table(rows: tp.Sequence[tuple[str, ...]]) -> str:

@@ -7,7 +7,7 @@ import typing as tp
 
 import yaml
 
-from orchestrator import plan, records, rundir
+from orchestrator import plan, records, rundir, tables
 from orchestrator.errors import RunFailed
 from orchestrator.preparation import Prepared
 from orchestrator.progress import Progress
@@ -55,7 +55,9 @@ def _extract(prepared: Prepared, progress: Progress, offline: bool) -> tuple[Rep
                 session.close()
         if session.unclean:
             records.sweep(prepared.output)
-    records.fold(prepared.output)
+    ledger = records.fold(prepared.output)
+    report.tables = [str(path) for path in tables.write(prepared, ledger)]
+    report.random = records.random_models(ledger) & set(report.models)
     rundir.replace(run.report, report.json())
     return report, run
 

@@ -89,11 +89,11 @@ class RunDir:
         return self.logs / f"{name}.log"
 
 
-def replace(path: pathlib.Path, text: str) -> None:
+def replace(path: pathlib.Path, text: str, encoding: str = "ascii") -> None:
     """Write `text` to `path` so that a reader sees the old file or the new one, whatever dies."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(partial, "w", encoding="ascii", newline="\n") as f:
+        with open(partial, "w", encoding=encoding, errors="surrogateescape", newline="\n") as f:
             f.write(text)
             f.flush()
             os.fsync(f.fileno())

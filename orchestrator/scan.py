@@ -7,8 +7,9 @@ import os
 import pathlib
 import typing as tp
 
+from orchestrator import synthetic
 from orchestrator.errors import JobError
-from orchestrator.spec import JobSpec
+from orchestrator.spec import SYNTHETIC, JobSpec
 
 SUFFIXES = frozenset(
     [
@@ -70,7 +71,10 @@ def scan(job: JobSpec) -> Audio:
         JobError: the path is missing, a list names files outside its root, or nothing was found.
     """
     path = pathlib.Path(job.audio)
-    if os.path.isdir(path):
+    if job.audio == SYNTHETIC:
+        path = synthetic.path(job)
+        audio = Audio(str(path.parent), [look(str(path.parent), path.name, {})])
+    elif os.path.isdir(path):
         audio = _folder(path)
     elif path.suffix.lower() in (".txt", ".lst"):
         audio = _listed(job, [(line, {}) for line in _lines(path)])
@@ -86,6 +90,13 @@ def scan(job: JobSpec) -> Audio:
             raise JobError(f"audio: include and exclude leave none of the {len(audio.sources)} files in {job.audio}")
         raise JobError(f"audio: no audio found in {job.audio}; wav flac mp3 ogg opus m4a and their like are")
     return Audio(audio.root, sorted(chosen, key=lambda s: s.id))
+
+
+def root_of(job: JobSpec) -> str:
+    """Return the folder that the ids of a job's items are relative to."""
+    if job.audio == SYNTHETIC:
+        return str(synthetic.path(job).parent)
+    return job.audio_root or (job.audio if os.path.isdir(job.audio) else os.path.dirname(job.audio))
 
 
 def _chosen(item: str, job: JobSpec) -> bool:

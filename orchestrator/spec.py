@@ -20,6 +20,8 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 _DEVICE = re.compile(r"(auto|cpu|cuda(:\d+)?)\Z")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\Z", re.IGNORECASE)
 _FOLDERS = ("audio", "audio_root", "output")
+_WEIGHTS = (".h5", ".h5.gz", ".pt")  # endings of files with weights
+SYNTHETIC = "synthetic"  # `audio:` of a job that is tried on a sine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,12 +205,16 @@ def _place(raw: tp.Any, path: str | None) -> dict[str, tp.Any]:
     root = raw.get("root")
     if isinstance(root, str):
         base = base / os.path.expanduser(root)
-    placed = {k: absolute(v, base) if k in _FOLDERS and isinstance(v, str) else v for k, v in raw.items()}
+    placed = {k: absolute(v, base) if k in _FOLDERS and _is_path(k, v) else v for k, v in raw.items()}
     if isinstance(raw.get("plugins"), list):
         placed["plugins"] = [absolute(p, base) if isinstance(p, str) else p for p in raw["plugins"]]
     if isinstance(raw.get("models"), list):
         placed["models"] = [_place_checkpoint(m, base) for m in raw["models"]]
     return placed
+
+
+def _is_path(key: str, value: tp.Any) -> bool:
+    return isinstance(value, str) and not (key == "audio" and value == SYNTHETIC)
 
 
 def _place_change(key: str, value: tp.Any) -> tp.Any:
@@ -226,12 +232,12 @@ def _place_change(key: str, value: tp.Any) -> tp.Any:
 
 
 def _place_checkpoint(model: tp.Any, base: pathlib.Path) -> tp.Any:
-    """A checkpoint that is written as a path (`./my.h5`, `my.h5`) is relative to the job's root as well."""
+    """A checkpoint that is written as a path (`./folder`, `my.h5`) is relative to the job's root as well."""
     if not isinstance(model, dict):
         return model
     params = model.get("params")
     value = params.get("checkpoint") if isinstance(params, dict) else None
-    if not (isinstance(value, str) and (value.startswith((".", "/", "~")) or value.endswith(".h5"))):
+    if not (isinstance(value, str) and (value.startswith((".", "/", "~")) or value.endswith(_WEIGHTS))):
         return model
     return {**model, "params": {**dict(params or {}), "checkpoint": absolute(value, base)}}
 

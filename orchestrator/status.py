@@ -26,6 +26,7 @@ class ModelStatus:
     failed: dict[str, int]  # by class; transient ones are pending as well
     stale: int  # items with an array of other parameters or of another source
     orphaned: int  # arrays that no record names, or whose item is no longer part of the job
+    random_weights: bool = False  # its numbers come from weights that were never trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +66,7 @@ def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
     prepared = preparation.prepare(dataclasses.replace(job, resume=resume, retry_failed=False, limit=None), audio)
     plan = prepared.plan
     orphans = _orphans(prepared)
+    random = records.random_models(prepared.ledger)
     states = {(c.source.id, model): state for c in plan.choices for model, state in c.states.items()}
     current = [f for key, f in prepared.ledger.failures.items() if states.get(key, DONE) != DONE]
     models, failures = {}, []
@@ -77,6 +79,7 @@ def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
             failed=dict(collections.Counter(f.kind for f in mine)),
             stale=plan.count(model.name, STALE) + _outlived(prepared, model),
             orphaned=orphans[model.name],
+            random_weights=model.name in random,
         )
     failures.sort(key=lambda f: (f.item, f.model))
     return Status(prepared.job.output, models, failures, _running(prepared.output))
@@ -105,13 +108,13 @@ def _others(found: Status, ledger: Ledger) -> Status:
     for name in others:
         done = len({r.item for r in ledger.records.values() if r.model == name})
         failed = collections.Counter(f.kind for f in ledger.failures.values() if f.model == name)
-        counts[name] = ModelStatus(done, 0, dict(failed), 0, 0)
+        counts[name] = ModelStatus(done, 0, dict(failed), 0, 0, name in records.random_models(ledger))
     return dataclasses.replace(found, models={**found.models, **counts})
 
 
 def _asked(run: RunDir, job: JobSpec, ledger: Ledger) -> Audio:
     """Return the items of a run; where the audio is out of reach, as they were when they were read."""
-    root = job.audio_root or (job.audio if os.path.isdir(job.audio) else os.path.dirname(job.audio))
+    root = scan.root_of(job)
     sources = []
     for line in run.items.read_text("ascii").splitlines():
         item = json.loads(line)["id"]
@@ -125,14 +128,17 @@ def _orphans(prepared: Prepared) -> "collections.Counter[str]":
     """Count the files in the folders of models that no record of a chosen item names."""
     chosen = {choice.source.id for choice in prepared.plan.choices}
     named = {r.path for r in prepared.ledger.records.values() if r.item in chosen}
+    sources = {os.path.join(prepared.audio.root, source.id) for source in prepared.audio.sources}
     counts: collections.Counter[str] = collections.Counter()
     for model in prepared.plan.models:
         outputs = model.extractor.outputs()
         for folder in [model.name, *(f"{model.name}.{o.name}" for o in outputs[1:])]:
             for base, _, files in os.walk(prepared.output.root / folder):
                 for file in files:
-                    path = os.path.relpath(os.path.join(base, file), prepared.output.root).replace(os.sep, "/")
-                    counts[model.name] += path not in named and not file.endswith(".part")
+                    place = os.path.join(base, file)
+                    path = os.path.relpath(place, prepared.output.root).replace(os.sep, "/")
+                    known = path in named or place in sources or file.endswith(".part")
+                    counts[model.name] += not known
     return counts
 
 

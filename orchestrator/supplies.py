@@ -7,6 +7,7 @@ from orchestrator import ffmpeg, transfer
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.plan import ModelPlan
 from orchestrator.progress import Progress
+from orchestrator.spec import JobSpec
 from orchestrator.weights import Weights
 from worker.extractor import Checkpoint
 
@@ -67,6 +68,22 @@ class Supplies:
         if self._stopped():
             raise Stopped
         self._progress.stage("weights", transfer.share(name, done, total))
+
+
+def fetch_unpinned(job: JobSpec, progress: Progress) -> None:
+    """Fetch the weights whose content nobody has published a hash of.
+
+    They are part of the keys, so a plan can only be made once they are here. What cannot be had is left
+    to `Supplies.fetch`, which says why.
+    """
+    weights = Weights()
+    for model in job.models:
+        unpinned = [c for c in model.build().checkpoints() if c.kind in ("hub", "url") and not c.sha256]
+        try:
+            if any(weights.problem(c) for c in unpinned):
+                weights.pull(unpinned, lambda *file: progress.stage("weights", transfer.share(*file)))
+        except EnvironmentUnavailable:
+            continue
 
 
 def _with_siblings(model: ModelPlan) -> list[Checkpoint]:

@@ -4,9 +4,10 @@ import os
 import pathlib
 import typing as tp
 
-from orchestrator import builder, environments
+from orchestrator import builder, environments, ffmpeg
 from orchestrator.environments import IMAGES, Environment
 from orchestrator.runtimes.base import Command, Mounts, Runtime
+from orchestrator.weights import Weights
 from worker.protocol import Shard
 
 # One single-threaded process per core beats one process with many threads, and gives the same bytes
@@ -47,7 +48,7 @@ class VenvRuntime(Runtime):
         env.update(environment.spec.variables)
         env.update(
             HOME=mounts.scratch,
-            PYTHONPATH=os.pathsep.join([str(IMAGES), str(environment.folder)]),
+            PYTHONPATH=_path(environment),
             PYTHONNOUSERSITE="1",
             PYTHONUNBUFFERED="1",  # what is printed before a crash must reach the log
             PYTHONDONTWRITEBYTECODE="1",
@@ -60,3 +61,16 @@ class VenvRuntime(Runtime):
         )
         python = builder.python(environment, variant)
         return Command([str(python), "-m", "worker", str(file)], env, mounts.scratch)
+
+
+def variables_for_users(environment: Environment) -> dict[str, str]:
+    """Return what a person's own script needs to import the worker and the environment's modules."""
+    weights = Weights()
+    variables = {**os.environ, **environment.spec.variables, "PYTHONPATH": _path(environment)}
+    variables["CONSORT_WEIGHTS"] = str(weights.root)
+    decoder = weights.path(ffmpeg.checkpoint())
+    return {**variables, "CONSORT_FFMPEG": str(decoder)} if decoder.is_file() else variables
+
+
+def _path(environment: Environment) -> str:
+    return os.pathsep.join([str(IMAGES), str(environment.folder)])

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator import environments
 from worker import catalog, extractors, pooling, schema
-from worker.extractor import Extractor, WholeFile, Windows
+from worker.extractor import Extractor, Stream, WholeFile, Windows
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "transformers", "soundfile", "soxr", "h5py", "librosa", "scipy")
 HASH = re.compile(r"[0-9a-f]{64}\Z")
@@ -80,7 +80,7 @@ def test_an_extractor_imports_no_other(name):
 
 @every_model
 def test_constants_are_of_the_right_kind(name):
-    model = catalog.find(name)
+    model = build(name)
     assert type(model.version) is int and model.version >= 1
     assert type(model.sample_rate) is int and 1000 <= model.sample_rate <= 192_000
     assert model.audio_channels in (1, 2)
@@ -139,19 +139,22 @@ def test_default_pooling_has_something_to_pool(name):
 @every_model
 def test_the_framing_is_possible(name):
     framing = build(name).framing()
-    assert isinstance(framing, (Windows, WholeFile))
+    assert isinstance(framing, (Windows, Stream, WholeFile))
     assert framing.memory_per_minute >= 0
     if isinstance(framing, WholeFile):
         assert framing.memory_per_minute > 0
+        return
+    if isinstance(framing, Stream):
+        assert framing.block > 0 and framing.block % framing.frame_hop == 0 and framing.left >= 0
         return
     size, hop = framing.frame_length or framing.window, framing.frame_hop or framing.hop
     assert 0 < size <= framing.window and min(hop, framing.hop) > 0
     assert 0 <= framing.left < framing.window and 0 <= framing.right < framing.window
     assert {framing.pad_start, framing.pad_end} <= {"zero", "reflect"}
-    assert framing.tail in ("drop", "pad") and framing.short in ("zero", "repeat")
+    assert framing.tail in ("drop", "pad", "keep", "every") and framing.short in ("zero", "repeat")
     frames = framing.frames(framing.window)
-    # windows of many frames must continue each other without a gap or an overlap of frames
-    assert frames == 1 or framing.hop == frames * hop
+    # windows of many frames must continue each other without an overlap, or a gap that one more frame would fill
+    assert frames == 1 or 0 <= framing.hop - frames * hop < size
 
 
 @every_model
@@ -160,9 +163,12 @@ def test_the_framing_gives_the_frame_rate(name):
     framing = model.framing()
     if isinstance(framing, WholeFile):
         return
-    hop = framing.frame_hop or framing.hop
+    if isinstance(framing, Stream):
+        rate = model.sample_rate / framing.frame_hop
+    else:
+        rate = model.sample_rate * framing.frames(framing.window) / framing.hop
     for output in model.outputs():
-        assert output.frame_rate == pytest.approx(model.sample_rate / hop)
+        assert output.frame_rate == pytest.approx(rate)
 
 
 @every_model
@@ -170,9 +176,14 @@ def test_checkpoints_are_pinned_with_their_licence(name):
     found = build(name).checkpoints()
     assert len({c.file for c in found}) == len(found)
     for checkpoint in found:
-        assert checkpoint.kind == "pypi"
-        assert HASH.match(checkpoint.sha256) and HASH.match(checkpoint.archive_sha256)
-        assert checkpoint.revision in checkpoint.archive
+        if checkpoint.kind == "pypi":
+            assert HASH.match(checkpoint.sha256) and HASH.match(checkpoint.archive_sha256)
+            assert checkpoint.revision in checkpoint.archive
+        elif checkpoint.kind == "hub":
+            assert checkpoint.name.count("/") == 1 and re.match(r"[0-9a-f]{40}\Z|main\Z", checkpoint.revision)
+        else:
+            assert checkpoint.kind == "url" and checkpoint.url.startswith("https://")
+            assert checkpoint.sha256 or re.match(r"[0-9a-f]{40}\Z", checkpoint.git_blob)
         assert checkpoint.licence and checkpoint.name and checkpoint.file
         assert checkpoint.commercial == ("NC" not in checkpoint.licence)
 

@@ -1,0 +1,200 @@
+"""Every job in `config/` from end to end on real audio, with tiny random weights where a hub would be asked."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import harness
+import numpy as np
+import pandas as pd
+import pytest
+
+import orchestrator
+
+CONFIG = harness.REPOSITORY / "config"
+AUDIO = harness.REPOSITORY / "tests" / "audio" / "quickstart"
+MAKER = harness.REPOSITORY / "tests" / "checkpoints" / "make.py"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Return the folder of tiny checkpoints, by the names that `make.py` gives them."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    names = ["encodec_24khz", "encodec_48khz", "mert_95m", "encodecmae_base"]
+    for environment, chosen in (("torch-cuda", names), ("tf-cuda", ["openl3"])):
+        done = harness.consort("python", environment, MAKER, folder, *chosen, timeout=1500)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def songs(tmp_path):
+    """Return a folder with two short songs, one of them with blanks in its name."""
+    folder = tmp_path / "audio_files"
+    folder.mkdir()
+    shutil.copy(AUDIO / "music" / "solo trumpet.ogg", folder / "Song Name.ogg")
+    shutil.copy(AUDIO / "environment" / "dog.ogg", folder / "song1.ogg")
+    return folder
+
+
+def extract(preset, output, *flags, code=0, **settings):
+    """Run a preset into `output`; `settings` are values of `--set`, with `__` for a dot."""
+    changes = [f"--set={key.replace('__', '.')}={value}" for key, value in settings.items()]
+    done = harness.consort("extract", CONFIG / preset, "--output", output, *flags, *changes, timeout=900)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def test_encodec_latents_of_the_synthetic_sine(weights, tmp_path):
+    done = extract(
+        "encodec-latents.yaml", tmp_path / "output", encodec_output__params__checkpoint=weights / "encodec_24khz"
+    )
+    assert "RANDOM WEIGHTS: encodec_output" in done.stdout
+    folder = tmp_path / "output" / "encodec_output"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "synthetic_24khz_3.0s.wav",
+        "synthetic_24khz_3.0s_frag0.txt",
+    ]
+    latent = np.loadtxt(folder / "synthetic_24khz_3.0s_frag0.txt", delimiter=",")
+    assert latent.shape[1] == 5 * 75  # padded to the length that all fragments have
+
+
+@pytest.mark.parametrize(("rate", "frames"), [("24", 75), ("48", 150)])
+def test_encodec_latents_of_a_recording(weights, tmp_path, rate, frames):
+    checkpoint = weights / f"encodec_{rate}khz"
+    extract(
+        "encodec-latents.yaml",
+        tmp_path / "out",
+        "--input", AUDIO / "music" / "hungarian_dance.flac",
+        encodec_output__params__checkpoint=checkpoint,
+        encodec_output__window__seconds=2,
+    )  # fmt: skip
+    files = sorted((tmp_path / "out" / "encodec_output").iterdir())
+    seconds = harness.manifest(tmp_path / "out")[0]["duration"]
+    assert [p.name for p in files] == [f"hungarian_dance_frag{n}.txt" for n in range(-int(-seconds // 2))]
+    shapes = {np.loadtxt(path, delimiter=",").shape for path in files}
+    assert len(shapes) == 1 and shapes.pop()[1] == 2 * frames
+    row = files[0].read_text("ascii").splitlines()[0]
+    assert all(f"{float(value):.9g}" == value for value in row.split(","))
+
+
+def test_encodec_tokens_are_a_table_that_pandas_reads(weights, tmp_path):
+    done = extract("encodec-tokens.yaml", tmp_path, tokenized__params__checkpoint=weights / "encodec_24khz")
+    assert "table: " in done.stdout
+    table = pd.read_csv(tmp_path / "tokenized_train_curated.csv")
+    first = ["fname", "labels", "num_tokens", "token_shape", "num_chunks", "duration_sec", "token_0", "token_1"]
+    assert list(table.columns[:8]) == first and len(table) == 7
+    assert list(table["labels"][:3]) == ["Bark", "Crow", "Flute,Rain"]
+    assert set(table["num_tokens"]) == {8 * 150} and set(table["token_shape"]) == {"(8, 150)"}
+    durations = table["duration_sec"]
+    assert list(table["num_chunks"]) == [max(1, 1 + int(np.ceil((d - 2) / 1.8 - 1e-6))) for d in durations]
+    assert table.filter(like="token_").drop(columns="token_shape").notna().all(axis=None)
+    assert "total samples processed: 7" in (tmp_path / "tokenized_train_curated_summary.txt").read_text("utf-8")
+    assert {"lossy", "random_weights"} <= set(harness.manifest(tmp_path)[0]["flags"])
+
+
+def test_encodec_tokens_at_48_khz_are_chunked_as_the_model_does_it(weights, tmp_path):
+    extract(
+        "encodec-tokens.yaml", tmp_path, "--max_samples", 1, tokenized__params__checkpoint=weights / "encodec_48khz"
+    )
+    table = pd.read_csv(tmp_path / "tokenized_train_curated.csv")
+    assert list(table["token_shape"]) == ["(4, 303)"]
+
+
+def test_openl3_crepe_madmom_and_mert_frame_by_frame(weights, songs, tmp_path):
+    extract(
+        "openl3-crepe-madmom-mert.yaml",
+        tmp_path / "embeddings",
+        "--audio_dir", songs,
+        openl3__params__checkpoint=weights / "openl3" / "openl3_audio_mel256_music-v0_4_0.h5.gz",
+        openl3__params__hop_seconds=0.5,
+        crepe__params__model_capacity="tiny",
+        mert__params__checkpoint=weights / "mert_95m",
+    )  # fmt: skip
+    shapes = {(path.parent.name, path.name): np.load(path).shape for path in (tmp_path / "embeddings").glob("*/*.npy")}
+    assert {name for _, name in shapes} == {"Song Name.npy", "song1.npy"} and len(shapes) == 8
+    run = orchestrator.load(tmp_path / "embeddings")
+    for (model, name), shape in shapes.items():
+        seconds = run.record(model, name.replace("npy", "ogg"))["duration"]
+        rate = {"openl3": 2, "crepe": 100, "madmom": 100, "mert": 75}[model]
+        assert abs(shape[0] - seconds * rate) <= 1.5, (model, name)
+    assert shapes["openl3", "song1.npy"][1:] == (512,) and shapes["crepe", "song1.npy"][1:] == (2,)
+    assert shapes["madmom", "song1.npy"][1:] == ()
+    again = extract("openl3-crepe-madmom-mert.yaml", tmp_path / "embeddings", "--audio_dir", songs, "--skip_existing")
+    assert "0 of 2 items to do" in again.stdout + again.stderr
+
+
+def test_encodecmae_mert_and_musicnn_as_one_vector(weights, songs, tmp_path):
+    extract(
+        "encodecmae-mert-musicnn.yaml",
+        tmp_path / "embeddings",
+        "--audio_dir", songs,
+        encodecmae__params__checkpoint=weights / "encodecmae_base" / "mel256-ec-base_st.pt",
+        mert__params__checkpoint=weights / "mert_95m",
+    )  # fmt: skip
+    loaded = {m: np.load(tmp_path / "embeddings" / m / "Song Name.npy") for m in ("encodecmae", "mert", "musicnn")}
+    assert loaded["musicnn"].shape == (753,) and all(array.ndim == 1 for array in loaded.values())
+    run = orchestrator.load(tmp_path / "embeddings")
+    np.testing.assert_array_equal(run.combined("Song Name.ogg"), np.concatenate(list(loaded.values())))
+    assert run.matrix("mert", "musicnn").values.shape == (2, len(loaded["mert"]) + 753)
+
+
+def test_everything_at_once(weights, songs, tmp_path):
+    extract(
+        "all.yaml",
+        tmp_path / "all",
+        "--audio", songs / "song1.ogg",
+        encodec__params__checkpoint=weights / "encodec_24khz",
+        encodec_48khz__params__checkpoint=weights / "encodec_48khz",
+        encodec_fragments__params__checkpoint=weights / "encodec_24khz",
+        mert__params__checkpoint=weights / "mert_95m",
+        encodecmae__params__checkpoint=weights / "encodecmae_base" / "mel256-ec-base_st.pt",
+        openl3__params__checkpoint=weights / "openl3" / "openl3_audio_mel256_music-v0_4_0.h5.gz",
+        crepe__params__model_capacity="tiny",
+    )  # fmt: skip
+    run = orchestrator.load(tmp_path / "all")
+    assert set(run.models) == {"encodec_48khz", "encodec_fragments", *_names_of_models()}
+    codes, latents = run.array("encodec", "song1.ogg", "codes"), run.array("encodec", "song1.ogg")
+    assert codes.dtype == np.int16 and codes.shape == (8, latents.shape[1])
+
+
+def _names_of_models():
+    return {path.stem for path in (harness.REPOSITORY / "images/worker/extractors").glob("[a-z]*.py")}
+
+
+def test_all_yaml_names_every_parameter_of_every_model():
+    from worker import catalog, schema
+
+    text = (CONFIG / "all.yaml").read_text("utf-8")
+    for name in catalog.names():
+        assert re.search(rf"^  - name: {name}$", text, re.MULTILINE), name
+        for parameter in schema.dump(catalog.build(name, {})):
+            assert re.search(rf"\b{parameter}:", text), f"{name}.{parameter}"
+
+
+def test_extract_encodec_is_an_importable_function_of_its_environment(weights, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from torch_models.encodec import extract_encodec\n"
+        "for path, shape in extract_encodec(sys.argv[1], freq=24, output_dir=sys.argv[2], window_sec=2.0,\n"
+        "                                   verbose=True, checkpoint=sys.argv[3]):\n"
+        "    print('Saved:', path, '| shape =', shape)\n",
+        "utf-8",
+    )
+    sound, folder = AUDIO / "music" / "hungarian_dance.flac", tmp_path / "latents"
+    done = harness.consort("python", "torch-cuda", script, sound, folder, weights / "encodec_24khz", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"hungarian_dance_frag0.txt \| latent=\(16, 150\) \| [\d.]+ KB", done.stdout)
+    assert np.loadtxt(folder / "hungarian_dance_frag0.txt", delimiter=",").shape == (16, 150)
+
+
+def test_the_maker_of_checkpoints_says_what_it_can_make():
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", "python", "tf-cuda", str(MAKER), "x", "mert_95m"],
+        cwd=harness.REPOSITORY, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 2 and "this environment makes openl3" in done.stderr
+    assert not pathlib.Path("x").exists()

@@ -83,9 +83,17 @@ def parser() -> argparse.ArgumentParser:
     envs = _verb(verbs, "envs", "list, build or remove the environments")
     envs.add_argument("action", nargs="?", choices=("list", "build", "remove"), default="list")
     envs.add_argument("names", nargs="*", metavar="ENVIRONMENT", help="default: all")
-    weights = _verb(verbs, "weights", "list or pull the checkpoints, with their licences")
-    weights.add_argument("action", nargs="?", choices=("list", "pull"), default="list")
+    weights = _verb(verbs, "weights", "list, pull or verify the checkpoints, with their licences")
+    weights.add_argument("action", nargs="?", choices=("list", "pull", "verify"), default="list")
     weights.add_argument("names", nargs="*", metavar="MODEL", help="default: all, and ffmpeg")
+    weights.add_argument("--checkpoint", metavar="NAME", help="pull this one of a model: m-a-p/MERT-v1-330M")
+    weights.add_argument(
+        "--licence_policy",
+        "--licence-policy",
+        choices=("any", "commercial"),
+        default="any",
+        help="commercial: no others",
+    )
     python = _verb(verbs, "python", "run your own script with an environment's interpreter and modules")
     python.add_argument("environment", metavar="ENVIRONMENT", help="see `consort envs`")
     python.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="as for python: SCRIPT.py ...")

@@ -155,15 +155,19 @@ def envs(arguments: argparse.Namespace) -> int:
 
 
 def weights(arguments: argparse.Namespace) -> int:
-    """List or pull checkpoints."""
+    """List, pull or verify checkpoints."""
     from orchestrator import checkpoints, progress
 
+    if arguments.action == "verify":
+        text, code = checkpoints.verify(arguments.names)
+        print(text)
+        return code
     names = arguments.names or [*catalog.names(), "ffmpeg"]
     if arguments.action == "list":
         print(checkpoints.listing(names))
         return errors.OK
     with progress.choose() as shown:
-        return checkpoints.pull(names, shown)
+        return checkpoints.pull(names, shown, arguments.licence_policy, arguments.checkpoint)
 
 
 def python(arguments: argparse.Namespace) -> int:

@@ -87,7 +87,7 @@ def _allowed(field: "dataclasses.Field[object]") -> str:
 
 def _kinds(hint: tp.Any) -> list[str]:
     """Return the words for a type as it would be said of a value in the job file."""
-    args = getattr(hint, "__args__", ())
+    args: tuple[tp.Any, ...] = getattr(hint, "__args__", ())
     if getattr(hint, "__origin__", None) is tp.Union:
         return [word for part in args for word in _kinds(part)]
     if getattr(hint, "__origin__", None) is list:

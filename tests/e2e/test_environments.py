@@ -70,7 +70,7 @@ def run_tests(name: str, tmp_path: pathlib.Path, decoder: pathlib.Path, *paths: 
     options = ["-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
     done = subprocess.run(
         [str(python), "-c", BOOTSTRAP, where, *options, *paths],
-        cwd=harness.REPOSITORY, env=variables, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL,
+        cwd=harness.REPOSITORY, env=variables, capture_output=True, text=True, timeout=1200, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     cases = xml.etree.ElementTree.parse(report).getroot().iter("testcase")
@@ -87,7 +87,11 @@ def test_the_worker_passes_its_tests_under_the_real_python37(weights, tmp_path):
 
 @pytest.mark.parametrize(
     ("environment", "models"),
-    [("legacy-py37", ["musicnn"]), ("tf-cuda", ["crepe", "madmom"]), ("torch-cuda", ["prosody"])],
+    [
+        ("legacy-py37", ["musicnn", "musicnn_big"]),
+        ("tf-cuda", ["crepe", "crepe_reference", "madmom", "openl3"]),
+        ("torch-cuda", ["encodec", "encodec_fragments", "encodecmae", "mert", "prosody"]),
+    ],
 )
 def test_the_numbers_are_upstreams_inside_the_environment(environment, models, weights, tmp_path):
     passed, skipped = run_tests(environment, tmp_path, weights, *[f"tests/parity/test_{model}.py" for model in models])

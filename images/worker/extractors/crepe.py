@@ -36,7 +36,9 @@ class Crepe(Extractor):
     step_ms: float = between(10.0, 1, 1000)
     viterbi: bool = True  # smooth the pitch over the file; otherwise every frame on its own
     center: bool = True  # frame i is centred on i * step_ms; otherwise it starts there
-    backend: str = choice("auto", "fast")
+    backend: str = choice("auto", "fast", "reference")  # auto: fast on a CPU, reference on a GPU
+
+    _device = "cpu"  # until `load` knows
 
     @property
     def hop_length(self) -> int:
@@ -95,23 +97,47 @@ class Crepe(Extractor):
         )
 
     def describe(self) -> tp.Dict[str, tp.Any]:
-        """Return the backend in use."""
-        return {"backend": "fast"}
+        """Return the backend in use; before `load` the one of a CPU."""
+        if self.backend == "auto":
+            return {"backend": "fast" if self._device == "cpu" else "reference"}
+        return {"backend": self.backend}
 
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
-        """Read the weights and transform the kernels; computes on the CPU whatever the device."""
+        """Read the weights and build the network; the fast one computes on the CPU whatever the device."""
+        self._device = device
         (checkpoint,) = self.checkpoints()
-        self._network = CrepeNetwork(read_tensors(files[checkpoint.file]))
+        tensors = read_tensors(files[checkpoint.file])
+        if self.describe()["backend"] == "fast":
+            self._network = CrepeNetwork(tensors)
+            return
+        from tf_models import crepe, devices
+
+        devices.choose(device)
+        self._reference = crepe.build(tensors, self.hop_length)
 
     def extract(self, batch: Batch) -> Arrays:
         """Return {"activation": float32 [B, 64, 360]}, zeros for frames that the audio does not fill."""
         framing = self.framing()
-        activation = np.zeros((len(batch.wave), _BLOCK, BINS), np.float32)
-        for row, wave, length in zip(activation, batch.wave[:, 0], batch.lengths):
+        counts = [max(1, framing.frames(int(length))) for length in batch.lengths]
+        if self.describe()["backend"] == "fast":
+            return {"activation": self._extract_fast(batch.wave[:, 0], counts)}
+        return {"activation": self._extract_reference(batch.wave[:, 0], counts)}
+
+    def _extract_fast(self, waves: np.ndarray, counts: tp.Sequence[int]) -> np.ndarray:
+        activation = np.zeros((len(waves), _BLOCK, BINS), np.float32)
+        for row, wave, count in zip(activation, waves, counts):
             # Window by window, so that the bytes of a frame do not depend on the size of the batch.
-            count = max(1, framing.frames(int(length)))
             row[:count] = self._network.compute_activation(wave[: self._count_samples(count)], self.hop_length)
-        return {"activation": activation}
+        return activation
+
+    def _extract_reference(self, waves: np.ndarray, counts: tp.Sequence[int]) -> np.ndarray:
+        if self._device == "cpu":  # window by window here, too
+            activation = np.concatenate([self._reference(wave[np.newaxis]) for wave in waves])
+        else:
+            activation = self._reference(waves)
+        for row, count in zip(activation, counts):
+            row[count:] = 0
+        return activation
 
     def finish(self, frames: Arrays) -> Arrays:
         """Return "pitch" [T, 2] and "activation" [T, 360]."""

@@ -71,7 +71,9 @@ def parser() -> argparse.ArgumentParser:
     _add_job(extract)
     extract.add_argument("--offline", action="store_true", help="fetch no weights")
     extract.add_argument("--force", action="store_true", help="start although the disk looks too small")
-    extract.add_argument("--verbose", "--debug", action="store_true", help="list every failure at the end")
+    extract.add_argument(
+        "--verbose", "--debug", action="store_true", help="list every array with its shape, and every failure"
+    )
     _add_job(_verb(verbs, "plan", "show what a job would do, and start nothing"))
     status = _verb(verbs, "status", "show what is done, pending, failed, stale and orphaned")
     status.add_argument("job", metavar="JOB|OUTPUT", help="a job file or an output folder")
@@ -86,13 +88,13 @@ def parser() -> argparse.ArgumentParser:
     weights = _verb(verbs, "weights", "list, pull or verify the checkpoints, with their licences")
     weights.add_argument("action", nargs="?", choices=("list", "pull", "verify"), default="list")
     weights.add_argument("names", nargs="*", metavar="MODEL", help="default: all, and ffmpeg")
-    weights.add_argument("--checkpoint", metavar="NAME", help="pull this one of a model: m-a-p/MERT-v1-330M")
+    weights.add_argument("--checkpoint", metavar="NAME", help="this one of a model: m-a-p/MERT-v1-330M")
     weights.add_argument(
         "--licence_policy",
         "--licence-policy",
         choices=("any", "commercial"),
         default="any",
-        help="commercial: no others",
+        help="of pull; commercial: no others",
     )
     python = _verb(verbs, "python", "run your own script with an environment's interpreter and modules")
     python.add_argument("environment", metavar="ENVIRONMENT", help="see `consort envs`")

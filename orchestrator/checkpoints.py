@@ -1,6 +1,7 @@
 """What `consort weights` prints, pulls and verifies: the checkpoints of the models, and ffmpeg."""
 
 import typing as tp
+from pathlib import Path
 
 from orchestrator import errors, ffmpeg, transfer
 from orchestrator.errors import EnvironmentUnavailable, JobError
@@ -32,19 +33,33 @@ def of_model(name: str, checkpoint: str | None = None) -> tuple[Checkpoint, ...]
     return model.checkpoints()
 
 
-def listing(names: list[str]) -> str:
-    """Return a table of checkpoints: where from, whether they are here, their size and licence."""
+def _of_models(names: list[str], checkpoint: str | None) -> dict[str, tuple[Checkpoint, ...]]:
+    if checkpoint is not None and len(names) != 1:
+        raise JobError("--checkpoint: name the one model that it is of")
+    return {name: of_model(name, checkpoint) for name in names}
+
+
+def listing(names: list[str], checkpoint: str | None = None) -> str:
+    """Return a table of checkpoints: where from, whether they are here, their size and licence.
+
+    Args:
+        names: of models.
+        checkpoint: another one than the default, where a single model is named.
+
+    Raises:
+        JobError: a name is wrong.
+    """
     weights = Weights()
     rows = [("model", "source", "files", "here", "size", "licence", "folder")]
-    for name in names:
-        needed = of_model(name)
+    for name, needed in _of_models(names, checkpoint).items():
         if not needed:
             rows.append((name, "-", "0", "yes", "-", "none needed", "-"))
             continue
         here = [c for c in needed if weights.problem(c) is None]
         state = "yes" if len(here) == len(needed) else f"{len(here)} of {len(needed)}"
-        rows.append((name, _source(needed[0]), str(len(needed)), state, _size(weights, needed), needed[0].licence,
-                     str(weights.folder(needed[0]))))  # fmt: skip
+        licences = ", ".join(dict.fromkeys(c.licence for c in needed))
+        rows.append((name, _source(needed[0]), str(len(needed)), state, _size(weights, needed), licences,
+                     str(_folder(weights, needed[0]))))  # fmt: skip
     return table(rows)
 
 
@@ -60,9 +75,7 @@ def pull(names: list[str], shown: Progress, policy: str = "any", checkpoint: str
     Raises:
         JobError: a name is wrong.
     """
-    if checkpoint is not None and len(names) != 1:
-        raise JobError("--checkpoint: name the one model that it is of")
-    wanted = {name: of_model(name, checkpoint) for name in names}
+    wanted = _of_models(names, checkpoint)
     weights, code = Weights(), errors.OK
     for name, needed in wanted.items():
         barred = sorted({c.licence for c in needed if not c.commercial})
@@ -80,20 +93,24 @@ def pull(names: list[str], shown: Progress, policy: str = "any", checkpoint: str
     return code
 
 
-def verify(names: list[str]) -> tuple[str, int]:
+def verify(names: list[str], checkpoint: str | None = None) -> tuple[str, int]:
     """Read every file again, and hold it to its declaration and to `weights.lock`.
 
     Args:
-        names: of models, whose files must all be there; empty holds whatever is there.
+        names: of models, whose files must all be there; empty holds whatever is there, and what is gone of it.
+        checkpoint: another one than the default, where a single model is named.
 
     Returns:
         A table, and the exit code.
+
+    Raises:
+        JobError: a name is wrong.
     """
     weights = Weights(fresh=True)
     rows = [("file", "state")]
-    for label, checkpoint in _known(weights, names):
-        missing = not weights.path(checkpoint).exists()
-        problem = None if missing and not names else weights.problem(checkpoint)
+    for label, one in _known(weights, names, checkpoint):
+        missing = not weights.path(one).exists()
+        problem = None if missing and not names and not _is_gone(weights, one) else weights.problem(one)
         if problem or not missing:
             rows.append((label, problem or "right"))
     bad = [row for row in rows[1:] if row[1] != "right"]
@@ -101,31 +118,49 @@ def verify(names: list[str]) -> tuple[str, int]:
     return table(rows), errors.UNAVAILABLE if bad else errors.OK
 
 
-def _known(weights: Weights, names: list[str]) -> tp.Iterator[tuple[str, Checkpoint]]:
+def _known(weights: Weights, names: list[str], checkpoint: str | None) -> tp.Iterator[tuple[str, Checkpoint]]:
     """Yield the files of models, and without names everything else in the lock too."""
     seen = set()
-    for name in names or [*catalog.names(), "ffmpeg"]:
-        for checkpoint in of_model(name):
-            seen.add(weights.path(checkpoint))
-            yield f"{name}: {checkpoint.file}", checkpoint
-    for entry in [] if names else weights.lock.entries():
-        other = Checkpoint(entry.kind, entry.name, entry.revision, entry.file, "", entry.licence)
+    everything = [] if names or checkpoint else [*catalog.names(), "ffmpeg"]
+    for name, needed in _of_models(names or everything, checkpoint).items():
+        for one in needed:
+            seen.add(weights.path(one))
+            yield f"{name}: {one.file}", one
+    for other in _locked(weights) if everything else []:
         if weights.path(other) not in seen:
-            yield f"{entry.name}: {entry.file}", other
+            yield f"{other.name}: {other.file}", other
+
+
+def _locked(weights: Weights) -> list[Checkpoint]:
+    return [Checkpoint(e.kind, e.name, e.revision, e.file, "", e.licence) for e in weights.lock.entries()]
+
+
+def _is_gone(weights: Weights, checkpoint: Checkpoint) -> bool:
+    """Return whether a file was here once, and others of its repository still are: then nobody removed them all."""
+    beside = [c for c in _locked(weights) if c[:3] == checkpoint[:3]]
+    return any(c.file == checkpoint.file for c in beside) and any(weights.path(c).exists() for c in beside)
+
+
+def _folder(weights: Weights, checkpoint: Checkpoint) -> Path:
+    own = {"file": Path(checkpoint.name).parent, "folder": Path(checkpoint.name)}
+    return own.get(checkpoint.kind) or weights.folder(checkpoint)
 
 
 def _source(checkpoint: Checkpoint) -> str:
-    if checkpoint.kind == "hub":
+    if checkpoint.kind in ("file", "folder"):
+        return "your own"
+    if checkpoint.kind != "pypi":
         return f"{checkpoint.name}@{checkpoint.revision[:7]}"
     return f"{checkpoint.name}=={checkpoint.revision}"
 
 
 def _size(weights: Weights, checkpoints: tp.Iterable[Checkpoint]) -> str:
-    """Return how large files are: on the disk, or as they are declared; `-` where nobody knows."""
+    """Return how large files are: on the disk, as declared, or once fetched; `-` where nobody knows."""
     total = 0
     for checkpoint in checkpoints:
         path = weights.path(checkpoint)
-        found = path.stat().st_size if path.is_file() else checkpoint.size
+        locked = weights.lock.find(checkpoint)
+        found = path.stat().st_size if path.is_file() else checkpoint.size or (locked.size if locked else 0)
         if not found:
             return "-"
         total += found

@@ -46,6 +46,9 @@ def extract(arguments: argparse.Namespace) -> int:
             raise RunFailed(f"{trouble}; free some, choose another folder, or --force")
         shown.say(_devices_note(job, prepared))
         report, folder = run.extract(prepared, shown, arguments.offline)
+    if arguments.verbose and report.written:
+        rows = [(_printable(r.path), str(tuple(r.shape)), preparation.size(r.bytes)) for r in report.written]
+        print(table([("array", "shape", "size"), *rows]))
     print(table(report.rows()))
     _print_failures(report, arguments.verbose)
     for text in [count.unavailable for count in report.models.values() if count.unavailable] + report.lost:
@@ -158,13 +161,15 @@ def weights(arguments: argparse.Namespace) -> int:
     """List, pull or verify checkpoints."""
     from orchestrator import checkpoints, progress
 
+    if arguments.action != "pull" and arguments.licence_policy != "any":
+        raise JobError("--licence_policy: of `consort weights pull` alone")
     if arguments.action == "verify":
-        text, code = checkpoints.verify(arguments.names)
+        text, code = checkpoints.verify(arguments.names, arguments.checkpoint)
         print(text)
         return code
     names = arguments.names or [*catalog.names(), "ffmpeg"]
     if arguments.action == "list":
-        print(checkpoints.listing(names))
+        print(checkpoints.listing(names, arguments.checkpoint))
         return errors.OK
     with progress.choose() as shown:
         return checkpoints.pull(names, shown, arguments.licence_policy, arguments.checkpoint)

@@ -30,6 +30,7 @@ class Remote:
     commit: str  # of the repository
     sha256: str  # of a large file; empty for others
     git_blob: str  # of a small file; empty for others
+    size: int  # bytes; 0 where the hub does not say
 
 
 class Hub:
@@ -52,7 +53,9 @@ class Hub:
         Raises:
             EnvironmentUnavailable: the hub does not give it; one line that says why and what to do.
         """
-        address = f"{self.endpoint}/{repository}/resolve/{revision}/{urllib.parse.quote(file)}"
+        if not self.endpoint.startswith(("http://", "https://")):
+            raise EnvironmentUnavailable("HF_ENDPOINT must begin with https:// or http://: correct it")
+        address = "/".join([self.endpoint, *map(urllib.parse.quote, (repository, "resolve", revision, file))])
         for _ in range(_HOPS):
             answer = self._ask("HEAD", address, {"Accept-Encoding": "identity"})
             target = answer.headers.get("Location", "")
@@ -64,26 +67,35 @@ class Hub:
         tag = (answer.headers.get("X-Linked-Etag") or answer.headers.get("ETag", "")).removeprefix("W/").strip('"')
         commit = answer.headers.get("X-Repo-Commit", "")
         sha256, git_blob = (tag if re.fullmatch(f"[0-9a-f]{{{size}}}", tag) else "" for size in (64, 40))
-        return Remote(address, commit, sha256, git_blob)
+        return Remote(address, commit, sha256, git_blob, _size(answer))
 
     def source(self, address: str) -> transfer.WebSource:
         """Return the bytes at an address of the hub, or at any other one."""
         return transfer.WebSource(lambda headers: self._ask("GET", address, headers))
 
     def _ask(self, method: str, address: str, headers: tp.Mapping[str, str]) -> requests.Response:
-        host = urllib.parse.urlsplit(address).netloc
+        host = _host(address)
         if self._offline:
             raise EnvironmentUnavailable(f"{host} is not asked, as {self._offline} is set")
-        sent = dict(headers)
-        if self._token and host == urllib.parse.urlsplit(self.endpoint).netloc:
-            sent["Authorization"] = f"Bearer {self._token}"  # requests drops it where a redirect leaves the host
+        opened = self._bearer if self._token and host == _host(self.endpoint) else None
         try:
             return self._session.request(
-                method, address, headers=sent, timeout=_TIMEOUT, stream=method == "GET", allow_redirects=method == "GET"
+                method,
+                address,
+                headers=dict(headers),
+                auth=opened,
+                timeout=_TIMEOUT,
+                stream=method == "GET",
+                allow_redirects=method == "GET",
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             mend = "set HF_ENDPOINT for a mirror" if address.startswith(self.endpoint) else "try again later"
             raise EnvironmentUnavailable(f"{host} cannot be reached ({type(error).__name__}): {mend}") from None
+
+    def _bearer(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the token; as an `auth` it goes before ~/.netrc, and is dropped where a redirect leaves the host."""
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
 
     def _refusal(self, answer: requests.Response, repository: str, revision: str, file: str) -> str:
         if answer.status_code in (401, 403):
@@ -92,6 +104,18 @@ class Hub:
         if answer.status_code == 404:
             return f"the hub has no {file} of {repository} at {revision}"
         return f"the hub answered HTTP {answer.status_code} for {file} of {repository}: try again later"
+
+
+def _host(address: str) -> str:
+    """Return host and port, without credentials."""
+    return urllib.parse.urlsplit(address).netloc.rpartition("@")[2]
+
+
+def _size(answer: requests.Response) -> int:
+    """Return the size that the headers state; the length of a redirect is not that of the file."""
+    own = answer.headers.get("Content-Length", "") if answer.status_code == 200 else ""
+    stated = answer.headers.get("X-Linked-Size") or own
+    return int(stated) if stated.isdigit() else 0
 
 
 def _session() -> requests.Session:

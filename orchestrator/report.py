@@ -8,7 +8,7 @@ import typing as tp
 
 from orchestrator import errors
 from orchestrator.plan import DONE, FAILED, ModelPlan, Plan
-from worker.protocol import Event, Failure
+from worker.protocol import Event, Failure, Record
 
 
 @dataclasses.dataclass
@@ -49,6 +49,7 @@ class Report:
         self.interrupted = False
         self.trouble: str | None = None  # why the output folder cannot be used any more
         self.tables: list[str] = []  # CSV files that were written beside the arrays
+        self.written: list[Record] = []  # in the order in which they came
         self.random: set[str] = set()  # models whose weights were never trained
         self.current: dict[str, str] = {}  # environment -> the model it is busy with
         self.since: dict[str, float] = {}  # environment -> when its first worker spoke
@@ -70,12 +71,18 @@ class Report:
             self.current[environment] = f"loading {event.model}"
         elif event.failure is not None:
             self.fail(event.failure)
-        elif event.record is not None and (event.record.item, event.record.model) not in self._seen:
-            count = self.models[event.record.model]
-            self._seen.add((event.record.item, event.record.model))
+        elif event.record is not None:
+            self._write(event.record, event.seconds or 0.0)
+
+    def _write(self, record: Record, seconds: float) -> None:
+        """Take in one array; an item counts once, however many it has."""
+        self.written.append(record)
+        if (record.item, record.model) not in self._seen:
+            count = self.models[record.model]
+            self._seen.add((record.item, record.model))
             count.done += 1
-            count.audio += self._seconds.get(event.record.item, 0.0)
-            count.busy += event.seconds or 0.0
+            count.audio += self._seconds.get(record.item, 0.0)
+            count.busy += seconds
 
     def fail(self, failure: Failure) -> None:
         """Take in one failed (item, model)."""

@@ -12,6 +12,7 @@ from orchestrator.errors import EnvironmentUnavailable
 
 _CHUNK = 1 << 18
 _ATTEMPTS = 4
+_LARGEST = 4 << 30  # bytes of a file whose size nobody states
 
 Progress = tp.Callable[[str, int, int | None], None]  # file name, bytes there, bytes in all if known
 
@@ -64,7 +65,34 @@ def git_blob_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def fetch(source: Source, target: Path, sha256: str, progress: Progress, git_blob: str = "") -> Path:
+class _Expected(tp.NamedTuple):
+    """What a file must be, as far as it is known."""
+
+    name: str
+    sha256: str
+    git_blob: str
+    size: int
+
+    def problem(self, part: Path, found: str) -> str | None:
+        """Return why what was collected, of sha256 `found`, is not the file, or None."""
+        if self.sha256:
+            return None if found == self.sha256 else mismatch(self.name, found, self.sha256)
+        if self.git_blob:
+            blob, right = git_blob_of(part), self.git_blob
+            words = f"{self.name} is git blob {blob[:12]}..., expected {right[:12]}...: refused"
+            return None if blob == right else words
+        count = part.stat().st_size
+        return None if self.size in (0, count) else f"{self.name} has {count} bytes, expected {self.size}: refused"
+
+    def hold(self, part: Path, count: int) -> None:
+        """Refuse more bytes than the file can have: a server without end would fill the disk."""
+        most = self.size or _LARGEST
+        if count > most:
+            part.unlink()
+            raise EnvironmentUnavailable(f"{self.name} is larger than {most} bytes: refused")
+
+
+def fetch(source: Source, target: Path, sha256: str, progress: Progress, git_blob: str = "", size: int = 0) -> Path:
     """Copy `source` to `target`.
 
     Args:
@@ -73,25 +101,26 @@ def fetch(source: Source, target: Path, sha256: str, progress: Progress, git_blo
         sha256: what the content must be; empty where only `git_blob` is known, or nothing.
         progress: told of every chunk.
         git_blob: git's sha1 of the content, asked where `sha256` is empty.
+        size: bytes; more are never taken, and fewer only where a hash agrees. 0: not known.
 
     Raises:
         EnvironmentUnavailable: it broke off again and again, its content is not the pinned one, or the
             disk does not take it.
     """
-    part = partial_of(target)
+    part, expected = partial_of(target), _Expected(target.name, sha256, git_blob, size)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not sha256 and not git_blob:
             part.unlink(missing_ok=True)  # nothing would tell the beginning of another file from that of this one
         resumed = part.exists()
-        if resumed and _problem(part, sha256_of(part), sha256, git_blob) is None:
+        if resumed and expected.problem(part, sha256_of(part)) is None:
             os.replace(part, target)  # killed between the last byte and the rename
             return target
-        problem = _problem(part, _collect(source, part, target.name, progress), sha256, git_blob)
+        problem = expected.problem(part, _collect(source, part, expected, progress))
         if problem and resumed:
             # what lay there may have been the beginning of something else
             part.unlink()
-            problem = _problem(part, _collect(source, part, target.name, progress), sha256, git_blob)
+            problem = expected.problem(part, _collect(source, part, expected, progress))
         if problem:
             part.unlink()
             raise EnvironmentUnavailable(problem)
@@ -101,36 +130,29 @@ def fetch(source: Source, target: Path, sha256: str, progress: Progress, git_blo
     return target
 
 
-def _problem(part: Path, found: str, sha256: str, git_blob: str) -> str | None:
-    """Return why what was collected is not what it must be, or None."""
-    name = part.name[1 : -len(".part")]
-    if sha256:
-        return None if found == sha256 else mismatch(name, found, sha256)
-    blob = git_blob_of(part) if git_blob else ""
-    return None if blob == git_blob else f"{name} is git blob {blob[:12]}..., expected {git_blob[:12]}...: refused"
-
-
-def _collect(source: Source, part: Path, name: str, progress: Progress) -> str:
+def _collect(source: Source, part: Path, expected: _Expected, progress: Progress) -> str:
     """Fill `part` in as many attempts as allowed, and return its sha256."""
     for _ in range(_ATTEMPTS):
         try:
-            return _append(source, part, name, progress)
+            return _append(source, part, expected, progress)
         except Interrupted as error:
-            reason = str(error)
-    raise EnvironmentUnavailable(f"{name}: {reason}, {_ATTEMPTS} times; repeat the command to go on from there")
+            reason = f"{expected.name}: {error}"
+    raise EnvironmentUnavailable(f"{reason}, {_ATTEMPTS} times; repeat the command to go on from there")
 
 
-def _append(source: Source, part: Path, name: str, progress: Progress) -> str:
+def _append(source: Source, part: Path, expected: _Expected, progress: Progress) -> str:
     offset, total, chunks = source.open(part.stat().st_size if part.exists() else 0)
+    total = total if total is not None else expected.size or None
     digest = hashlib.sha256()
     with part.open("r+b" if offset else "wb") as stream:
         while stream.tell() < offset and (chunk := stream.read(min(_CHUNK, offset - stream.tell()))):
             digest.update(chunk)
         stream.truncate()
         for chunk in chunks:
+            expected.hold(part, max(total or 0, stream.tell() + len(chunk)))
             stream.write(chunk)
             digest.update(chunk)
-            progress(name, stream.tell(), total)
+            progress(expected.name, stream.tell(), total)
         stream.flush()
         os.fsync(stream.fileno())
         if total is not None and stream.tell() < total:
@@ -169,8 +191,10 @@ class WebSource:
         headers = {"Accept-Encoding": "identity"}
         response = self._get({**headers, "Range": f"bytes={offset}-"} if offset else headers)
         if response.status_code == 416 or (response.status_code == 206 and _start(response) != offset):
+            response.close()
             offset, response = 0, self._get(headers)
         if response.status_code not in (200, 206):
+            response.close()
             raise EnvironmentUnavailable(f"the server that should have the file answered HTTP {response.status_code}")
         served = offset if response.status_code == 206 else 0
         length = response.headers.get("Content-Length", "")

@@ -18,6 +18,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import tempfile
 import time
 import typing as tp
@@ -31,6 +32,7 @@ from orchestrator.weights_lock import Locked, WeightsLock
 from worker.extractor import Checkpoint
 
 _DEPTH = {"pypi": 1, "hub": 2, "url": 1}  # parts of a name, by kind
+_COMMIT = re.compile("[0-9a-f]{40}")
 _PAUSE = 0.2  # seconds between two looks at a lock that another process holds
 
 
@@ -152,7 +154,8 @@ class Weights:
                 by_hand.append(checkpoint)
         if by_hand:
             with contextlib.suppress(CheckpointUnavailable), _locked(self.root, _wait):  # a cache may be read-only
-                self._write_down(by_hand, {}, by_hand=True)
+                # once more: another process that was fetching them may have written them down meanwhile
+                self._write_down([c for c in by_hand if self.lock.find(c) is None], {}, by_hand=True)
         return found
 
     def pull(self, checkpoints: tp.Iterable[Checkpoint], progress: transfer.Progress = transfer.silent) -> list[Path]:
@@ -230,14 +233,17 @@ class Weights:
         """Fetch one file, and return the commit that it is of."""
         assert self._hub is not None
         locked = self.lock.find(checkpoint)
-        sha256 = checkpoint.sha256 or (locked.sha256 if locked else "")
-        git_blob, address, commit = checkpoint.git_blob, checkpoint.url, ""
+        # what a person has put there once does not keep the hub's own file out
+        sha256 = checkpoint.sha256 or (locked.sha256 if locked and not locked.by_hand else "")
+        git_blob, address, commit, size = checkpoint.git_blob, checkpoint.url, "", checkpoint.size
         if checkpoint.kind == "hub":
-            revision = self.lock.commit_of(checkpoint.name, checkpoint.revision) or checkpoint.revision
+            revision = checkpoint.revision
+            if not _COMMIT.fullmatch(revision):  # a branch: all its files are of the commit that the first one was of
+                revision = self.lock.commit_of(checkpoint.name, revision) or revision
             remote = self._hub.look(checkpoint.name, revision, checkpoint.file)
-            address, commit = remote.address, remote.commit
+            address, commit, size = remote.address, remote.commit, remote.size or size
             sha256, git_blob = sha256 or remote.sha256, git_blob or remote.git_blob
-        transfer.fetch(self._hub.source(address), self.path(checkpoint), sha256, progress, git_blob)
+        transfer.fetch(self._hub.source(address), self.path(checkpoint), sha256, progress, git_blob, size)
         return commit
 
     def _write_down(

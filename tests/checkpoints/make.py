@@ -15,7 +15,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from checkpoints import encodec, encodecmae, mert, openl3
+from checkpoints import encodec, encodecmae, mert, musicnn, openl3
 
 TORCH = {
     "encodec_24khz": functools.partial(encodec.make, freq=24),
@@ -25,7 +25,7 @@ TORCH = {
     "encodecmae_base": functools.partial(encodecmae.make, variant="base"),
     "encodecmae_large": functools.partial(encodecmae.make, variant="large"),
 }
-KERAS = {"openl3": openl3.make}
+KERAS = {"openl3": openl3.make, "musicnn_big": musicnn.make}
 
 
 def main():

@@ -19,7 +19,8 @@ def test_windows_become_files_and_are_done_only_together(audio, output):
     harness.write_wav(audio / "b.wav", seconds=0.5)
     model = {**TOKENS, "window": {"seconds": 1}, "layout": "per-window", "format": "txt"}
     job = harness.write_job(output, audio, model)
-    assert harness.consort("extract", job).returncode == 0
+    done = harness.consort("extract", job, "--verbose")
+    assert done.returncode == 0 and "tokens/a_frag1.txt  (1, 10)" in done.stdout
     names = ["a_frag0.txt", "a_frag1.txt", "a_frag2.txt", "b_frag0.txt"]
     assert sorted(p.name for p in (output / "tokens").iterdir()) == names
     assert np.loadtxt(output / "tokens" / "a_frag0.txt", delimiter=",", ndmin=2).shape == (1, 10)

@@ -36,7 +36,7 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(here)}")
     parser.add_argument("--size", choices=("tiny", "full"), default="tiny")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     unknown = sorted(set(options.names) - set(here))
     if unknown:
         parser.error(f"{', '.join(unknown)}: this environment makes {', '.join(here)}")

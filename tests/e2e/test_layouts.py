@@ -1,7 +1,6 @@
 """Layouts beyond one array per item: a file per window, a table of tokens; and audio that Consort makes itself."""
 
 import csv
-import json
 
 import harness
 import numpy as np
@@ -94,47 +93,3 @@ def test_synthetic_audio_is_made_beside_the_arrays(output):
         assert (state["done"], state["pending"], state["orphaned"]) == (1, 0, 0)
     (record,) = harness.manifest(output)
     assert (record["duration"], record["sample_rate"], record["item"]) == (3.0, 16000, "synthetic_16khz_3.0s.wav")
-
-
-def test_random_weights_are_shouted_of_everywhere(audio, output, tmp_path):
-    weights = tmp_path / "weights"
-    weights.mkdir()
-    (weights / "w.bin").write_bytes(b"w")
-    (weights / "PROVENANCE.json").write_text(json.dumps({"weights": "random-init", "seed": 7}))
-    harness.write_wav(audio / "a.wav")
-    model = {"name": "weighted", "extractor": "weighted:Weighted", "params": {"checkpoint": str(weights)}}
-    job = harness.write_job(output, audio, model)
-    done = harness.consort("extract", job)
-    assert done.returncode == 0 and "RANDOM WEIGHTS: weighted" in done.stdout
-    for target in (job, output):
-        assert "RANDOM WEIGHTS: weighted" in harness.consort("status", target).stdout
-    assert harness.status(job)["models"]["weighted"]["random_weights"]
-    (record,) = harness.manifest(output)
-    assert record["flags"] == ["random_weights"]
-    context = harness.read(output / ".consort" / "contexts" / f"{record['context']}.json")
-    assert context["provenance"] == {"weights": "random-init", "seed": 7}
-
-
-def test_where_own_weights_lie_does_not_count_but_what_they_are_does(audio, output, tmp_path):
-    harness.write_wav(audio / "a.wav")
-
-    def run(folder, content):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / "w.bin").write_bytes(content)
-        params = {"checkpoint": str(tmp_path / folder)}
-        job = harness.write_job(output, audio, {"name": "w", "extractor": "weighted:Weighted", "params": params})
-        assert harness.consort("extract", job).returncode == 0
-        return harness.manifest(output)[0]["key"]
-
-    first = run("here", b"one")
-    assert run("there", b"one") == first
-    assert run("there", b"two") != first
-
-
-def test_own_weights_that_are_missing_are_one_line(audio, output, tmp_path):
-    harness.write_wav(audio / "a.wav")
-    params = {"checkpoint": str(tmp_path / "none")}
-    job = harness.write_job(output, audio, {"name": "w", "extractor": "weighted:Weighted", "params": params})
-    done = harness.consort("extract", job)
-    assert done.returncode == 3
-    assert "w.bin is missing" in done.stdout and "correct the path" in done.stdout

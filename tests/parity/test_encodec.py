@@ -250,7 +250,7 @@ def test_a_folder_with_the_names_of_earlier_versions_is_the_same(tmp_path, folde
         ("my_24khz", {"model_type": "dac"}, "no configuration of EnCodec .its model_type is 'dac'."),
         ("my_24khz", {"upsampling_ratios": [8, 5, 4]}, "must make 320 samples a frame"),
         ("my_24khz", {"residual_kernel_size": 7, "num_residual_layers": 3}, "a frame depends on 2838 samples"),
-        ("my_24khz", {"use_causal_conv": False}, "only .1, True, 'weight_norm', False, None, None. can be run"),
+        ("my_24khz", {"use_causal_conv": False}, "only .1, True, 'weight_norm', False, None. can be run"),
         ("my_24khz", {"num_lstm_layers": 2}, "has no tensor '13.lstm.weight_ih_l1'"),
         ("my_24khz", {"num_filters": 8}, "config.json belongs to another file"),
         ("my_24khz", {"hidden_size": [1]}, "no configuration of EnCodec"),

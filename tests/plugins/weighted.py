@@ -1,4 +1,4 @@
-"""A cheap model with weights of the user's own, in a folder, as those of a hub are."""
+"""A cheap model with weights: of a hub, or in a folder of the user's own that is laid out as the hub's."""
 
 import dataclasses
 import typing as tp
@@ -6,6 +6,8 @@ import typing as tp
 import numpy as np
 
 from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, WholeFile
+
+_FILE = "pytorch_model.bin"
 
 
 @dataclasses.dataclass
@@ -26,12 +28,14 @@ class Weighted(Extractor):
         return WholeFile(memory_per_minute=1000)
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
-        """Return one file in the folder that the job names."""
-        return (Checkpoint("folder", self.checkpoint, "", "w.bin", "", "the user's own"),)
+        """Return one file in the folder that the job names, or of the repository."""
+        if self.checkpoint.startswith("/"):
+            return (Checkpoint("folder", self.checkpoint, "", _FILE, "", "the user's own"),)
+        return (Checkpoint("hub", self.checkpoint, "main", _FILE, "", "CC-BY-NC-4.0", commercial=False),)
 
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
         """Read the weights."""
-        with open(files["w.bin"], "rb") as f:
+        with open(files[_FILE], "rb") as f:
             self._gain = len(f.read())
 
     def extract(self, batch: Batch) -> Arrays:

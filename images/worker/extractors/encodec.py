@@ -39,7 +39,8 @@ class Encodec(Extractor):
     weights: MIT (the hub's page states none). 75 frames per second at 24 kHz, 150 at 48 kHz.
 
     `context: continuous` gives what the 24 kHz model makes of the whole file, in bounded memory; the 48 kHz
-    model hears chunks of 1 s, one every 0.99 s, each brought to equal loudness, and the short last one alone.
+    model hears chunks of 1 s, one every 0.99 s, each brought to equal loudness, and the short last one alone:
+    zeros stand behind its frames, so chunks are not pooled; the frames of fragments are.
     With `context: fragment`, or a `window` (default: 5 s), every window is encoded on its own. Audio of any
     length is taken, silent audio too; only fragments are padded.
     """

@@ -67,7 +67,7 @@ class Codec:
             here: int `[B]`, 0 for a row that only fills the batch, else 1.
         """
         size = wave.shape[2]
-        step, length = (STRIDE, CHUNK) if self._settings.chunk_length_s else (size, size)
+        step, length = (STRIDE, CHUNK) if self._settings.chunking else (size, size)
         pieces = [wave[:, :, begin : begin + length] for begin in range(0, size, step)]
         found = [self.encode(piece, here * piece.shape[2]) for piece in pieces]
         latents = np.concatenate([one.latents for one in found], 2)

@@ -89,7 +89,8 @@ def _load(name: str, folder: str, seconds: float, freq: int) -> Encodec:
     for path in files.values():
         if not os.path.isfile(path):
             raise FileNotFoundError(
-                f"{path} is not there; run `consort weights pull encodec`, or give the model's folder as `checkpoint`"
+                f"{path} is not there; run `consort weights pull encodec --checkpoint facebook/encodec_{freq}khz`, "
+                "or give the model's folder as `checkpoint`"
             )
     extractor.load("cuda" if torch.cuda.is_available() else "cpu", files)
     return extractor

@@ -16,10 +16,10 @@ Tensors = dict[str, torch.Tensor]
 HOP = 320  # samples per frame
 WARM_UP = 960  # samples of the audio before a block that its first frame may depend on
 _NORMS = ("weight_norm", "time_group_norm")
-_FAMILY = ("audio_channels", "use_causal_conv", "norm_type", "normalize", "chunk_length_s", "overlap")
+_FAMILY = ("audio_channels", "use_causal_conv", "norm_type", "normalize", "chunking")
 _FAMILIES = {
-    24000: (1, True, "weight_norm", False, None, None),
-    48000: (2, False, "time_group_norm", True, 1.0, 0.01),
+    24000: (1, True, "weight_norm", False, None),
+    48000: (2, False, "time_group_norm", True, (1.0, 0.01)),
 }
 
 
@@ -73,6 +73,11 @@ class Settings:
             field += step * (2 * stride - 1)
             step *= stride
         return field
+
+    @property
+    def chunking(self) -> tuple[float, float | None] | None:
+        """Seconds of a chunk and the share of its overlap; None where audio is taken in one piece."""
+        return (self.chunk_length_s, self.overlap) if self.chunk_length_s else None
 
     def count_codebooks(self, bandwidth: float) -> int:
         """Return how many codebooks a bandwidth in kbit/s pays for, each log2(size) bits per frame."""

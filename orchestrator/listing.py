@@ -12,16 +12,17 @@ from worker.extractor import Extractor, Output
 def overview() -> str:
     """Return every model with environment, parameters and defaults, outputs and licence."""
     blocks = []
+    width = max(map(len, catalog.names()))
     for name in catalog.names():
         model = _default(name)
         fields = dataclasses.fields(model)  # type: ignore[arg-type]
         params = " ".join(f"{f.name}={_yaml(getattr(model, f.name))}" for f in fields)
         outputs = ", ".join(f"{o.name} {_shape(o)}" for o in model.outputs())
         blocks.append(
-            f"{name:<9} {_summary(model)}\n"
-            f"          {model.environment}, {model.sample_rate} Hz; weights: {_licence(model)}\n"
-            f"          parameters: {params or 'none'}\n"
-            f"          outputs: {outputs}"
+            f"{name:<{width}} {_summary(model)}\n"
+            f"{'':<{width}} {model.environment}, {model.sample_rate} Hz; weights: {_licence(model)}\n"
+            f"{'':<{width}} parameters: {params or 'none'}{'; takes `window`' if model.takes_window else ''}\n"
+            f"{'':<{width}} outputs: {outputs}"
         )
     return "\n\n".join(
         [*blocks, "`consort models NAME` explains one; the first output is written without being asked for"]
@@ -42,6 +43,8 @@ def detail(name: str) -> str:
     lines.append("\nparameters (default)")
     rows = [("  " + f.name, _yaml(getattr(model, f.name)), _allowed(f)) for f in dataclasses.fields(model)]  # type: ignore[arg-type]
     lines.append(table(rows) if rows else "  none")
+    if model.takes_window:
+        lines.append("\nbeside them the job may say `window: {seconds, hop_seconds, pad: reflect | zero}`")
     lines.append("\noutputs (the first is written without being asked for)")
     lines.append(table([("  " + o.name, _shape(o), o.dtype, _rate(o), o.doc) for o in model.outputs()]))
     return "\n".join(lines)

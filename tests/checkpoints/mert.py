@@ -118,16 +118,18 @@ def choose(config):
     yield "encoder.pos_conv_embed.conv.weight_v", ((dim, width, taps), 0.1, 0.0)
     yield from norm("encoder.layer_norm", dim)
     for index in range(config["num_hidden_layers"]):
-        yield from choose_block(f"encoder.layers.{index}", dim, config["intermediate_size"])
+        # Where no norm stands between the blocks, what they add piles up.
+        gain = 0.4 if config["do_stable_layer_norm"] else 0.6
+        yield from choose_block(f"encoder.layers.{index}", dim, config["intermediate_size"], gain)
 
 
-def choose_block(block, dim, hidden):
-    """Yield the tensors of one block of the transformer."""
-    for part, gain in (("k", 1.6), ("v", 1.0), ("q", 1.6), ("out", 0.6)):
-        yield from connect(f"{block}.attention.{part}_proj", dim, dim, gain)
+def choose_block(block, dim, hidden, gain):
+    """Yield the tensors of one block of the transformer; `gain` is of what it adds to its input."""
+    for part, own in (("k", 1.6), ("v", 1.0), ("q", 1.6), ("out", gain)):
+        yield from connect(f"{block}.attention.{part}_proj", dim, dim, own)
     yield from norm(f"{block}.layer_norm", dim)
     yield from connect(f"{block}.feed_forward.intermediate_dense", hidden, dim)
-    yield from connect(f"{block}.feed_forward.output_dense", dim, hidden, 0.6)
+    yield from connect(f"{block}.feed_forward.output_dense", dim, hidden, gain)
     yield from norm(f"{block}.final_layer_norm", dim)
 
 

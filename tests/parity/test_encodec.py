@@ -31,15 +31,6 @@ CHUNKS = {"tiny": (1, 320, 321, 47520, 47521, 48000, 48960, 150000), "full": (1,
 FILES = ("config.json", "model.safetensors")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As the runtime does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Return the folders of all checkpoints, by size and kHz."""

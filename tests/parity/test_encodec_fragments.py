@@ -23,15 +23,6 @@ CLOSE = {"rtol": 0, "atol": 1e-5}
 EVERYTHING = ["latents", "codes", "starts"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As the runtime does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Return the folders of a full checkpoint and of tiny ones, by size and kHz."""
@@ -237,7 +228,7 @@ def test_a_script_finds_the_weights_of_the_cache(folders, tmp_path, monkeypatch,
     monkeypatch.setenv("HOME", str(tmp_path))
     pinned = catalog.build("encodec", {}).checkpoints()[0]
     folder = tmp_path / ".cache" / "consort" / "weights" / "hub" / pinned.name / pinned.revision
-    with pytest.raises(FileNotFoundError, match="run `consort weights pull encodec`") as error:
+    with pytest.raises(FileNotFoundError, match="run `consort weights pull encodec --checkpoint facebook") as error:
         extract_encodec(MUSIC, output_dir=tmp_path)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
     shutil.copytree(folders["tiny", 24], folder)

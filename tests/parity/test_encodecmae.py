@@ -26,15 +26,6 @@ STEPS = {("tiny", "base"): (7, 1), ("tiny", "large"): (7, 1), ("full", "base"): 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As the runtime does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def clips():
     """Return real audio `[1, T]` at 24 kHz."""

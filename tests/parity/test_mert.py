@@ -323,8 +323,8 @@ def test_random_weights_say_so(tiny):
         ("config.json", {"hidden_size": None}, "config.json: .*hidden_size"),
         ("config.json", {"num_attention_heads": 5}, "embed_dim must be divisible by num_heads"),
         ("config.json", {"hidden_act": "loud"}, "config.json: .*loud"),
-        ("config.json", {"num_hidden_layers": 4}, "does not fit config.json: .*Missing key.* encoder.layers.3"),
-        ("config.json", {"num_hidden_layers": 2}, "does not fit config.json: .*Unexpected key.* encoder.layers.2"),
+        ("config.json", {"num_hidden_layers": 4}, "does not fit config.json: .*Missing key.*encoder.layers.3"),
+        ("config.json", {"num_hidden_layers": 2}, "does not fit config.json: .*Unexpected key.*encoder.layers.2"),
         ("config.json", {"intermediate_size": 48}, "does not fit config.json: .*size mismatch"),
     ],
 )

@@ -195,8 +195,11 @@ def _find_problem(config: dict[str, tp.Any]) -> str:
         return "feature_extractor_cqt and deepnorm are of unpublished models, and cannot be run"
     if config.get("feat_extract_norm") != "group":
         return f"feat_extract_norm is {config.get('feat_extract_norm')!r}, not 'group'"
+    kernels, strides = config.get("conv_kernel"), config.get("conv_stride")
+    if not all(isinstance(found, list) and all(type(one) is int for one in found) for found in (kernels, strides)):
+        return "conv_kernel and conv_stride are no lists of numbers"
     field, hop = 1, 1
-    for kernel, stride in zip(config.get("conv_kernel", ()), config.get("conv_stride", ()), strict=False):
+    for kernel, stride in zip(kernels, strides, strict=False):
         field, hop = field + (kernel - 1) * hop, hop * stride
     if (field, hop) != (FIELD, HOP):
         return f"its frames hear {field} samples, one every {hop}, not {FIELD} and {HOP}"

@@ -110,7 +110,7 @@ def status(arguments: argparse.Namespace) -> int:
     print(f"{found.output}{' (running)' if found.running else ''}")
     print(table(rows))
     _print_reasons([(f.item, f.model, f.kind, f.message) for f in found.failures], arguments.verbose)
-    _warn(name for name, count in found.models.items() if count.random_weights)
+    _warn(found.random_weights)
     return errors.OK
 
 

@@ -26,7 +26,6 @@ class ModelStatus:
     failed: dict[str, int]  # by class; transient ones are pending as well
     stale: int  # items with an array of other parameters or of another source
     orphaned: int  # arrays that no record names, or whose item is no longer part of the job
-    random_weights: bool = False  # its numbers come from weights that were never trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Status:
     models: dict[str, ModelStatus]
     failures: list[Failure]
     running: bool
+    random_weights: list[str]  # models whose arrays come from weights that were never trained
 
 
 def of_output(root: str) -> Status:
@@ -66,7 +66,6 @@ def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
     prepared = preparation.prepare(dataclasses.replace(job, resume=resume, retry_failed=False, limit=None), audio)
     plan = prepared.plan
     orphans = _orphans(prepared)
-    random = records.random_models(prepared.ledger)
     states = {(c.source.id, model): state for c in plan.choices for model, state in c.states.items()}
     current = [f for key, f in prepared.ledger.failures.items() if states.get(key, DONE) != DONE]
     models, failures = {}, []
@@ -79,10 +78,10 @@ def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
             failed=dict(collections.Counter(f.kind for f in mine)),
             stale=plan.count(model.name, STALE) + _outlived(prepared, model),
             orphaned=orphans[model.name],
-            random_weights=model.name in random,
         )
     failures.sort(key=lambda f: (f.item, f.model))
-    return Status(prepared.job.output, models, failures, _running(prepared.output))
+    random = sorted(records.random_models(prepared.ledger) & set(models))
+    return Status(prepared.job.output, models, failures, _running(prepared.output), random)
 
 
 def _outlived(prepared: Prepared, model: ModelPlan) -> int:
@@ -108,8 +107,9 @@ def _others(found: Status, ledger: Ledger) -> Status:
     for name in others:
         done = len({r.item for r in ledger.records.values() if r.model == name})
         failed = collections.Counter(f.kind for f in ledger.failures.values() if f.model == name)
-        counts[name] = ModelStatus(done, 0, dict(failed), 0, 0, name in records.random_models(ledger))
-    return dataclasses.replace(found, models={**found.models, **counts})
+        counts[name] = ModelStatus(done, 0, dict(failed), 0, 0)
+    random = sorted(records.random_models(ledger))
+    return dataclasses.replace(found, models={**found.models, **counts}, random_weights=random)
 
 
 def _asked(run: RunDir, job: JobSpec, ledger: Ledger) -> Audio:

@@ -1,6 +1,6 @@
 """MERT against its own code with the same seeded weights (see data/mert/README.md).
 
-Activations have a root mean square of 1 to 3.4 and reach 15.4.
+Activations have a root mean square of 1 to 2.4 and reach 12.6.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ RECORDED = {  # clips, and every how many features of each
 }
 CASES = [(*key, clip) for key, (clips, _) in RECORDED.items() for clip in clips]
 CLOSE = {"rtol": 0, "atol": 2e-5}
-ALIKE = {"rtol": 0, "atol": 1e-5}  # the same network over other shapes
+ALIKE = {"rtol": 1e-5, "atol": 1e-5}  # the same network over other shapes
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -170,15 +170,19 @@ def test_a_batch_of_equal_lengths_equals_each_alone(networks, clips):
 
 
 @pytest.mark.parametrize("layers", [[-1], [0], [1], [3], [3, 0], [-1, 1], "all"])
-def test_layers_come_as_asked_for_and_none_behind_them_is_run(layers, tiny, networks, clips):
-    extractor, ran = load(tiny, layers), []
-    for block in extractor._run.__self__._model.encoder.layers:
-        block.register_forward_hook(lambda *_: ran.append(1))
-    found, every = extract(extractor, clips["short"]), extract(load(tiny, "all"), clips["short"])
+def test_layers_come_as_asked_for_and_none_behind_them_is_run(layers, tiny, clips):
+    extractor, whole, ran = load(tiny, layers), load(tiny, "all"), []
+    found, every = extract(extractor, clips["short"]), extract(whole, clips["short"])
     assert every.shape == (4, 22, 32)
     expected = every if layers == "all" else every[layers] if len(layers) > 1 else every[layers[0]]
     assert found.tobytes() == np.ascontiguousarray(expected).tobytes()
-    assert len(ran) == (3 if layers == "all" else max(one % 4 for one in layers))
+    blocks = 3 if layers == "all" else max(one % 4 for one in layers)
+    assert len(extractor._run.__self__._model.encoder.layers) == blocks
+    for block in whole._run.__self__._model.encoder.layers:
+        block.register_forward_hook(lambda *_: ran.append(1))
+    whole._indices = extractor._indices
+    extract(whole, clips["short"])
+    assert len(ran) == blocks
 
 
 def test_two_layers_of_the_full_model(folders, networks, clips):
@@ -317,6 +321,7 @@ def test_random_weights_say_so(tiny):
     [
         ("preprocessor_config.json", {"sampling_rate": 16000}, "is for 16000 Hz, not 24000"),
         ("config.json", {"feature_extractor_cqt": True}, "feature_extractor_cqt and deepnorm"),
+        ("config.json", {"deepnorm": True}, "feature_extractor_cqt and deepnorm"),
         ("config.json", {"feat_extract_norm": "layer"}, "feat_extract_norm is 'layer', not 'group'"),
         ("config.json", {"conv_stride": [5, 2, 2, 2, 2, 2, 1]}, "hear 400 samples, one every 160, not 400 and 320"),
         ("config.json", {"conv_stride": 7}, "conv_kernel and conv_stride are no lists of numbers"),

@@ -113,5 +113,5 @@ def test_bytes_repeat_and_do_not_depend_on_the_batch(extractor: Crepe, reference
     batch = _make_batch(reference["wave"], extractor)
     together = extractor.extract(batch)["activation"]
     for row in range(len(batch.wave)):
-        alone = Batch(*(array[row : row + 1] for array in batch))
+        alone = Batch(*(array[row : row + 1] for array in batch[:3]))
         assert extractor.extract(alone)["activation"].tobytes() == together[row : row + 1].tobytes()

@@ -32,15 +32,6 @@ CLOSE = {"rtol": 0, "atol": 2e-5}
 ALIKE = {"rtol": 1e-5, "atol": 1e-5}  # the same network over other shapes
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As the runtime does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """Return real audio `[1, T]` at 24 kHz."""

@@ -14,9 +14,6 @@ HERE = pathlib.Path(__file__).parent
 CLIPS = HERE.parent / "audio" / "quickstart"
 REFERENCE = np.load(HERE / "data" / "openl3" / "reference.npz")
 VARIANTS = {("mel256", "music"): 0, ("mel128", "env"): 1, ("linear", "music"): 2}  # seed of each one's weights
-# Resampled from 22 kHz, `dance` leaves the upper half of a linear spectrogram empty but for upstream's own rounding:
-# there upstream's embedding of the same audio at 0.9 of its level has a cosine of 0.99997 to itself.
-LEAST = {("dance", "linear"): (0.9999, 0.97)}
 KEPT = slice(None, None, 48)  # of the 6144 features
 
 every_variant = pytest.mark.parametrize(("input_repr", "content"), VARIANTS, ids="_".join)
@@ -66,11 +63,10 @@ def test_both_sizes_are_upstreams(clip, input_repr, content, clips, files):
     for size, values in ((512, found["embedding"]), (6144, found["embedding_6144"][:, KEPT])):
         expected = REFERENCE[f"{key}/{size}/centre"]
         assert values.shape == expected.shape and values.dtype == np.float32
-        least, of_differences = LEAST.get((clip, input_repr), (0.99999, 0.9995))
-        assert cosine(values, expected).min() >= least
+        assert cosine(values, expected).min() >= 0.99999
         # random weights give frames that resemble each other: what tells them apart must agree as well
         middle = expected.mean(axis=0)
-        assert cosine(values - middle, expected - middle).min() >= of_differences
+        assert cosine(values - middle, expected - middle).min() >= 0.9995
 
 
 @every_variant

@@ -95,6 +95,12 @@ def _find_problem(weights: Weights) -> str:
     return "" if channels == FEATURES else f"it ends in {channels} channels, expected {FEATURES}"
 
 
+def stft(samples: np.ndarray, length: int, hop: int) -> np.ndarray:
+    """Return the spectrum complex64 `[frames, length // 2 + 1]` of `samples`, rounded as in upstream's front end."""
+    spectrum: np.ndarray = tf.signal.stft(tf.constant(samples), length, hop, length).numpy()
+    return spectrum
+
+
 def build(weights: Weights, bands: int, frames: int) -> Network:
     """Return the network as a traced function.
 

@@ -34,7 +34,7 @@ class Mert(Extractor):
     environment = "torch-cuda"
     sample_rate = 24000
     pooling = "mean"
-    seconds_per_minute = 16.0
+    seconds_per_minute = 17.0  # 330M: 44
 
     checkpoint: str = "m-a-p/MERT-v1-95M"  # m-a-p/MERT-v1-330M, or the path of an own folder
     # 0 is the input of the first block, -1 the output of the last; several, or "all", give an axis of layers

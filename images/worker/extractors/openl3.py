@@ -104,6 +104,7 @@ class Openl3(Extractor):
         (checkpoint,) = self.checkpoints()
         layout = openl3_features.LAYOUTS[self.input_repr]
         self._network = openl3.build(openl3.read_h5(files[checkpoint.file]), layout.bands, layout.frames)
+        self._stft = openl3.stft
         self._together = device != "cpu"
 
     def extract(self, batch: Batch) -> Arrays:
@@ -117,7 +118,7 @@ class Openl3(Extractor):
 
     def _compute_maxima(self, waves: np.ndarray) -> np.ndarray:
         """Return the twelve feature vectors [B, 12, 512] of windows [B, 48000]."""
-        spectrograms = openl3_features.transform(waves, self.input_repr)
+        spectrograms = openl3_features.transform(waves, self.input_repr, self._stft)
         maxima: np.ndarray = self._network(spectrograms)
         # A ReLU can turn a spectrogram that overflowed into plausible numbers: it must stay visible.
         maxima[~np.isfinite(spectrograms).all(axis=(1, 2))] = np.nan

@@ -6,8 +6,8 @@ Cramer, Wu, Salamon, Bello, "Look, Listen and Learn More: Design Choices for Dee
 - every window of one second is transformed on its own, from its first sample on: nothing is centred;
 - magnitudes, not powers, pass through Slaney's mel filters (see `log_mel.mel_filters`);
 - yet `10 log10` is taken of them, so that the 80 decibels below a window's maximum are 160 in truth. Down
-  there kapre hears the rounding of TensorFlow's float32 transform, where this one, in float64, hears the
-  audio: what resampling leaves above half of a lower sample rate comes out up to 2 dB lower in mel bands.
+  there kapre hears the rounding of TensorFlow's float32 transform, which is why a caller may bring that one;
+  numpy's, in float64, hears the audio: what resampling leaves above half of a lower sample rate.
 """
 
 import functools
@@ -41,12 +41,17 @@ LAYOUTS = {
 }
 
 
-def transform(waves: np.ndarray, input_repr: str) -> np.ndarray:
+# (samples float32 [N], frame length, hop length) -> spectrum [frames, length // 2 + 1] of frames under a Hann window
+Stft = tp.Callable[[np.ndarray, int, int], np.ndarray]
+
+
+def transform(waves: np.ndarray, input_repr: str, stft: tp.Optional[Stft] = None) -> np.ndarray:
     """Return the spectrogram of every window in decibels below its maximum.
 
     Args:
         waves: float32 `[B, 48000]` at 48 kHz.
         input_repr: mel256, mel128 or linear.
+        stft: the short-time Fourier transform; default: our own in double precision.
 
     Returns:
         float32 `[B, bands, frames]` between -80 and 0; zeros for silence. A row depends on its window alone.
@@ -54,23 +59,28 @@ def transform(waves: np.ndarray, input_repr: str) -> np.ndarray:
     layout = LAYOUTS[input_repr]
     spectrograms = np.empty((len(waves), layout.bands, layout.frames), np.float32)
     for spectrogram, wave in zip(spectrograms, waves):
-        spectrogram[:] = _scale(_measure(wave, layout)).T
+        spectrogram[:] = _scale(_measure(wave, layout, stft or _stft)).T
     return spectrograms
 
 
-def _measure(wave: np.ndarray, layout: Layout) -> np.ndarray:
+def _measure(wave: np.ndarray, layout: Layout, stft: Stft) -> np.ndarray:
     """Return the magnitudes float32 `[frames, bands]` of one window `[48000]`."""
-    extended = np.zeros(max(WINDOW, (layout.frames - 1) * _HOP + layout.fft_length), np.float32)
-    extended[:WINDOW] = wave
-    (step,) = extended.strides
-    shape = (layout.frames, layout.fft_length)
-    frames = np.lib.stride_tricks.as_strided(extended, shape, (_HOP * step, step), writeable=False)
-    # The float64 window keeps the transform in double precision on every numpy.
-    magnitudes: np.ndarray = np.abs(np.fft.rfft(frames * _hann(layout.fft_length), axis=1)).astype(np.float32)
+    extended = np.zeros((layout.frames - 1) * _HOP + layout.fft_length, np.float32)
+    extended[:WINDOW] = wave[: len(extended)]
+    magnitudes: np.ndarray = np.abs(stft(extended, layout.fft_length, _HOP)).astype(np.float32)
     if not layout.mel:
         return magnitudes
     filtered: np.ndarray = magnitudes @ mel_filters(SAMPLE_RATE, layout.fft_length, layout.bands).T
     return filtered
+
+
+def _stft(samples: np.ndarray, length: int, hop: int) -> np.ndarray:
+    (step,) = samples.strides
+    shape = (1 + (len(samples) - length) // hop, length)
+    frames = np.lib.stride_tricks.as_strided(samples, shape, (hop * step, step), writeable=False)
+    # The float64 window keeps the transform in double precision on every numpy.
+    spectrum: np.ndarray = np.fft.rfft(frames * _hann(length), axis=1)
+    return spectrum
 
 
 def _scale(magnitudes: np.ndarray) -> np.ndarray:

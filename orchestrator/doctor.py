@@ -71,7 +71,10 @@ def _environment(
     if not builder.built(environment, "cpu"):
         yield Finding(environment.name, False, f"is not built; run `consort envs build {environment.name}`")
         return
-    code = "import sys\nfor name in sys.argv[1:]: print(name, getattr(__import__(name), '__version__', ''), end='; ')"
+    code = (
+        "import sys\nfor name in sys.argv[1:]:\n version = getattr(__import__(name), '__version__', '')\n"
+        " if '.' not in name: print(name, version, end='; ')"
+    )
     command = [str(builder.python(environment, "cpu")), "-I", "-c", code, *environment.spec.probes]
     env = {**environment.spec.variables, "PATH": os.environ.get("PATH", ""), "HOME": tempfile.gettempdir()}
     said = subprocess.run(command, capture_output=True, text=True, env=env)

@@ -5,6 +5,7 @@
     ConsortError                  1
     +-- JobError                  2   the job is wrong, or no audio was found; nothing was started
     +-- EnvironmentUnavailable    3   an interpreter, a device, an index or a checkpoint is missing
+    |   +-- CheckpointUnavailable     a checkpoint is missing, or is not what it should be
     +-- RunFailed                 4   shards lost, or the output folder is unusable
 
 The message is one line for the user and says what to do next; only `__main__` prints it.
@@ -34,6 +35,10 @@ class EnvironmentUnavailable(ConsortError):
     """Something that a model needs is not on this machine and could not be brought there."""
 
     exit_code = UNAVAILABLE
+
+
+class CheckpointUnavailable(EnvironmentUnavailable):
+    """A checkpoint is missing, or is not what it should be."""
 
 
 class RunFailed(ConsortError):

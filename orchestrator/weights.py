@@ -15,17 +15,13 @@ its hub states; where nobody states one, what came first is written down in the 
 """
 
 import contextlib
-import fcntl
-import json
 import os
 import re
-import tempfile
-import time
 import typing as tp
 from pathlib import Path, PurePosixPath
 
-from orchestrator import archives, ffmpeg, transfer
-from orchestrator.errors import EnvironmentUnavailable
+from orchestrator import archives, cache_files, ffmpeg, transfer
+from orchestrator.errors import CheckpointUnavailable, EnvironmentUnavailable
 from orchestrator.hub import Hub
 from orchestrator.index import PackageIndex
 from orchestrator.weights_lock import Locked, WeightsLock
@@ -33,11 +29,6 @@ from worker.extractor import Checkpoint
 
 _DEPTH = {"pypi": 1, "hub": 2, "url": 1}  # parts of a name, by kind
 _COMMIT = re.compile("[0-9a-f]{40}")
-_PAUSE = 0.2  # seconds between two looks at a lock that another process holds
-
-
-class CheckpointUnavailable(EnvironmentUnavailable):
-    """A checkpoint is missing, or is not what it should be."""
 
 
 def cache_root(environ: tp.Mapping[str, str] = os.environ) -> Path:
@@ -70,7 +61,7 @@ class Weights:
         self.lock = WeightsLock(self.root / "weights.lock")
         self._index = index
         self._hub = hub
-        self._known: dict[str, list[tp.Any]] = {} if fresh else _read(self.root / "hashes.json", {})
+        self._known: dict[str, list[tp.Any]] = {} if fresh else cache_files.read(self.root / "hashes.json", {})
 
     def path(self, checkpoint: Checkpoint) -> Path:
         """Return where a checkpoint is, or would be.
@@ -108,7 +99,7 @@ class Weights:
             known = [*stamp, transfer.sha256_of(path)]
             self._known[str(path)] = known
             # what other processes have hashed meanwhile is kept
-            _write(self.root / "hashes.json", {**_read(self.root / "hashes.json", {}), str(path): known})
+            _remember(self.root / "hashes.json", {**cache_files.read(self.root / "hashes.json", {}), str(path): known})
         return str(known[2])
 
     def problem(self, checkpoint: Checkpoint) -> str | None:
@@ -153,7 +144,8 @@ class Weights:
             if checkpoint.kind in ("hub", "url") and self.lock.find(checkpoint) is None:
                 by_hand.append(checkpoint)
         if by_hand:
-            with contextlib.suppress(CheckpointUnavailable), _locked(self.root, _wait):  # a cache may be read-only
+            # a cache may be read-only
+            with contextlib.suppress(CheckpointUnavailable), cache_files.locked(self.root, _wait):
                 # once more: another process that was fetching them may have written them down meanwhile
                 self._write_down([c for c in by_hand if self.lock.find(c) is None], {}, by_hand=True)
         return found
@@ -186,11 +178,11 @@ class Weights:
     def licence_news(self, checkpoints: tp.Iterable[Checkpoint]) -> list[str]:
         """Return one line per licence that has not been shown before, and remember it as shown."""
         path = self.root / "licences.json"
-        shown: list[str] = _read(path, [])
+        shown: list[str] = cache_files.read(path, [])
         lines = dict.fromkeys(_licence(c) for c in checkpoints if c.kind not in ("file", "folder"))
         news = [line for line in lines if line not in shown]
         if news:
-            _write(path, shown + news)
+            _remember(path, shown + news)
         return news
 
     def _pull_archive(self, members: tp.Sequence[Checkpoint], progress: transfer.Progress) -> None:
@@ -199,7 +191,7 @@ class Weights:
         if not _is_name(first.archive) or not first.archive_sha256:
             raise CheckpointUnavailable(f"{first.name} is in no archive; put it at {self.path(first)}")
         folder = self.folder(first)
-        with _locked(folder, lambda: progress(f"{first.archive}, which another process fetches", 0, None)):
+        with cache_files.locked(folder, lambda: progress(f"{first.archive}, which another process fetches", 0, None)):
             members = [checkpoint for checkpoint in members if self.problem(checkpoint)]
             if not members:
                 return  # another process has fetched them while this one waited
@@ -211,7 +203,7 @@ class Weights:
             targets = {c.file: archives.Target(self.path(c), c.sha256, c.name == ffmpeg.NAME) for c in members}
             archives.take(archive, targets)
             archive.unlink()
-        with _locked(self.root, _wait):
+        with cache_files.locked(self.root, _wait):
             self._write_down(members, {})
 
     def _pull_files(self, members: tp.Sequence[Checkpoint], progress: transfer.Progress) -> None:
@@ -219,14 +211,14 @@ class Weights:
         self._hub = self._hub or Hub()
         first = members[0]
         folder = self.folder(first)
-        with _locked(folder, lambda: progress(f"{first.name}, which another process fetches", 0, None)):
+        with cache_files.locked(folder, lambda: progress(f"{first.name}, which another process fetches", 0, None)):
             for checkpoint in [checkpoint for checkpoint in members if self.problem(checkpoint)]:
                 try:
                     commit = self._pull_file(checkpoint, progress)
                 except EnvironmentUnavailable as error:
                     place = self.path(checkpoint)
                     raise CheckpointUnavailable(f"{error}; or put the file at {place} by hand") from error
-                with _locked(self.root, _wait):
+                with cache_files.locked(self.root, _wait):
                     self._write_down([checkpoint], {checkpoint.file: commit})
 
     def _pull_file(self, checkpoint: Checkpoint, progress: transfer.Progress) -> str:
@@ -267,6 +259,12 @@ def _group(checkpoint: Checkpoint) -> tuple[str, ...]:
     return (*own, checkpoint.archive, checkpoint.archive_sha256)
 
 
+def _remember(path: Path, content: tp.Any) -> None:
+    """Replace a file that only saves time; a cache that cannot be written does without."""
+    with contextlib.suppress(OSError):
+        cache_files.replace(path, content)
+
+
 def _wait() -> None:
     """Another process holds the lock for the blink of a write."""
 
@@ -285,53 +283,3 @@ def _remedy(checkpoint: Checkpoint, pull: str) -> str:
     if checkpoint.kind in ("file", "folder"):
         return "it is named by the job: correct the path"
     return f"run `consort weights pull {pull}`, or put the file there by hand"
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, waiting: tp.Callable[[], None]) -> tp.Iterator[None]:
-    """Hold the lock of a folder; the kernel frees it when the process dies, however it dies.
-
-    Args:
-        folder: made if it is not there.
-        waiting: called again and again while another process has it; may raise to give up.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / ".lock").open("w")
-    except OSError as error:
-        raise CheckpointUnavailable(f"{folder} cannot be written: {error.strerror}; set CONSORT_CACHE") from error
-    with stream:
-        while not _try_lock(stream):
-            waiting()
-            time.sleep(_PAUSE)
-        yield
-
-
-def _try_lock(stream: tp.IO[str]) -> bool:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-_J = tp.TypeVar("_J", dict[str, list[tp.Any]], list[str])
-
-
-def _read(path: Path, empty: _J) -> _J:
-    """Return what a cache file holds, or `empty`: it can always be made again."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return empty
-    return content if isinstance(content, type(empty)) else empty
-
-
-def _write(path: Path, content: tp.Any) -> None:
-    """Replace a cache file; a cache that cannot be written only costs time."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(content, stream, indent=1, sort_keys=True)
-        os.replace(name, path)

@@ -6,14 +6,12 @@
                 "file": "config.json", "sha256": "...", "size": 1234, "licence": "...", "by_hand": false}, ...]}
 """
 
-import contextlib
 import json
-import os
-import tempfile
 import typing as tp
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from orchestrator import cache_files
 from orchestrator.errors import EnvironmentUnavailable
 from worker.extractor import Checkpoint
 
@@ -68,19 +66,7 @@ class WeightsLock:
         """Write entries down beside those that other processes have added meanwhile."""
         self._stamp = None
         files = {**self._read(), **{entry.key: entry for entry in entries}}
-        text = json.dumps({"files": [asdict(files[key]) for key in sorted(files)]}, indent=1) + "\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=".", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(name, self.path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+        cache_files.replace(self.path, {"files": [asdict(files[key]) for key in sorted(files)]})
 
     def _read(self) -> dict[_Key, Locked]:
         try:

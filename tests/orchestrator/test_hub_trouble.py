@@ -6,8 +6,7 @@ import typing as tp
 import pytest
 from hub_server import COMMIT, CONFIG, FILES, MODEL, Server, git_blob, sha256
 
-from orchestrator import __main__, checkpoints, errors, transfer
-from orchestrator import weights as weights_module
+from orchestrator import __main__, cache_files, checkpoints, errors, transfer
 from orchestrator.hub import Hub
 from orchestrator.weights import CheckpointUnavailable, Weights
 from orchestrator.weights_lock import Locked, WeightsLock
@@ -173,7 +172,7 @@ def test_a_file_put_by_hand_does_not_keep_the_hubs_own_out(weights, still_there)
 
 
 def test_what_another_process_wrote_down_meanwhile_is_kept(weights, monkeypatch):
-    wanted, real = declare("config.json"), weights_module._locked
+    wanted, real = declare("config.json"), cache_files.locked
     put(weights, wanted, CONFIG)
 
     @contextlib.contextmanager
@@ -183,7 +182,7 @@ def test_what_another_process_wrote_down_meanwhile_is_kept(weights, monkeypatch)
         with real(folder, waiting):
             yield
 
-    monkeypatch.setattr(weights_module, "_locked", late)
+    monkeypatch.setattr(cache_files, "locked", late)
     weights.files([wanted], "mert")
     (entry,) = weights.lock.entries()
     assert entry.commit == COMMIT and not entry.by_hand

@@ -29,7 +29,7 @@ _FLAGS: list[tuple[tuple[str, ...], dict[str, tp.Any]]] = [
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code; only here are errors printed."""
-    arguments = parser().parse_args(argv)
+    arguments = _parse(argv)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
@@ -55,6 +55,17 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("consort: interrupted", file=sys.stderr)
         return errors.INTERRUPTED
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    """Return the arguments; names may stand on both sides of flags, where argparse takes them on one."""
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "names") or any(word.startswith("-") for word in rest)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.names += rest
+    return arguments
 
 
 def parser() -> argparse.ArgumentParser:

@@ -231,3 +231,18 @@ def test_a_full_standard_output_is_one_line():
         done = subprocess.run([sys.executable, "-m", "orchestrator", "models"], stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 4
     assert done.stderr.decode().count("\n") == 1 and b"no room" in done.stderr
+
+
+def test_names_may_stand_on_both_sides_of_a_flag(consort):
+    first, second = (
+        ["encodec", "--checkpoint", "facebook/encodec_48khz"],
+        ["--checkpoint", "facebook/encodec_48khz", "encodec"],
+    )
+    said = [consort("weights", "list", *arguments) for arguments in (first, second)]
+    assert said[0].code == said[1].code == 0 and said[0].out == said[1].out and "encodec_48khz" in said[0].out
+
+
+def test_other_words_are_refused(consort):
+    for arguments in (("weights", "list", "--nonsense"), ("models", "crepe", "madmom"), ("status", "a", "b")):
+        done = consort(*arguments)
+        assert done.code == 2 and "unrecognized arguments" in done.err

@@ -166,7 +166,7 @@ class Run:
                 context = json.loads((self.root / ".consort" / "contexts" / f"{name}.json").read_text("ascii"))
             except FileNotFoundError:
                 continue
-            keys = ("extractor", "version", "audio_version", "params", "pooling", "dtype", "checkpoint")
+            keys = ("extractor", "version", "audio_version", "params", "window", "pooling", "dtype", "checkpoint")
             found.add(json.dumps({key: context.get(key) for key in keys}, sort_keys=True))
         return found
 

@@ -102,8 +102,9 @@ def model_plan(spec: ModelSpec, path: str, hash_of: tp.Callable[[Checkpoint], st
         "precision": spec.precision,
         "checkpoints": sorted(hashes.values()),
     }
-    if spec.window is not None:
-        material["window"] = schema.dump(extractor.window)
+    if extractor.window is not None:
+        hop = extractor.window.hop_seconds or extractor.window.seconds  # the same windows, said or not
+        material["window"] = {**schema.dump(extractor.window), "hop_seconds": hop}
     task = Task(
         name=spec.name,
         extractor=spec.reference,
@@ -186,9 +187,10 @@ def _state(job: JobSpec, model: ModelPlan, source: Source, name: str, sha: str, 
     if job.resume == "never":
         return TODO
     paths = paths_of(model, name)
-    if job.resume == "exists" and all(look.present(path, None) for path in paths.values()):
-        return DONE
     records = [ledger.of(source.id, model.name, output) for output in model.task.outputs]
+    expected = {*paths.values(), *(record.path for found in records for record in found if record.windows)}
+    if job.resume == "exists" and all(look.present(path, None) for path in expected):
+        return DONE
     if all(found and all(_fits(r, model, sha, name, look, job.resume == "strict") for r in found) for found in records):
         return DONE
     failure = ledger.failures.get((source.id, model.name))

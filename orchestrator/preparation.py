@@ -76,6 +76,9 @@ def _hash_of(weights: Weights) -> tp.Callable[[Checkpoint], str]:
         try:
             return weights.sha256(checkpoint)
         except OSError:
+            locked = weights.lock.find(checkpoint)
+            if locked is not None:
+                return locked.sha256  # arrays made with it are done, whether it is still here or not
             return f"missing {checkpoint.name} {checkpoint.file}"  # the run says so; its items stay to do
 
     return hash_of

@@ -22,7 +22,7 @@ from worker import protocol, schema
 from worker.protocol import Event, Failure, Record
 
 # What `worker.store` and `rundir.replace` leave when they die; a user's own `.film.part` is not ours to remove.
-_PARTIAL = re.compile(r"\..+(\.\d+-\d+|\.jsonl?\.\d+)\.part\Z")
+_PARTIAL = re.compile(r"\..+(\.\d+-\d+|\.(jsonl?|csv|txt)\.\d+)\.part\Z")
 
 _Key = tuple[str, str, str, int]  # item, model, output, window
 _E = tp.TypeVar("_E")
@@ -44,16 +44,32 @@ class Ledger:
     records: dict[_Key, Record] = dataclasses.field(default_factory=dict)
     failures: dict[tuple[str, str], Failure] = dataclasses.field(default_factory=dict)
     sources: dict[str, SeenSource] = dataclasses.field(default_factory=dict)
-    outlived: set[str] = dataclasses.field(default_factory=set)  # paths of windows that an item no longer has
+    # paths of arrays that others have replaced
+    outlived: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
+    _owners: dict[str, _Key] = dataclasses.field(default_factory=dict, compare=False, repr=False)  # by path
 
     def put(self, record: Record) -> None:
         """Take in a record in the place of an older one; an item may have fewer windows than before."""
         of = (record.item, record.model, record.output)
-        self.records[of + (record.window or 0,)] = record
+        key = of + (record.window or 0,)
+        self._drop(key)
+        owner = self.records.get(self._owners.get(record.path, key))
+        if owner is not None and (owner.window is None) != (record.window is None):
+            del self.records[self._owners[record.path]]  # `a_frag0.wav`, whose file is a window of `a.wav` by now
+        self.records[key], self._owners[record.path] = record, key
         number = record.windows or 1
-        while record.window in (None, 0) and (gone := self.records.pop(of + (number,), None)):
-            self.outlived.add(gone.path)
+        while record.window in (None, 0) and self._drop(of + (number,)):
             number += 1
+
+    def _drop(self, key: _Key) -> bool:
+        """Forget a record, and remember its file as replaced; return whether there was one."""
+        gone = self.records.pop(key, None)
+        if gone is None:
+            return False
+        if self._owners.get(gone.path) == key:
+            del self._owners[gone.path]
+            self.outlived.add(gone.path)
+        return True
 
     def of(self, item: str, model: str, output: str) -> list[Record]:
         """Return the records of one output: of the whole item, or of its windows; none if one is missing."""
@@ -122,6 +138,10 @@ def fold(output: OutputDir) -> Ledger:
         RunFailed: the folder cannot be written; nothing is lost.
     """
     ledger = read(output)
+    # first: a death in between leaves the events, and with them the knowledge of what they replace
+    for name in ledger.outlived - {record.path for record in ledger.records.values()}:
+        if os.path.realpath(output.root / name).startswith(os.path.realpath(output.root) + os.sep):
+            (output.root / name).unlink(missing_ok=True)
     rundir.replace(output.manifest, _lines(ledger.records))
     rundir.replace(output.failures, _lines(ledger.failures))
     rundir.replace(
@@ -131,9 +151,6 @@ def fold(output: OutputDir) -> Ledger:
             for item, source in sorted(ledger.sources.items())
         ),
     )
-    for name in ledger.outlived - {record.path for record in ledger.records.values()}:
-        if os.path.realpath(output.root / name).startswith(os.path.realpath(output.root) + os.sep):
-            (output.root / name).unlink(missing_ok=True)
     for path in attempts(output):
         path.unlink()
     return ledger
@@ -164,7 +181,14 @@ def sweep(output: OutputDir, patience: float = 30.0) -> int:
     count = _remove_partials(output.root, os.listdir(output.root))
     # Only an attempt leaves something among the arrays; without one a large folder is not walked.
     walked = output.root if left or scratch else output.inner
-    return count + sum(_remove_partials(pathlib.Path(folder), files) for folder, _, files in os.walk(walked))
+    return count + sum(_remove_partials(pathlib.Path(folder), files) for folder, files in _walk(walked))
+
+
+def _walk(root: pathlib.Path) -> tp.Iterator[tuple[str, list[str]]]:
+    """Yield folders with their files, but for output folders of other jobs, whose runs may be under way."""
+    for folder, inner, files in os.walk(root):
+        inner[:] = [name for name in inner if not os.path.isdir(os.path.join(folder, name, ".consort"))]
+        yield folder, files
 
 
 def _remove_partials(folder: pathlib.Path, files: list[str]) -> int:

@@ -41,20 +41,34 @@ def write(prepared: Prepared, ledger: Ledger) -> list[pathlib.Path]:
             stem = f"{model.name}_{pathlib.Path(prepared.job.audio).stem}"
             path = prepared.output.root / f"{stem}.csv"
             rundir.replace(path, _table(prepared, model, ledger, rows), "utf-8")
-            rundir.replace(prepared.output.root / f"{stem}_summary.txt", _summary(model, ledger, rows))
+            rundir.replace(prepared.output.root / f"{stem}_summary.txt", _summary(prepared, model, ledger, rows))
             written.append(path)
     return written
 
 
 def _rows(prepared: Prepared, model: ModelPlan, ledger: Ledger) -> list[_Row]:
     """Return the items that have today's tokens, in order of their ids."""
-    output = model.task.outputs[0]
     rows = []
     for choice in prepared.plan.choices:
-        for record in ledger.of(choice.source.id, model.name, output):
-            if record.key == protocol.key_of(model.task.key, output, record.source):
-                rows.append((choice, record))
+        record = _find(model, ledger, choice.source.id, model.task.outputs[0])
+        if record is not None and _is_there(prepared, record):
+            rows.append((choice, record))
     return rows
+
+
+def _find(model: ModelPlan, ledger: Ledger, item: str, output: str) -> Record | None:
+    """Return the record of a whole item that was made with today's settings from today's audio."""
+    seen = ledger.sources.get(item)
+    for record in ledger.of(item, model.name, output):
+        source = seen.sha256 if seen else record.source
+        if record.window is None and record.key == protocol.key_of(model.task.key, output, source):
+            return record
+    return None
+
+
+def _is_there(prepared: Prepared, record: Record) -> bool:
+    path = prepared.output.root / record.path
+    return path.is_file() and path.stat().st_size == record.bytes
 
 
 def _table(prepared: Prepared, model: ModelPlan, ledger: Ledger, rows: list[_Row]) -> str:
@@ -68,25 +82,25 @@ def _table(prepared: Prepared, model: ModelPlan, ledger: Ledger, rows: list[_Row
     for choice, record in rows:
         tokens = run.array(model.name, record.item, record.output).ravel()
         given = [choice.source.labels.get(key, "") for key in labels]
-        chunks = _chunks(ledger, record)
+        chunks = _chunks(model, ledger, record.item)
         values = [len(tokens), _shape(record), chunks, f"{record.duration:.6g}", *tokens.tolist()]
         table.writerow([choice.source.id, *given, *values, *[""] * (longest - len(tokens))])
     return text.getvalue()
 
 
-def _chunks(ledger: Ledger, record: Record) -> int:
+def _chunks(model: ModelPlan, ledger: Ledger, item: str) -> int:
     """Return how many windows a file was cut into: the length of the output `starts`, if it was asked for."""
-    starts = ledger.of(record.item, record.model, "starts")
-    return starts[0].shape[0] if starts else 1
+    starts = _find(model, ledger, item, "starts") if "starts" in model.task.outputs else None
+    return starts.shape[0] if starts else 1
 
 
 def _shape(record: Record) -> str:
     return str(tuple(record.shape))
 
 
-def _summary(model: ModelPlan, ledger: Ledger, rows: list[_Row]) -> str:
+def _summary(prepared: Prepared, model: ModelPlan, ledger: Ledger, rows: list[_Row]) -> str:
     records = [record for _, record in rows]
-    failed = sum(failure.model == model.name for failure in ledger.failures.values())
+    failed = sum((choice.source.id, model.name) in ledger.failures for choice in prepared.plan.choices)
     shapes: tp.Counter[str] = collections.Counter(map(_shape, records))
     lines = [
         f"total samples processed: {len(records)}",

@@ -191,7 +191,7 @@ def _finish(
         yield _finish_array(model, item, source, output, values, flags)
         return
     single = output._replace(axes=output.axes[1:], shape=output.shape[1:])
-    for number, part in enumerate(values):
+    for number, part in reversed(list(enumerate(values))):  # the first one last: where it is, all others are
         named = dataclasses.replace(item, name=store.name_window(item.name, number))
         finished = _finish_array(model, named, source, single, part, flags)
         yield finished._replace(record=dataclasses.replace(finished.record, window=number, windows=len(values)))

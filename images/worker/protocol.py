@@ -93,7 +93,7 @@ class Record:
     """One line of the manifest: an array on disk, what it was made of, and how to read its axes.
 
     `window` and `windows` are the number of this window, from 0, and how many there are, where a file
-    has one array per window.
+    has one array per window; `start` then counts from the window's beginning.
     """
 
     item: str

@@ -110,7 +110,7 @@ def _fill(row: np.ndarray, wave: np.ndarray, start: int, framing: Windows) -> No
         row[:, begin - start : end - start] = wave[:, begin:end]
     if start < 0 and framing.pad_start == "reflect":
         _copy_mirrored(row, wave, start, min(0, stop), start)
-    limit = stop if framing.tail == "keep" else min(stop, samples + framing.right)
+    limit = stop if framing.tail in ("keep", "every") else min(stop, samples + framing.right)
     if limit > samples and framing.pad_end == "reflect":
         _copy_mirrored(row, wave, max(start, samples), limit, start)
 

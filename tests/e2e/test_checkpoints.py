@@ -40,7 +40,11 @@ def test_weights_of_a_hub_come_with_the_first_run_and_serve_all_others(audio, ou
     again = harness.consort("extract", job, **{**hub, "HF_HUB_OFFLINE": "1"})
     assert again.returncode == 0 and "0 of 2 items to do" in again.stdout + again.stderr
     assert harness.fingerprint(output) == before and len(server.requests) == asked
-    assert "weights.lock" in {path.name for path in (tmp_path / "cache" / "weights").iterdir()}
+    weights = tmp_path / "cache" / "weights"
+    assert (weights / "weights.lock").is_file()
+    (weights / "hub" / "m-a-p" / "MERT-v1-95M" / "main" / "pytorch_model.bin").unlink()
+    later = harness.consort("extract", job, "--offline", **hub)  # what was made with them is done all the same
+    assert later.returncode == 0 and "0 of 2 items to do" in later.stdout + later.stderr
 
 
 def test_a_hub_without_the_weights_is_one_line_and_the_other_models_run(audio, output, tmp_path, server):

@@ -93,3 +93,40 @@ def test_synthetic_audio_is_made_beside_the_arrays(output):
         assert (state["done"], state["pending"], state["orphaned"]) == (1, 0, 0)
     (record,) = harness.manifest(output)
     assert (record["duration"], record["sample_rate"], record["item"]) == (3.0, 16000, "synthetic_16khz_3.0s.wav")
+
+
+def test_a_table_holds_what_is_there_today(audio, output):
+    for name in ("a.wav", "b.wav"):
+        harness.write_wav(audio / name, seconds=1.0)
+    job = harness.write_job(output, audio, {**TOKENS, "layout": "table"})
+    assert harness.consort("extract", job).returncode == 0
+    rows = output / "tokens_audio.csv"
+    (output / "tokens" / "a.npy").unlink()
+    assert harness.consort("extract", job, "--limit", 0).returncode == 0
+    assert [row["path"] for row in table(rows)] == ["b.wav"]
+    (audio / "b.wav").write_bytes(b"RIFF")
+    assert harness.consort("extract", job).returncode == 1
+    assert [row["path"] for row in table(rows)] == ["a.wav"]
+    assert "failed: 1" in (output / "tokens_audio_summary.txt").read_text("utf-8")
+
+
+def test_another_layout_leaves_nothing_of_the_former_one(audio, output):
+    harness.write_wav(audio / "a.wav", seconds=2.5)
+    files = {}
+    for layout in ("per-window", "per-item", "per-window", "table"):
+        job = harness.write_job(output, audio, {**TOKENS, "window": {"seconds": 1}, "layout": layout})
+        assert harness.consort("extract", job).returncode == 0
+        files[layout] = sorted(path.name for path in (output / "tokens").iterdir())
+    assert files["per-item"] == files["table"] == ["a.npy"]
+    assert files["per-window"] == ["a_frag0.npy", "a_frag1.npy", "a_frag2.npy"]
+    assert harness.status(job)["models"]["tokens"]["orphaned"] == 0
+
+
+def test_skip_existing_wants_every_window(audio, output):
+    harness.write_wav(audio / "a.wav", seconds=2.5)
+    model = {**TOKENS, "window": {"seconds": 1}, "layout": "per-window"}
+    job = harness.write_job(output, audio, model)
+    assert harness.consort("extract", job).returncode == 0
+    (output / "tokens" / "a_frag2.npy").unlink()
+    assert harness.consort("extract", job, "--skip_existing").returncode == 0
+    assert (output / "tokens" / "a_frag2.npy").exists()

@@ -265,3 +265,11 @@ def test_a_limit_goes_on_past_items_that_fail_again_and_again(prepare, work):
         work(limited, failing=failing)
     assert seen == ["b.wav", "deep/c.wav"]
     assert chosen(prepare(limit=1, retry_failed=True)) == ["a.wav"]
+
+
+def test_windows_are_the_same_whether_their_hop_is_said_or_not(prepare):
+    def key(**window):
+        return prepare(models=[{"name": "encodec", "window": window}]).plan.models[0].task.key
+
+    assert key(seconds=2) == key(seconds=2, hop_seconds=2) == key(seconds=2, pad="reflect")
+    assert len({key(seconds=2), key(seconds=4), key(seconds=2, hop_seconds=1), key(seconds=2, pad="zero")}) == 4

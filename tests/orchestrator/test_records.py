@@ -302,3 +302,56 @@ def test_a_window_outside_the_output_folder_is_not_removed(output, attempt, reco
     attempt(*windows(record, output, 1, key="new"))
     records.fold(output)
     assert outside.read_text() == "keep"
+
+
+def test_an_array_of_another_layout_replaces_the_windows_and_their_files(output, attempt, record):
+    attempt(*windows(record, output, 3))
+    records.fold(output)
+    (output.root / "latents" / "a.txt").write_text("whole")
+    attempt(wrote(record, model="latents", output="latents", path="latents/a.txt"))
+    ledger = records.fold(output)
+    assert [r.path for r in ledger.of("a.wav", "latents", "latents")] == ["latents/a.txt"]
+    assert [p.name for p in (output.root / "latents").iterdir()] == ["a.txt"]
+
+
+def test_an_array_whose_file_became_a_window_of_another_item_is_to_be_made_again(output, attempt, record):
+    attempt(wrote(record, item="a_frag0.wav", model="latents", output="latents", path="latents/a_frag0.txt"))
+    records.fold(output)
+    attempt(*windows(record, output, 1))
+    ledger = records.fold(output)
+    assert ledger.of("a_frag0.wav", "latents", "latents") == []
+    assert [r.window for r in ledger.of("a.wav", "latents", "latents")] == [0]
+
+
+def test_a_death_before_the_manifest_is_written_forgets_no_file_to_remove(output, attempt, record, monkeypatch):
+    attempt(*windows(record, output, 3))
+    records.fold(output)
+    attempt(*windows(record, output, 1, key="new"))
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rundir, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            records.fold(output)
+    records.fold(output)
+    assert [p.name for p in (output.root / "latents").iterdir()] == ["a_frag0.txt"]
+
+
+def test_a_sweep_leaves_the_output_folders_of_other_jobs_alone(output, attempt, record):
+    attempt(wrote(record))
+    inner = OutputDir(output.root / "embeddings")
+    inner.create()
+    (inner.root / "crepe").mkdir()
+    (output.root / "crepe").mkdir()
+    for root in (inner.root, output.root):
+        (root / "crepe" / ".x.1-2.part").write_text("half")
+    assert records.sweep(output) == 1
+    assert (inner.root / "crepe" / ".x.1-2.part").exists()
+
+
+@pytest.mark.parametrize("name", [".t.csv.123.part", ".t_summary.txt.123.part"])
+def test_what_a_table_left_half_written_is_swept(output, name):
+    (output.root / name).write_text("half")
+    assert records.sweep(output) == 1

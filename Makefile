@@ -39,8 +39,14 @@ types: .venv/tools
 layers: .venv/tools
 	.venv/bin/lint-imports
 
-unit: .venv/tools
-	.venv/bin/pytest -q tests/worker tests/orchestrator tests/contract
+unit: .venv/tools          ## unit and contract tests alone, on two cores
+	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) unit-worker unit-host
+
+unit-worker: .venv/tools
+	.venv/bin/pytest -q tests/worker
+
+unit-host: .venv/tools
+	.venv/bin/pytest -q tests/orchestrator tests/contract
 
 test: check                ## check, then the worker on a real Python 3.7, parity and whole jobs: everything CI runs
 	.venv/bin/pytest -q tests/e2e
@@ -63,4 +69,4 @@ clean:                     ## forget .venv and caches of the tools; keep outputs
 	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r tests/requirements.lock
 	@touch $@
 
-.PHONY: help install extract plan status envs models doctor check lint types layers unit test lock clean
+.PHONY: help install extract plan status envs models doctor check lint types layers unit unit-worker unit-host test lock clean

@@ -20,6 +20,9 @@ status: .venv/installed    ## show what a job has done so far
 envs: .venv/installed      ## build all environments now instead of on first use
 	@$(CONSORT) envs build
 
+images: .venv/installed    ## build the container images, for the GPU where there is one
+	@$(CONSORT) envs build --runtime docker
+
 models: .venv/installed    ## list the models with their parameters, outputs and licences
 	@$(CONSORT) models
 
@@ -69,4 +72,4 @@ clean:                     ## forget .venv and caches of the tools; keep outputs
 	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r tests/requirements.lock
 	@touch $@
 
-.PHONY: help install extract plan status envs models doctor check lint types layers unit unit-worker unit-host test lock clean
+.PHONY: help install extract plan status envs images models doctor check lint types layers unit unit-worker unit-host test lock clean

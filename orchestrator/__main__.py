@@ -18,7 +18,7 @@ _FLAGS: list[tuple[tuple[str, ...], dict[str, tp.Any]]] = [
     (("--models",), {"nargs": "+", "metavar": "NAME", "help": "see `consort models`"}),
     (("--limit", "--max_samples"), {"type": int, "metavar": "N", "help": "at most N items that are not done yet"}),
     (("--devices", "--device"), {"metavar": "D", "help": "auto | cpu | cuda | cuda:N"}),
-    (("--runtime",), {"metavar": "R", "help": "auto | venv"}),
+    (("--runtime",), {"metavar": "R", "help": "auto | docker | venv"}),
     (("--resume",), {"metavar": "R", "help": "key | strict | exists | never"}),
     (("--workers",), {"type": int, "metavar": "N", "help": "worker processes side by side (default: cores)"}),
     (("--memory",), {"metavar": "SIZE", "help": "memory that one worker may take, such as 8GB"}),
@@ -96,6 +96,10 @@ def parser() -> argparse.ArgumentParser:
     envs = _verb(verbs, "envs", "list, build or remove the environments")
     envs.add_argument("action", nargs="?", choices=("list", "build", "remove"), default="list")
     envs.add_argument("names", nargs="*", metavar="ENVIRONMENT", help="default: all")
+    envs.add_argument("--runtime", choices=("venv", "docker"), default="venv", help="docker: container images")
+    envs.add_argument(
+        "--variant", dest="variants", action="append", choices=("cpu", "cuda"), help="default: what this machine has"
+    )
     weights = _verb(verbs, "weights", "list, pull or verify the checkpoints, with their licences")
     weights.add_argument("action", nargs="?", choices=("list", "pull", "verify"), default="list")
     weights.add_argument("names", nargs="*", metavar="MODEL", help="default: all, and ffmpeg")

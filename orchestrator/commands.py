@@ -12,7 +12,7 @@ import sys
 import typing as tp
 
 from orchestrator import errors, spec
-from orchestrator.errors import EnvironmentUnavailable, JobError, RunFailed
+from orchestrator.errors import JobError, RunFailed
 from worker import catalog
 
 if tp.TYPE_CHECKING:
@@ -27,16 +27,17 @@ _SHOWN = 10  # failures that are listed without --verbose
 def extract(arguments: argparse.Namespace) -> int:
     """Run a job."""
     job = _job(arguments)
-    _refuse_devices(job)
-    from orchestrator import preparation, progress, records, run, scan, supplies, synthetic
+    from orchestrator import placement, preparation, progress, records, run, scan, supplies, synthetic
     from orchestrator.report import table
     from orchestrator.rundir import OutputDir
 
     output = OutputDir(job.output)
     synthetic.write(job)
     audio = scan.scan(job)  # first, as a wrong audio path must not leave an output folder behind
+    placed = placement.choose(job)
     output.create()
     with output.lock(), progress.choose() as shown:
+        placed.runtime.sweep(output)
         records.sweep(output)
         if not arguments.offline:
             supplies.fetch_unpinned(job, shown)
@@ -44,8 +45,9 @@ def extract(arguments: argparse.Namespace) -> int:
         trouble = prepared.lacking_room()
         if trouble and not arguments.force:
             raise RunFailed(f"{trouble}; free some, choose another folder, or --force")
-        shown.say(_devices_note(job, prepared))
-        report, folder = run.extract(prepared, shown, arguments.offline)
+        chosen = f"{len(prepared.plan.chosen)} of {len(prepared.plan.choices)} items to do"
+        shown.say(f"{chosen}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
+        report, folder = run.extract(prepared, placed, shown, arguments.offline)
     if arguments.verbose and report.written:
         rows = [(_printable(r.path), str(tuple(r.shape)), preparation.size(r.bytes)) for r in report.written]
         print(table([("array", "shape", "size"), *rows]))
@@ -67,11 +69,11 @@ def extract(arguments: argparse.Namespace) -> int:
 def plan(arguments: argparse.Namespace) -> int:
     """Show what a job would do."""
     job = _job(arguments)
-    _refuse_devices(job)
-    from orchestrator import preparation
+    from orchestrator import placement, preparation
     from orchestrator.report import duration, table
 
     prepared = preparation.prepare(job)
+    placed = placement.choose(job)
     made = prepared.plan
     rows: list[tuple[str, ...]] = [
         ("model", "environment", "device", "to do", "done", "failed", "stale", "audio", "CPU time")
@@ -82,8 +84,10 @@ def plan(arguments: argparse.Namespace) -> int:
         cost = seconds / 60 * model.extractor.seconds_per_minute
         states = [str(made.count(model.name, state)) for state in ("done", "failed", "stale")]
         hours = (f"~{seconds / 3600:.2f} h", f"~{duration(cost)}")
-        rows.append((model.name, model.environment, "cpu", str(len(work)), *states, *hours))
+        device = placed.device(model.environment) if model.extractor.uses_gpu() else "cpu"
+        rows.append((model.name, model.environment, device, str(len(work)), *states, *hours))
     print(table(rows))
+    print(f"runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
     free = preparation.size(made.bytes())
     print(f"{len(made.chosen)} of {len(made.choices)} items chosen; ~{free} will be written; nothing was started")
     if prepared.lacking_room():
@@ -129,31 +133,23 @@ def models(arguments: argparse.Namespace) -> int:
 
 
 def envs(arguments: argparse.Namespace) -> int:
-    """List, build or remove environments."""
-    from orchestrator import builder, environments, progress
+    """List, build or remove environments, as virtual environments or as images."""
+    from orchestrator import docker_engine, environments, progress, provisions
     from orchestrator.report import table
 
     chosen = [environments.find(name) for name in arguments.names or environments.names()]
+    if arguments.runtime == "docker":
+        docker_engine.find()
     if arguments.action == "list":
-        rows = [("environment", "python", "state", "folder")]
-        for one in chosen:
-            state = "built" if builder.built(one, "cpu") else "not built"
-            rows.append((one.name, one.spec.python, state, str(builder.folder(one, "cpu"))))
-        print(table(rows))
+        print(table(provisions.rows(chosen, arguments.runtime)))
         return errors.OK
     if arguments.action == "remove":
-        for path in [path for one in chosen for path in builder.remove(one)]:
-            print(f"removed {path}")
+        for gone in provisions.remove(chosen, arguments.runtime):
+            print(f"removed {gone}")
         return errors.OK
-    problems = []
+    variants = arguments.variants or [provisions.variant_of_this_machine()]
     with progress.choose() as shown:
-        for one in chosen:
-            try:
-                builder.build(one, "cpu", lambda text, name=one.name: shown.stage(name, text))  # type: ignore[misc]
-                shown.say(f"{one.name}: ready")
-            except EnvironmentUnavailable as error:
-                problems.append(str(error))
-                shown.say(str(error))
+        problems = provisions.build(chosen, arguments.runtime, variants, shown)
     return errors.UNAVAILABLE if problems else errors.OK
 
 
@@ -194,11 +190,12 @@ def doctor(arguments: argparse.Namespace) -> int:
     import io
 
     from orchestrator import doctor as doctors
-    from orchestrator import progress, run
+    from orchestrator import placement, progress, run
 
     def silently(prepared: "Prepared") -> None:
         prepared.output.create()
-        run.extract(prepared, progress.Lines(io.StringIO()), offline=True)
+        placed = placement.choose(prepared.job)
+        run.extract(prepared, placed, progress.Lines(io.StringIO()), offline=True)
 
     good = True
     for finding in doctors.examine(silently):
@@ -232,18 +229,6 @@ def _job(arguments: argparse.Namespace) -> spec.JobSpec:
     if not arguments.job and missing:
         raise JobError(f"without a job file the flags are the job: {' and '.join(missing)} missing")
     return spec.read(arguments.job, changes)
-
-
-def _refuse_devices(job: spec.JobSpec) -> None:
-    if job.devices not in ("auto", "cpu"):
-        asked = job.devices if isinstance(job.devices, str) else ", ".join(map(str, job.devices))
-        raise EnvironmentUnavailable(f"devices: {asked}: no model has a GPU path yet; use devices: auto or cpu")
-
-
-def _devices_note(job: spec.JobSpec, prepared: "Prepared") -> str:
-    plan = prepared.plan
-    runtime = f"runtime venv ({'asked for' if job.runtime == 'venv' else 'auto: the only one so far'})"
-    return f"{len(plan.chosen)} of {len(plan.choices)} items to do, {runtime}, device cpu"
 
 
 def _warn(random: tp.Iterable[str]) -> None:

@@ -96,7 +96,15 @@ def _second(name: str, run: tp.Callable[[preparation.Prepared], tp.Any], weights
     with tempfile.TemporaryDirectory(prefix="consort-doctor-") as folder:
         tone = pathlib.Path(folder, "tone.wav")
         tone.write_bytes(synthetic.sine(44100, 1.0))
-        job = spec.check({"audio": str(tone), "output": os.path.join(folder, "out"), "models": [name]})
+        job = spec.check(
+            {
+                "audio": str(tone),
+                "output": os.path.join(folder, "out"),
+                "models": [name],
+                "runtime": "venv",
+                "devices": "cpu",
+            }
+        )
         try:
             run(preparation.prepare(job))
         except ConsortError as error:

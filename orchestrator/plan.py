@@ -227,7 +227,7 @@ def _name_of(record: Record) -> str:
     return name if record.window is None else name.removesuffix(store.name_window("", record.window))
 
 
-def shards(plan: Plan, run_id: str, slots: int, fields: dict[str, dict[str, tp.Any]]) -> list[Shard]:
+def shards(plan: Plan, run_id: str, slots: int, fields: dict[str, dict[str, tp.Any]], gpus: int = 0) -> list[Shard]:
     """Cut the work of a plan into shards, the most expensive first.
 
     Args:
@@ -236,6 +236,7 @@ def shards(plan: Plan, run_id: str, slots: int, fields: dict[str, dict[str, tp.A
         slots: workers that may run side by side.
         fields: for each environment what its shards share (lock, device, memory ...); the models of an
             environment that is missing here are left out.
+        gpus: how many workers may use one at the same time.
     """
     total = sum(plan.cost(choice) for choice in plan.chosen)
     target = max(_SHARD_SECONDS, total / (3 * slots))
@@ -246,7 +247,10 @@ def shards(plan: Plan, run_id: str, slots: int, fields: dict[str, dict[str, tp.A
         lacking = [
             dataclasses.replace(c, states={k: v for k, v in c.states.items() if k in names}) for c in plan.chosen
         ]
-        for part in _split([c for c in lacking if c.missing], target, plan):
+        goal = target
+        if fields[environment].get("device") == "cuda":  # where loading takes longer than the work of a minute
+            goal = sum(map(plan.cost, lacking)) / max(1, gpus)
+        for part in _split([c for c in lacking if c.missing], goal, plan):
             groups.append((sum(map(plan.cost, part)), environment, part, models))
     groups.sort(key=lambda group: -group[0])
     return [

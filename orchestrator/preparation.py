@@ -123,6 +123,7 @@ class _Files:
             found = json.loads((self._output.contexts / f"{context}.json").read_text("ascii"))
         except (OSError, ValueError):
             return False
-        lock = environments.find(model.environment).lock_sha256("cpu")
+        environment = environments.find(model.environment)
+        locks = [environment.lock_sha256(variant) for variant in environment.spec.locks]
         backend = model.extractor.describe().get("backend")
-        return bool(found.get("lock") == lock and found.get("details", {}).get("backend") == backend)
+        return bool(found.get("lock") in locks and found.get("details", {}).get("backend") == backend)

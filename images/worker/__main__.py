@@ -1,8 +1,9 @@
 """`python -m worker SHARD.json`: run one shard, append its events to the file beside it.
 
 The roots come from the environment: CONSORT_AUDIO, CONSORT_OUTPUT, CONSORT_WEIGHTS, CONSORT_SCRATCH,
-CONSORT_EVENTS, CONSORT_FFMPEG. Standard input is a dead man's switch: when it closes, the worker
-commits what is finished and exits with 75, after some seconds even in the middle of an item.
+CONSORT_EVENTS, CONSORT_FFMPEG; CONSORT_GPUS holds the UUIDs of the GPUs that the host meant. Standard
+input is a dead man's switch: when it closes, the worker commits what is finished and exits with 75,
+after some seconds even in the middle of an item.
 """
 
 import faulthandler
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 
-from worker import catalog, pipeline, protocol, schema
+from worker import catalog, devices, pipeline, protocol, schema
 from worker.protocol import Channel, Event, Shard
 from worker.provenance import packages
 
@@ -46,11 +47,16 @@ def _run(shard: Shard, roots: pipeline.Roots, channel: Channel) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_watch_stdin, args=(stop,), daemon=True).start()
-    hello = {"python": platform.python_version(), "protocol": protocol.VERSION, "device": shard.device}
-    channel.emit(Event("hello", source=dict(hello, **packages())))
+    hello = dict(packages(), python=platform.python_version(), protocol=protocol.VERSION)
+    try:
+        device = devices.look(shard.device, [gpu for gpu in os.environ.get("CONSORT_GPUS", "").split(",") if gpu])
+    except devices.DeviceError as error:
+        channel.emit(Event("hello", source=hello, message=str(error)))
+        return protocol.EXIT_NO_MODEL
+    channel.emit(Event("hello", source=dict(hello, device=device.name)))
     threading.Thread(target=_beat, args=(channel,), daemon=True).start()
     catalog.add_plugins(shard.plugins)
-    return pipeline.run(shard, roots, channel, stop)
+    return pipeline.run(shard, roots, channel, stop, device)
 
 
 def _read(path: str) -> Shard:

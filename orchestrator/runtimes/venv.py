@@ -6,21 +6,9 @@ import typing as tp
 
 from orchestrator import builder, environments, ffmpeg
 from orchestrator.environments import IMAGES, Environment
-from orchestrator.runtimes.base import Command, Mounts, Runtime
+from orchestrator.runtimes.base import THREADS, Command, Mounts, Resources, Runtime
 from orchestrator.weights import Weights
 from worker.protocol import Shard
-
-# One single-threaded process per core beats one process with many threads, and gives the same bytes
-# on every machine.
-_THREADS = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "VECLIB_MAXIMUM_THREADS": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-}
 
 
 class VenvRuntime(Runtime):
@@ -29,10 +17,10 @@ class VenvRuntime(Runtime):
     name = "venv"
 
     def __init__(self, log: pathlib.Path | None = None) -> None:
-        self._log = log
+        self.log = log
 
     def prepare(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
-        log = self._log / f"build-{environment.name}.log" if self._log else None
+        log = self.log / f"build-{environment.name}.log" if self.log else None
         builder.build(environment, variant, say, log)
 
     def cancel(self) -> None:
@@ -41,10 +29,18 @@ class VenvRuntime(Runtime):
     def ready(self, environment: Environment, variant: str) -> bool:
         return builder.built(environment, variant)
 
-    def command(self, shard: Shard, variant: str, mounts: Mounts, file: pathlib.Path, events: pathlib.Path) -> Command:
+    def command(
+        self,
+        shard: Shard,
+        variant: str,
+        mounts: Mounts,
+        file: pathlib.Path,
+        events: pathlib.Path,
+        resources: Resources,
+    ) -> Command:
         environment = environments.find(shard.environment)
         env = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
-        env.update(_THREADS)
+        env.update(THREADS)
         env.update(environment.spec.variables)
         env.update(
             HOME=mounts.scratch,
@@ -58,6 +54,9 @@ class VenvRuntime(Runtime):
             CONSORT_SCRATCH=mounts.scratch,
             CONSORT_FFMPEG=mounts.ffmpeg,
             CONSORT_EVENTS=str(events),
+            CONSORT_GPUS=",".join(resources.gpus),
+            CUDA_VISIBLE_DEVICES=",".join(resources.gpus),  # empty: none
+            CUDA_DEVICE_ORDER="PCI_BUS_ID",  # as nvidia-smi counts them
         )
         python = builder.python(environment, variant)
         return Command([str(python), "-m", "worker", str(file)], env, mounts.scratch)

@@ -90,6 +90,10 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("job", metavar="JOB|OUTPUT", help="a job file or an output folder")
     status.add_argument("--verbose", "--debug", action="store_true", help="list every failure")
     status.add_argument("--json", action="store_true", help="print JSON")
+    _add_verify(_verb(verbs, "verify", "hash the arrays of a run again, or compare two runs"))
+    compose = _verb(verbs, "compose", "the first and last step of docker-compose.yml, around its workers")
+    compose.add_argument("action", choices=("plan", "report"))
+    _add_job(compose)
     models = _verb(verbs, "models", "list the models, or show one with its parameters and outputs")
     models.add_argument("name", nargs="?", help="show only this one")
     models.add_argument("--markdown", action="store_true", help="print the README's table")
@@ -123,6 +127,31 @@ def _verb(verbs: tp.Any, name: str, text: str) -> argparse.ArgumentParser:
         argparse.ArgumentParser,
         verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False),
     )
+
+
+def _add_verify(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", metavar="RUN", help="an output folder or a job file")
+    verb.add_argument("other", nargs="?", metavar="OTHER", help="compare with this one, array by array")
+    verb.add_argument("--repair", action="store_true", help="remove damaged files, so that `extract` renews them")
+    verb.add_argument("--recompute", type=_positive, metavar="N", help="compute N items again, and compare")
+    verb.add_argument("--seed", type=int, metavar="S", help="of --recompute: draw the items; default: evenly spread")
+    verb.add_argument("--runtime", choices=("auto", "docker", "venv"), help="of --recompute; default: the job's")
+    text = "count other bytes as the same within X, and X of the value (default 1e-5)"
+    verb.add_argument("--tolerance", nargs="?", type=_tolerance, const=1e-5, metavar="X", help=text)
+    verb.add_argument("--verbose", "--debug", action="store_true", help="list every file and array")
+    verb.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return int(text)
+
+
+def _tolerance(text: str) -> float:
+    if not 0 <= float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no tolerance, such as 1e-4")
+    return float(text)
 
 
 def _add_job(verb: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from worker import catalog
 if tp.TYPE_CHECKING:
     from orchestrator.preparation import Prepared
     from orchestrator.report import Report
+    from orchestrator.status import Status
 
 _KEYS = ("audio", "output", "models", "limit", "devices", "runtime", "resume", "workers", "memory",
          "timeout_per_item", "licence_policy")  # fmt: skip
@@ -62,7 +63,7 @@ def extract(arguments: argparse.Namespace) -> int:
     if waiting:
         again = job.resume == "never" or job.retry_failed  # these begin with the first again
         print(f"limit: {waiting} more to do{'' if again else '; repeat the command to go on'}")
-    print(f"logs: {_near(folder.logs)}")
+    print(f"device: {placed.devices}; logs: {_near(folder.logs)}")
     return report.exit_code
 
 
@@ -98,7 +99,6 @@ def plan(arguments: argparse.Namespace) -> int:
 def status(arguments: argparse.Namespace) -> int:
     """Show what is done."""
     from orchestrator import status as statuses
-    from orchestrator.report import table
 
     if os.path.isdir(arguments.job):
         found = statuses.of_output(arguments.job)
@@ -107,14 +107,74 @@ def status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(dataclasses.asdict(found), indent=1))
         return errors.OK
-    rows = [("model", "done", "pending", "failed", "stale", "orphaned")]
+    _print_status(found, arguments.verbose)
+    return errors.OK
+
+
+def _print_status(found: "Status", verbose: bool) -> None:
+    from orchestrator.report import table
+
+    rows = [("model", "done", "pending", "failed", "stale", "orphaned", "device")]
     for name, count in found.models.items():
         failed = ", ".join(f"{n} {kind}" for kind, n in sorted(count.failed.items())) or "0"
-        rows.append((name, str(count.done), str(count.pending), failed, str(count.stale), str(count.orphaned)))
+        numbers = (str(count.stale), str(count.orphaned), ", ".join(count.devices) or "-")
+        rows.append((name, str(count.done), str(count.pending), failed, *numbers))
     print(f"{found.output}{' (running)' if found.running else ''}")
     print(table(rows))
-    _print_reasons([(f.item, f.model, f.kind, f.message) for f in found.failures], arguments.verbose)
+    _print_reasons([(f.item, f.model, f.kind, f.message) for f in found.failures], verbose)
     _warn(found.random_weights)
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Hash the arrays of a run again, and compute some of its items again; or compare two runs."""
+    from orchestrator import comparison, progress, recompute
+    from orchestrator import verify as verifying
+    from orchestrator.target import Target
+
+    if arguments.other is not None and (arguments.repair or arguments.recompute is not None):
+        raise JobError("--repair and --recompute: of one output folder; two are only compared")
+    if arguments.recompute is None and (arguments.seed is not None or arguments.runtime is not None):
+        raise JobError("--seed and --runtime: of --recompute alone")
+    target, tolerance = Target(arguments.run), arguments.tolerance
+    found: verifying.Checked | comparison.Comparison
+    if arguments.other is not None:
+        found = comparison.compare(target, Target(arguments.other), tolerance)
+    elif arguments.recompute is not None:
+        choice = recompute.Choice(arguments.recompute, arguments.seed, arguments.runtime)
+        with progress.choose() as shown:
+            found = recompute.recompute(target, choice, tolerance, shown, arguments.repair)
+    else:
+        found = verifying.check(target, arguments.repair)
+    if arguments.json:
+        print(json.dumps(found.json(), indent=1))
+    else:
+        print("\n".join(map(_printable, found.lines(arguments.verbose))))
+    return found.exit_code
+
+
+def compose(arguments: argparse.Namespace) -> int:
+    """Do the first or the last step of docker-compose.yml."""
+    job = _job(arguments)
+    from orchestrator import compose as composed
+    from orchestrator import preparation, progress, records, scan, supplies
+    from orchestrator.rundir import OutputDir
+
+    output = OutputDir(job.output)
+    audio = scan.scan(job)
+    output.create()
+    with output.lock(), progress.choose() as shown:
+        if arguments.action == "report":
+            found, missing, code = composed.report(preparation.prepare(job, audio))
+            _print_status(found, verbose=False)
+            for text in missing:
+                print(f"  missing     {text}")
+            return code
+        records.sweep(output)
+        supplies.fetch_unpinned(job, shown)
+        prepared = preparation.prepare(job, audio)
+        for text in composed.write_plan(prepared, shown):
+            shown.say(text)
+        shown.say(f"{len(prepared.plan.chosen)} of {len(prepared.plan.choices)} items to do")
     return errors.OK
 
 
@@ -150,6 +210,8 @@ def envs(arguments: argparse.Namespace) -> int:
     variants = arguments.variants or [provisions.variant_of_this_machine()]
     with progress.choose() as shown:
         problems = provisions.build(chosen, arguments.runtime, variants, shown)
+        if arguments.runtime == "docker" and not arguments.names:
+            problems += provisions.build_host(shown)
     return errors.UNAVAILABLE if problems else errors.OK
 
 

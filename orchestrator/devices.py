@@ -86,7 +86,8 @@ def grant(asked: str | tp.Sequence[tp.Any], find: tp.Callable[[], Found] = disco
     if asked == "cuda":
         return Grant(found.gpus, "asked for", strict=True)
     wanted = [asked.partition(":")[2]] if isinstance(asked, str) else list(asked)
-    return Grant(tuple(_choose(one, found.gpus) for one in dict.fromkeys(wanted)), "asked for", strict=True)
+    chosen = dict.fromkeys(_choose(one, found.gpus) for one in wanted)  # once each, however it is called
+    return Grant(tuple(chosen), "asked for", strict=True)
 
 
 def problem(words: str | None) -> str | None:

@@ -9,26 +9,23 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
 import threading
 import typing as tp
 
-from orchestrator import docker_engine, pip_settings
+from orchestrator import docker_engine, image_inputs, pip_settings
+from orchestrator.builder import redact
 from orchestrator.docker_engine import PREFIX
 from orchestrator.environments import IMAGES, Environment
 from orchestrator.errors import EnvironmentUnavailable
-from orchestrator.index import PackageIndex
 
 Say = tp.Callable[[str], None]
 READY, OUTDATED, MISSING = "ready", "of other code", "not built"
+HOST_TAG = f"{PREFIX}/orchestrator:latest"
 _ROOT = IMAGES.parent
-_LOCAL_WHEELS = IMAGES / "local-wheels"
 _RUNNING: set["subprocess.Popen[str]"] = set()  # what `cancel` ends
 _CANCELLED = threading.Event()
 _STEP = re.compile(r"#\d+ \[(?:[\w-]+ )?(\d+)/(\d+)\] (\w+)")
-_WHEELS = threading.Lock()  # two builds side by side share one folder of wheels
-_CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 def tag(environment: Environment, variant: str) -> str:
@@ -52,6 +49,11 @@ def state(environment: Environment, variant: str) -> str:
 def current(environment: Environment, variant: str) -> bool:
     """Return whether there is an image of today's lock and code."""
     return state(environment, variant) == READY
+
+
+def image_id(environment: Environment, variant: str) -> str | None:
+    """Return the id of an image, `sha256:...`, or None where there is none."""
+    return _id(tag(environment, variant))
 
 
 def size(environment: Environment, variant: str) -> int | None:
@@ -78,8 +80,25 @@ def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | 
     if current(environment, variant):
         return
     say(f"builds the image {tag(environment, variant)}")
-    with _local_wheels(environment, variant):
-        _run(_command(environment, variant), environment, say, log)
+    before, settings = image_id(environment, variant), pip_settings.read()
+    with image_inputs.wheels(environment, variant, settings) as placed:
+        secrets = image_inputs.secrets(settings, placed or image_inputs.offered(environment, variant, settings))
+        _run(_command(environment, variant), secrets, environment.name, say, log)
+    _forget(before)
+
+
+def build_host(say: Say) -> None:
+    """Build the image of the host side, which plans and reports in docker-compose.yml.
+
+    Raises:
+        EnvironmentUnavailable: it cannot be built; one line that says why.
+    """
+    base = os.environ.get("CONSORT_BASE_IMAGE_3_11")
+    command = ["docker", "build", "--progress", "plain", "--file", str(_ROOT / "orchestrator" / "Dockerfile")]
+    command += ["--tag", HOST_TAG, *(["--build-arg", f"BASE_IMAGE={base}"] if base else [])]
+    before = _id(HOST_TAG)
+    _run(command, image_inputs.secrets(pip_settings.read(), True), "orchestrator", say, None)
+    _forget(before)
 
 
 def remove(environment: Environment) -> list[str]:
@@ -110,9 +129,7 @@ def _command(environment: Environment, variant: str) -> list[str]:
     command = ["docker", "build", "--progress", "plain", "--file", str(file), "--tag", tag(environment, variant)]
     for key, value in arguments.items():
         command += ["--build-arg", f"{key}={value}"]
-    for name, path in _secrets().items():
-        command += ["--secret", f"id={name},src={path}"]
-    return [*command, str(_ROOT)]
+    return command
 
 
 def _bases(environment: Environment) -> dict[str, str]:
@@ -122,52 +139,29 @@ def _bases(environment: Environment) -> dict[str, str]:
     return {**({"BASE_IMAGE": own} if own else {}), **({"TOOLS_IMAGE": tools} if tools else {})}
 
 
-def _secrets() -> dict[str, str]:
-    """Return what a build behind a proxy needs: this machine's own certificates, never left in an image."""
-    own = pip_settings.read().cert or next((os.environ[v] for v in _CERTIFICATES if os.environ.get(v)), None)
-    return {"ca.pem": own} if own and os.path.isfile(own) else {}
-
-
-@contextlib.contextmanager
-def _local_wheels(environment: Environment, variant: str) -> tp.Iterator[None]:
-    """Put wheels that this machine has, and no index, where the build finds them."""
-    with _WHEELS:
-        placed = []
-        for name, version in _local_versions(environment.lock(variant).read_text("utf-8")):
-            python = environment.spec.python.replace(".", "")
-            found = PackageIndex().local(name, f"{name}-{version}-cp{python}-*linux*")
-            if found is not None:
-                target = _LOCAL_WHEELS / found.name
-                target.unlink(missing_ok=True)
-                _link(found, target)
-                placed.append(target)
-        try:
-            yield
-        finally:
-            for path in placed:
-                path.unlink(missing_ok=True)
-
-
-def _local_versions(lock: str) -> tp.Iterator[tuple[str, str]]:
-    """Yield the pins of builds that the public index does not have: `torch==2.13.0+cpu`."""
-    for name, version in re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE):
-        if "+" in version:
-            yield name, version
-
-
-def _link(source: pathlib.Path, target: pathlib.Path) -> None:
+def _id(name: str) -> str | None:
     try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copyfile(source, target)
+        return docker_engine.ask("image", "inspect", "-f", "{{.Id}}", name)
+    except EnvironmentUnavailable:
+        return None
 
 
-def _run(command: list[str], environment: Environment, say: Say, log: pathlib.Path | None) -> None:
+def _forget(image: str | None) -> None:
+    """Remove an image whose name a newer one has got; one with another name, or in use, stays."""
+    with contextlib.suppress(EnvironmentUnavailable):
+        if image and docker_engine.ask("image", "inspect", "-f", "{{len .RepoTags}}", image) == "0":
+            docker_engine.ask("image", "rm", image, timeout=120)
+
+
+def _run(
+    command: list[str], secrets: tuple[list[str], dict[str, str]], name: str, say: Say, log: pathlib.Path | None
+) -> None:
     lines: list[str] = []
     seen = (0, 0)  # of the stage with the most steps: stages are built side by side
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", env={**os.environ, "DOCKER_BUILDKIT": "1"},
+    with open(log or os.devnull, "w", encoding="utf-8") as out, subprocess.Popen(
+        [*command, *secrets[0], str(_ROOT)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace",
+        env={**os.environ, "DOCKER_BUILDKIT": "1", **secrets[1]},
     ) as process:  # fmt: skip
         _RUNNING.add(process)
         if _CANCELLED.is_set():
@@ -175,6 +169,8 @@ def _run(command: list[str], environment: Environment, say: Say, log: pathlib.Pa
         try:
             for line in process.stdout or ():
                 lines.append(line)
+                out.write(redact(line))
+                out.flush()
                 step = _STEP.match(line)
                 if step and (total := (int(step[2]), int(step[1]))) > seen:
                     seen = total
@@ -184,15 +180,18 @@ def _run(command: list[str], environment: Environment, say: Say, log: pathlib.Pa
             raise
         finally:
             _RUNNING.discard(process)
-            if log:
-                log.write_text("".join(lines), "utf-8")
     if process.returncode:
         where = f"; see {log}" if log else ""
-        raise EnvironmentUnavailable(f"image {environment.name} could not be built: {_reason(lines)}{where}")
+        raise EnvironmentUnavailable(f"image {name} could not be built: {redact(_reason(lines))}{where}")
 
 
 def _reason(lines: list[str]) -> str:
     """Return the line that says why a build failed: what a step printed, rather than that it failed."""
     said = [re.sub(r"^#\d+ [\d.]+ ", "", line).strip() for line in lines]
     errors = [line for line in said if re.match(r"(error|ERROR|\u00d7)", line) and "failed to solve" not in line]
-    return errors[0] if errors else docker_engine.reason("".join(lines[-5:]))
+    if errors:
+        return errors[0]
+    words = docker_engine.reason("".join(lines[-5:])).rpartition("failed to do request: ")[2]
+    if "/manifests/" in words:
+        words += "; `CONSORT_BASE_IMAGE_3_11` and `_3_7` name other base images"
+    return words

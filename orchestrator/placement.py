@@ -87,7 +87,7 @@ def _place_in_containers(placement: Placement, used: tp.Sequence[Environment], a
         placement.why = f"auto: {error}".partition(";")[0]
         return
     if missing:
-        placement.why = f"auto: {engine.name} answers, but {missing}; `make images` builds"
+        placement.why = f"auto: {engine.name} answers, but images are {missing}; `make images` builds them"
         return
     placement.grant = trial.grant
     placement.runtime = DockerRuntime(engine)
@@ -96,5 +96,9 @@ def _place_in_containers(placement: Placement, used: tp.Sequence[Environment], a
 
 def _missing(placement: Placement, used: tp.Sequence[Environment]) -> str:
     """Return which images are not there, in words; empty where all are."""
-    states = [(images.tag(one, placement.variant(one)), images.state(one, placement.variant(one))) for one in used]
-    return ", ".join(f"{tag} is {state}" for tag, state in states if state != "ready")
+    states: dict[str, list[str]] = {}
+    for one in used:
+        variant = placement.variant(one)
+        states.setdefault(images.state(one, variant), []).append(images.tag(one, variant))
+    states.pop(images.READY, None)
+    return " and ".join(f"{state}: {', '.join(tags)}" for state, tags in states.items())

@@ -44,6 +44,17 @@ def build(chosen: tp.Sequence[Environment], runtime: str, variants: tp.Sequence[
     return problems
 
 
+def build_host(shown: Progress) -> list[str]:
+    """Build the image of the host side, for docker-compose.yml; return what went wrong."""
+    try:
+        images.build_host(lambda text: shown.stage(images.HOST_TAG, text))
+        shown.say(f"{images.HOST_TAG}: ready")
+    except EnvironmentUnavailable as error:
+        shown.say(str(error))
+        return [str(error)]
+    return []
+
+
 def remove(chosen: tp.Sequence[Environment], runtime: str) -> list[str]:
     """Remove environments in every variant; return what was removed."""
     if runtime == "docker":

@@ -5,9 +5,7 @@ import signal
 import types
 import typing as tp
 
-import yaml
-
-from orchestrator import plan, records, rundir, tables
+from orchestrator import records, rundir, tables
 from orchestrator.errors import RunFailed
 from orchestrator.placement import Placement
 from orchestrator.preparation import Prepared
@@ -15,7 +13,6 @@ from orchestrator.progress import Progress
 from orchestrator.report import Report
 from orchestrator.rundir import RunDir
 from orchestrator.session import Session
-from worker import protocol, schema
 
 _UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -47,7 +44,7 @@ def extract(
 
 def _extract(prepared: Prepared, placement: Placement, progress: Progress, offline: bool) -> tuple[Report, RunDir]:
     run = prepared.output.new_run()
-    _keep(prepared, run)
+    prepared.keep(run)
     report = Report(prepared.plan)
     if prepared.plan.chosen:
         session = Session(prepared, placement, run, report, progress)
@@ -65,17 +62,6 @@ def _extract(prepared: Prepared, placement: Placement, progress: Progress, offli
     report.random = records.random_models(ledger) & set(report.models)
     rundir.replace(run.report, report.json())
     return report, run
-
-
-def _keep(prepared: Prepared, run: RunDir) -> None:
-    """Write what was asked and decided into the folder of the run."""
-    run.job.write_text(yaml.safe_dump(schema.dump(prepared.job), sort_keys=False), "utf-8")
-    lines = [
-        protocol.canonical({"id": c.source.id, "name": c.name, "labels": c.source.labels}) + "\n"
-        for c in prepared.plan.choices
-    ]
-    rundir.replace(run.items, "".join(lines))
-    rundir.replace(run.plan, plan.summary(prepared.plan))
 
 
 class _Signals:

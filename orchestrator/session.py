@@ -23,7 +23,8 @@ from orchestrator.report import Report
 from orchestrator.rundir import RunDir
 from orchestrator.runtimes.base import Mounts, Resources
 from orchestrator.supplies import Stopped, Supplies
-from worker import memory, protocol, provenance, schema
+from worker import memory, protocol, schema
+from worker.extractor import PROVENANCE
 from worker.protocol import Event, Failure, Item, Shard, Task
 
 _DECODING = 0.8  # of an item's time limit: the worker ends a decode itself, before it is taken for hung
@@ -51,6 +52,7 @@ class Session:
         self._host = protocol.Channel(str(prepared.output.records / f"{run.id}-host.jsonl"))
         self._judge = Judge(self._failure_key)
         self._ffmpeg = ""
+        self._refusal: str | None = None  # what the engine first said about GPUs
         self.stops = 0
         self.unclean = False  # a worker ended in a way that may have left half-written files
         limit = prepared.job.timeout_per_item
@@ -136,7 +138,7 @@ class Session:
         """Return what tasks name of the user's own: folders of plugins, and weights with what is said of them."""
         paths = dict.fromkeys(self._prepared.job.plugins)
         for path in [path for task in tasks for path in task.files.values() if os.path.isabs(path)]:
-            beside = os.path.join(os.path.dirname(path), provenance.BESIDE)
+            beside = os.path.join(os.path.dirname(path), PROVENANCE)
             paths.update(dict.fromkeys([path, beside] if os.path.exists(beside) else [path]))
         return list(paths)
 
@@ -214,19 +216,25 @@ class Session:
         elif self.stops or self._report.trouble:
             return
         elif attempt.gpus and (lack := attempt.device or devices.problem(ended.problem)):
-            self._lose_gpu(attempt, lack)
+            self._lose_gpu(attempt, lack, refused=attempt.device is None)
         else:
             self._follow(attempt, ended, self._judge.end(attempt, ended))
 
-    def _lose_gpu(self, attempt: Attempt, why: str) -> None:
-        """Ask for the GPU in another way, go on with the others, with the CPU, or not at all: as the job allows."""
-        again = attempts.rerun(attempt.shard, attempt.left())
-        if self._runtime.another_way():
-            self._queue.appendleft(again)
+    def _lose_gpu(self, attempt: Attempt, why: str, refused: bool) -> None:
+        """Ask for the GPU in another way, go on with the others, with the CPU, or not at all: as the job allows.
+
+        Args:
+            attempt: which was granted it.
+            why: it has not got it.
+            refused: by the engine, which may know GPUs by another name.
+        """
+        self._queue.appendleft(attempts.rerun(attempt.shard, attempt.left()))
+        if refused and self._runtime.another_way():
+            self._refusal = why
             return
+        why = self._refusal or why  # the first word is the one about the usual way
         (gpu,) = attempt.gpus
         self._gpus.remove(gpu)
-        self._queue.appendleft(again)
         if self._placement.give_up(gpu, f"GPU {gpu}: {why}"):
             self._progress.say(f"GPU {gpu} is left out: {why}")
         elif self._placement.grant.strict:

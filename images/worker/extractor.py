@@ -13,6 +13,7 @@ import typing as tp
 import numpy as np
 
 Arrays = tp.Dict[str, np.ndarray]
+PROVENANCE = "PROVENANCE.json"  # what is known of weights that no hub has published, in their folder
 
 
 class Output(tp.NamedTuple):

@@ -60,7 +60,7 @@ def run(
     """Process every item of `shard` on `device` and return the worker's exit code."""
     work = _Work(shard, roots, channel, stop, device)
     try:
-        if not work.load():
+        if not work.load() and shard.tasks:
             return EXIT_NO_MODEL
         work.process_all()
     except Interrupted:

@@ -7,14 +7,13 @@ import sys
 import typing as tp
 
 from worker import audio, schema, store
-from worker.extractor import Extractor
+from worker.extractor import PROVENANCE, Extractor
 from worker.protocol import Shard, Task, canonical, digest
 
 _PACKAGES = ("numpy", "soundfile", "soxr", "tensorflow", "tensorflow_cpu", "torch", "transformers")
 _SUFFIX = ".dist-info"
 
 
-BESIDE = "PROVENANCE.json"  # what is known of weights that no hub has published, in their folder
 _LONGEST = 65536  # characters of it
 
 
@@ -27,14 +26,14 @@ def read(files: tp.Iterable[str]) -> tp.Dict[str, tp.Any]:
     said: tp.Dict[str, tp.Any] = {}
     for folder in sorted({os.path.dirname(path) for path in files}):
         try:
-            with open(os.path.join(folder, BESIDE), encoding="utf-8") as f:
+            with open(os.path.join(folder, PROVENANCE), encoding="utf-8") as f:
                 found = json.loads(f.read(_LONGEST))
         except FileNotFoundError:
             continue
         except ValueError as error:
-            raise ValueError("{}: not valid JSON; mend it or take the weights away".format(BESIDE)) from error
+            raise ValueError("{}: not valid JSON; mend it or take the weights away".format(PROVENANCE)) from error
         if not isinstance(found, dict):
-            raise ValueError("{}: holds no mapping; mend it or take the weights away".format(BESIDE))
+            raise ValueError("{}: holds no mapping; mend it or take the weights away".format(PROVENANCE))
         said.update(found)
     return said
 

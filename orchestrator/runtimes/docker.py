@@ -42,7 +42,8 @@ _RESERVED: tuple[str, ...] = (
 )
 _RESERVED += ("/opt/consort", AUDIO, OUTPUT, WEIGHTS)
 # Memory-backed; exec since libraries unpack code there; it counts towards the container's memory.
-_TMP = "/tmp:rw,exec,nosuid,nodev,size=2g,mode=1777"  # noqa: S108 - of the container
+_TMP_FOLDER = "/tmp"  # noqa: S108 - of the container
+_TMP = f"{_TMP_FOLDER}:rw,exec,nosuid,nodev,size=2g,mode=1777"
 _THREADS_AND_PROCESSES = 4096  # frameworks start some for every core, whatever they are told
 
 
@@ -85,11 +86,12 @@ class DockerRuntime(Runtime):
             **THREADS,
             **environment.spec.variables,
             "HOME": scratch,
-            "CONSORT_AUDIO": AUDIO,
+            "CONSORT_AUDIO": _audio(mounts),
             "CONSORT_OUTPUT": OUTPUT,
             "CONSORT_WEIGHTS": WEIGHTS,
             "CONSORT_SCRATCH": scratch,
             "CONSORT_EVENTS": _inside(output, events),
+            "CONSORT_MODULES": " ".join(environment.spec.modules),
             "CONSORT_GPUS": ",".join(resources.gpus),
         }
         argv = ["docker", "run", "--interactive", "--pull", "never", "--name", name, "--workdir", scratch]
@@ -175,16 +177,21 @@ def _output_label(output: pathlib.Path) -> str:
 
 def _mounts(mounts: Mounts) -> list[tuple[str, str, bool]]:
     """Return (source, target, writable); what the user names keeps its path, by which the shard knows it."""
-    found = {AUDIO: (mounts.audio, False), OUTPUT: (mounts.output, True), WEIGHTS: (mounts.weights, False)}
-    real = os.path.realpath(mounts.audio)
-    if not _is_reserved(real):
-        found[real] = (real, False)  # so that absolute links within the audio lead somewhere
+    found = {_audio(mounts): (mounts.audio, False), OUTPUT: (mounts.output, True), WEIGHTS: (mounts.weights, False)}
     found.update({path: (path, False) for path in mounts.own})
     return [(source, target, writable) for target, (source, writable) in found.items()]
 
 
+def _audio(mounts: Mounts) -> str:
+    """Return where the audio is inside: where it is outside, if that can be, as links within it may be absolute."""
+    real = os.path.realpath(mounts.audio)
+    return AUDIO if _is_reserved(real) else real
+
+
 def _is_reserved(path: str) -> bool:
-    return path == "/" or any(path == one or path.startswith(one + "/") for one in _RESERVED)
+    """Return whether mounting something at `path` would hide a part of the image, or the memory at /tmp."""
+    above = any(one.startswith(path.rstrip("/") + "/") for one in (*_RESERVED, _TMP_FOLDER))
+    return above or path == _TMP_FOLDER or any(path == one or path.startswith(one + "/") for one in _RESERVED)
 
 
 def _mount(source: str, target: str, writable: bool) -> str:

@@ -54,6 +54,7 @@ class VenvRuntime(Runtime):
             CONSORT_SCRATCH=mounts.scratch,
             CONSORT_FFMPEG=mounts.ffmpeg,
             CONSORT_EVENTS=str(events),
+            CONSORT_MODULES=" ".join(environment.spec.modules),
             CONSORT_GPUS=",".join(resources.gpus),
             CUDA_VISIBLE_DEVICES=",".join(resources.gpus),  # empty: none
             CUDA_DEVICE_ORDER="PCI_BUS_ID",  # as nvidia-smi counts them

@@ -155,7 +155,7 @@ class _Work:
                 self._fail(item, [model], error.kind, str(error), source.sha256)
             except store.NotFiniteError as error:
                 self._fail(item, [model], "nonfinite", str(error), source.sha256)
-            except MemoryError as error:
+            except (MemoryError, memory.TooLarge) as error:
                 words = one_line(error) if str(error) else "not enough memory"
                 self._fail(item, [model], "memory", words, source.sha256)
             except (Exception, SystemExit) as error:
@@ -187,7 +187,7 @@ class _Work:
                 if not devices.is_out_of_memory(error):
                     raise
                 if size == 1:
-                    raise MemoryError(one_line(error)) from error
+                    raise memory.TooLarge(one_line(error)) from error
                 words = "{} -> {}: {}".format(size, size // 2, one_line(error))
             _LOG.warning("%s: batch %s", model.task.name, words)
             self._channel.emit(Event("batch_reduced", model=model.task.name, message=words))

@@ -4,6 +4,7 @@
 # from Debian's packages and started; it ends with the machine. Exits with 77 where that cannot be done.
 #
 #   ENGINE_LOG    file for what the engine prints
+#   ENGINE_DATA   folder for its images and containers
 #   ENGINE_STUBS  folder that is put first on the engine's PATH: stand-ins for programs of hardware that is not here
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -30,11 +31,12 @@ install_packages() {
 # taken out of their packages; lists of packages go into a folder of their own, so that apt here stays as it is.
 add_plugins() {
     local work uri
+    mkdir -p "$plugins" 2>/dev/null && [ -w "$plugins" ] || give_up "buildx or compose is missing, and $plugins cannot be written"
     work=$(mktemp -d)
     uri=$(sed -n -e 's/^URIs: *//p' -e 's/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' \
         /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null | head -n 1 || true)
     [ -n "$uri" ] || give_up "no Debian mirror is configured"
-    mkdir -p "$work/lists/partial" "$work/archives/partial" "$plugins"
+    mkdir -p "$work/lists/partial" "$work/archives/partial"
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri trixie main" >"$work/sources.list"
     local options=(-o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$work/lists")
     (
@@ -48,7 +50,7 @@ add_plugins() {
 }
 
 start() {
-    PATH="$stubs:$PATH" nohup dockerd >"$log" 2>&1 </dev/null &
+    PATH="$stubs:$PATH" nohup dockerd ${ENGINE_DATA:+--data-root "$ENGINE_DATA"} >"$log" 2>&1 </dev/null &
     for _ in $(seq 150); do
         answers && return
         sleep 0.2

@@ -143,15 +143,19 @@ def _add_verify(verb: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of items; the least is 1")
     return int(text)
 
 
 def _tolerance(text: str) -> float:
-    if not 0 <= float(text) < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no tolerance, such as 1e-4")
-    return float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number; --tolerance=1e-4, or the flag alone after the folders")
+    return value
 
 
 def _add_job(verb: argparse.ArgumentParser) -> None:

@@ -34,9 +34,11 @@ def find() -> Engine:
     """
     if shutil.which("docker") is None:
         raise EnvironmentUnavailable("docker is not installed; install Docker, or use `runtime: venv`")
-    facts = json.loads(ask("version", "--format", "{{json .Server}}") or "null")
-    if not facts:
-        raise EnvironmentUnavailable("the Docker engine does not answer; start it, or use `runtime: venv`")
+    try:
+        facts = json.loads(ask("version", "--format", "{{json .Server}}") or "null") or {}
+    except EnvironmentUnavailable as error:
+        words = str(error).removeprefix("docker version: ").partition(". Is the docker")[0]
+        raise EnvironmentUnavailable(f"no Docker engine answers ({words}); start it, or use `runtime: venv`") from error
     options = json.loads(ask("info", "--format", "{{json .SecurityOptions}}") or "null") or []
     component = (facts.get("Components") or [{}])[0]
     podman = "podman" in component.get("Name", "").lower()

@@ -97,4 +97,4 @@ def _link(source: pathlib.Path, target: pathlib.Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system
-        shutil.copyfile(source, target)
+        shutil.copy2(source, target)  # with its time, by which the next build sees that it is the same

@@ -5,6 +5,7 @@ inside: one whose labels are not today's is built again, which takes a second wh
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -182,16 +183,19 @@ def _run(
             _RUNNING.discard(process)
     if process.returncode:
         where = f"; see {log}" if log else ""
-        raise EnvironmentUnavailable(f"image {name} could not be built: {redact(_reason(lines))}{where}")
+        raise EnvironmentUnavailable(f"image {name} could not be built: {_reason(lines)}{where}")
 
 
 def _reason(lines: list[str]) -> str:
     """Return the line that says why a build failed: what a step printed, rather than that it failed."""
     said = [re.sub(r"^#\d+ [\d.]+ ", "", line).strip() for line in lines]
-    errors = [line for line in said if re.match(r"(error|ERROR|\u00d7)", line) and "failed to solve" not in line]
+    errors = [n for n, line in enumerate(said) if re.match(r"error|ERROR", line) and "failed to solve" not in line]
     if errors:
-        return errors[0]
+        first = errors[0]
+        causes = list(itertools.takewhile(lambda line: line.startswith("cause: "), said[first + 1 :]))
+        # the first is what uv was about, the last what went wrong; those between are layers of its libraries
+        told = dict.fromkeys(line.removeprefix("cause: ") for line in (*causes[:1], *causes[-1:]))
+        return redact(said[first]) + "".join(f" ({redact(cause)})" for cause in told)
     words = docker_engine.reason("".join(lines[-5:])).rpartition("failed to do request: ")[2]
-    if "/manifests/" in words:
-        words += "; `CONSORT_BASE_IMAGE_3_11` and `_3_7` name other base images"
-    return words
+    of_base = "/manifests/" in words
+    return redact(words) + ("; `CONSORT_BASE_IMAGE_3_11` and `_3_7` name other base images" if of_base else "")

@@ -29,12 +29,15 @@ def main() -> int:
     protocol.claim_stdout()
     faulthandler.enable()  # a crash in native code leaves its stack in the log
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if len(sys.argv) != 2:
+        print("worker: runs one shard: python -m worker SHARD.json", file=sys.stderr)
+        return protocol.EXIT_PERMANENT
     try:
         shard = _read(sys.argv[1])
         roots = pipeline.Roots(*[os.environ["CONSORT_" + name.upper()] for name in pipeline.Roots._fields])
         code.refuse_other_code(shard.worker, os.environ.get("CONSORT_MODULES", "").split())
         channel = Channel(os.environ["CONSORT_EVENTS"])
-    except (IndexError, KeyError, OSError, ValueError) as error:
+    except (KeyError, OSError, ValueError) as error:
         print("worker: cannot start: {}".format(protocol.one_line(error)), file=sys.stderr)
         return protocol.EXIT_PERMANENT
     try:

@@ -14,14 +14,14 @@ class Interrupted(Exception):
 
 
 def extract(
-    extractor: Extractor, wave: np.ndarray, batch_size: int, scratch: str, stop: threading.Event
+    extractor: Extractor, wave: np.ndarray, batch_size: tp.Optional[int], scratch: str, stop: threading.Event
 ) -> tp.Tuple[Arrays, bool]:
     """Run one model over one item.
 
     Args:
         extractor: loaded.
         wave: float32 `[C, T]` at the extractor's sample rate.
-        batch_size: windows per call.
+        batch_size: windows per call; None takes the extractor's own.
         scratch: folder for what is too large for memory.
         stop: set when the work must end between two batches.
 
@@ -66,14 +66,14 @@ def _windows(
     extractor: Extractor,
     framing: Windows,
     wave: np.ndarray,
-    batch_size: int,
+    batch_size: tp.Optional[int],
     scratch: str,
     stop: threading.Event,
 ) -> tp.Tuple[Arrays, bool]:
     cut = windows.cut(wave, framing)
     joined: Arrays = {}
     position = 0
-    for batch, counts in windows.batches(cut, batch_size):
+    for batch, counts in windows.batches(cut, batch_size or extractor.batch_size):
         if stop.is_set():
             raise Interrupted
         arrays = extractor.extract(batch)

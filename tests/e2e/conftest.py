@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+import typing as tp
 
 import pytest
 
@@ -9,6 +10,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import harness
 from fixtures import audio, output, start  # noqa: F401
+
+
+@pytest.fixture(scope="package", autouse=True)
+def no_docker() -> tp.Iterator[None]:
+    """Hide the engine of this machine: these tests are those of virtual environments, whatever `auto` would take."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", "unix:///nowhere.sock")
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -274,7 +274,11 @@ def test_progress_is_that_of_the_longest_stage(docker, environment):
 @pytest.mark.parametrize(
     ("says", "reason"),
     [
-        ("#9 1.2 error: Failed to fetch: https://me:pw@x.org/tok/six/\n#9 ERROR: process failed", "https://x.org/...$"),
+        (
+            "#9 4.5 error: Request failed after 3 retries\n#9 4.5   cause: Failed to fetch: https://me:pw@x.org/tok/six/\n"
+            "#9 4.5   cause: tcp connect error\n#9 4.5   cause: Connection refused\n#9 ERROR: executor failed",
+            r"3 retries \(Failed to fetch: https://x.org/...\) \(Connection refused\)$",
+        ),
         ("#9 1.2 ERROR: No matching distribution found for six\nfailed to solve: exit code: 1", "No matching .* six"),
         ("ERROR: BuildKit is enabled but the buildx component is missing or broken.", "buildx component is missing"),
         (

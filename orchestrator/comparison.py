@@ -11,7 +11,7 @@ import zipfile
 
 import numpy as np
 
-from orchestrator import difference, errors, verify
+from orchestrator import difference, errors, load, verify
 from orchestrator.difference import SHARE, TOLERANCE
 from orchestrator.report import table
 from orchestrator.target import Target
@@ -196,10 +196,4 @@ def _values(target: Target, record: Record) -> np.ndarray:
     place = target.place(record.path)
     if place is None:
         raise ValueError("leads out of the output folder")
-    if place.suffix == ".txt":
-        rows = np.loadtxt(place, delimiter=",", dtype=record.dtype, ndmin=2)
-        return np.asarray(rows.reshape(record.shape))
-    if place.suffix == ".npz":
-        with np.load(place, allow_pickle=False) as archive:
-            return np.asarray(archive["values"])
-    return np.asarray(np.load(place, allow_pickle=False))
+    return load.read(place, record.dtype, record.shape)

@@ -11,8 +11,9 @@ import zipfile
 
 import numpy as np
 
-from orchestrator import difference, errors, load, verify
+from orchestrator import difference, errors, verify
 from orchestrator.difference import SHARE, TOLERANCE
+from orchestrator.load import read
 from orchestrator.report import table
 from orchestrator.target import Target
 from orchestrator.verify import Checked
@@ -196,4 +197,4 @@ def _values(target: Target, record: Record) -> np.ndarray:
     place = target.place(record.path)
     if place is None:
         raise ValueError("leads out of the output folder")
-    return load.read(place, record.dtype, record.shape)
+    return read(place, record.dtype, record.shape)

@@ -1,6 +1,9 @@
 # Everything a person or CI does here. `make` alone lists the targets.
 PYTHON ?= python3
 CONFIG ?= config/quickstart.yaml
+# of `make up` alone
+AUDIO ?= tests/audio/quickstart
+OUTPUT ?= output/compose
 CONSORT = .venv/bin/consort
 
 help:      ## list the targets
@@ -24,7 +27,12 @@ images: .venv/installed    ## build the container images, for the GPU where ther
 	@$(CONSORT) envs build --runtime docker
 
 up: .venv/installed        ## the same in docker compose alone: make up CONFIG=... AUDIO=... OUTPUT=...
-	@CONFIG='$(CONFIG)' CONSORT_UID=$$(id -u) CONSORT_GID=$$(id -g) docker compose up --exit-code-from report report
+	@mkdir -p '$(OUTPUT)' "$${CONSORT_CACHE:-$$HOME/.cache/consort}"
+	@CONFIG='$(abspath $(CONFIG))' AUDIO='$(abspath $(AUDIO))' OUTPUT='$(abspath $(OUTPUT))' \
+	    CONSORT_UID=$$(id -u) CONSORT_GID=$$(id -g) \
+	    COMPOSE_PROJECT_NAME=consort-$$(printf '%s' '$(abspath $(OUTPUT))' | cksum | cut -d' ' -f1) \
+	    docker compose up --attach plan --attach torch --attach tf --attach legacy --attach report \
+	    --exit-code-from report report
 
 models: .venv/installed    ## list the models with their parameters, outputs and licences
 	@$(CONSORT) models

@@ -15,12 +15,21 @@ _RESTARTS = 3  # attempts at the same items by workers that end for no visible r
 class Attempt:
     """One shard under way: what it has accounted for, and where it stands."""
 
-    def __init__(self, shard: Shard, gpus: tuple[str, ...] = ()) -> None:
+    def __init__(self, shard: Shard, gpus: tuple[str, ...] = (), way: str = "") -> None:
+        """Begin.
+
+        Args:
+            shard: what is done.
+            gpus: UUIDs of those that it was granted.
+            way: how they were asked for.
+        """
         self.shard = shard
         self.gpus = gpus
         self.dropped: dict[str, str] = {}  # models that could not load, with the reason
         self.trouble: str | None = None  # why the output folder cannot be used
-        self.device: str | None = None  # why the worker has not got its GPU
+        self.device: str | None = None  # why the worker has not got its GPU, or could not load anything there
+        self.broken: str | None = None  # why its GPU was of no use any more in the middle of the work
+        self.way = way
         self._accounted: set[tuple[str, str]] = set()
         self._loading: str | None = None
         self._decoding: list[str] = []
@@ -31,6 +40,10 @@ class Attempt:
         item, model = event.item, event.model
         if event.kind == "hello":
             self.device = event.message
+        elif event.kind == "device_lost" and self._loading is not None:
+            self.device, self._loading = event.message, None
+        elif event.kind == "device_lost":
+            self.broken = event.message
         elif event.kind in ("loading", "loaded"):
             self._loading = model if event.kind == "loading" else None
         elif event.kind == "failed" and item is None:

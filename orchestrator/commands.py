@@ -38,7 +38,7 @@ def extract(arguments: argparse.Namespace) -> int:
     placed = placement.choose(job)
     output.create()
     with output.lock(), progress.choose() as shown:
-        placed.runtime.sweep(output)
+        placed.sweep(output)
         records.sweep(output)
         if not arguments.offline:
             supplies.fetch_unpinned(job, shown)
@@ -161,7 +161,10 @@ def compose(arguments: argparse.Namespace) -> int:
 
     output = OutputDir(job.output)
     audio = scan.scan(job)
-    output.create()
+    try:
+        output.create()
+    except RunFailed as error:
+        raise RunFailed(f"{error}; or say who you are: CONSORT_UID=$(id -u) CONSORT_GID=$(id -g)") from error
     with output.lock(), progress.choose() as shown:
         if arguments.action == "report":
             found, missing, code = composed.report(preparation.prepare(job, audio))
@@ -207,7 +210,7 @@ def envs(arguments: argparse.Namespace) -> int:
         for gone in provisions.remove(chosen, arguments.runtime):
             print(f"removed {gone}")
         return errors.OK
-    variants = arguments.variants or [provisions.variant_of_this_machine()]
+    variants = arguments.variants or provisions.variants_of_this_machine(arguments.runtime)
     with progress.choose() as shown:
         problems = provisions.build(chosen, arguments.runtime, variants, shown)
         if arguments.runtime == "docker" and not arguments.names:

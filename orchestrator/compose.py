@@ -7,6 +7,7 @@ the next run.
 
 import dataclasses
 import json
+import os
 import shutil
 import typing as tp
 
@@ -24,15 +25,24 @@ from orchestrator.supplies import Supplies
 from worker import protocol, schema
 
 _ANY = Gpu(-1, "any", "GPU", 0)  # the one that compose gives: nothing can be looked up in the container that plans
+_GPU = "CONSORT_COMPOSE_GPU"  # set by docker-compose.gpu.yml, whose services have images for the GPU
 _FOLDER = "compose"  # below `.consort`: the shards, and what `report` must know
 
 
 def place(prepared: Prepared) -> Placement:
-    """Return where compose runs the workers: it starts them, and gives them their GPU."""
-    gpus = () if prepared.job.devices in ("auto", "cpu") else (_ANY,)
-    able = {m.environment for m in prepared.plan.models if m.extractor.uses_gpu()}
-    able &= {name for name in able if environments.find(name).spec.gpu != "none"}
-    return Placement(VenvRuntime(), "docker compose", Grant(gpus, "docker compose", strict=True), frozenset(able))
+    """Return where compose runs the workers: it starts them, and gives them their GPU.
+
+    Raises:
+        EnvironmentUnavailable: the job insists on a GPU, and there is none in this composition.
+    """
+    given = bool(os.environ.get(_GPU)) and prepared.job.devices != "cpu"
+    if prepared.job.devices not in ("auto", "cpu") and not given:
+        raise EnvironmentUnavailable(
+            "devices: the job wants a GPU, which docker-compose.gpu.yml gives: add `-f docker-compose.yml -f "
+            "docker-compose.gpu.yml`, or use `devices: auto`"
+        )
+    able = frozenset(name for name in environments.names() if environments.find(name).spec.gpu != "none")
+    return Placement(VenvRuntime(), "docker compose", Grant((_ANY,) if given else (), "docker compose"), able)
 
 
 def write_plan(prepared: Prepared, progress: Progress) -> list[str]:
@@ -45,9 +55,8 @@ def write_plan(prepared: Prepared, progress: Progress) -> list[str]:
     Returns:
         Why models cannot run, a line each.
     """
-    run = prepared.output.new_run()
-    prepared.keep(run)
     placement = place(prepared)
+    prepared.keep(prepared.output.new_run())
     missing, ready = [], []
     for model in [m for m in prepared.plan.models if prepared.plan.work(m)]:
         try:
@@ -66,6 +75,7 @@ def write_plan(prepared: Prepared, progress: Progress) -> list[str]:
 def report(prepared: Prepared) -> tuple[Status, list[str], int]:
     """Fold what the workers wrote; return what is done, what could not run, and the exit code."""
     output = prepared.output
+    reasons = _reasons(output)
     ledger = records.fold(output)
     tables.write(prepared, ledger)
     shutil.rmtree(output.scratch, ignore_errors=True)
@@ -73,13 +83,27 @@ def report(prepared: Prepared) -> tuple[Status, list[str], int]:
     planned = _planned(output)
     found = status.of_job(prepared.job, prepared.audio)
     counts = found.models.values()
-    if planned["missing"]:
+    missing = [*planned["missing"], *reasons]
+    again = sum(n for count in counts for kind, n in count.failed.items() if kind in protocol.TRANSIENT)
+    if missing:
         code = errors.UNAVAILABLE
-    elif sum(count.pending for count in counts) > planned["waiting"]:
+    elif sum(count.pending for count in counts) - again > planned["waiting"]:
         code = errors.LOST
     else:
         code = errors.ITEMS_FAILED if any(count.failed for count in counts) else errors.OK
-    return found, planned["missing"], code
+    return found, missing, code
+
+
+def _reasons(output: rundir.OutputDir) -> list[str]:
+    """Return why workers could not do their part: what they said, which a fold forgets."""
+    found = []
+    for path in records.attempts(output):
+        for event in records.events(path):
+            if event.kind == "failed" and event.item is None and event.model is not None:
+                found.append(f"{event.model}: cannot load: {event.message}")
+            elif event.message and event.kind in ("hello", "device_lost", "failed") and event.model is None:
+                found.append(f"{path.name.partition('.')[0].removeprefix(_FOLDER + '-')}: {event.message}")
+    return found
 
 
 def _write_shard(prepared: Prepared, environment: Environment, models: list[ModelPlan], placed: Placement) -> None:
@@ -89,6 +113,7 @@ def _write_shard(prepared: Prepared, environment: Environment, models: list[Mode
         "lock": environment.lock_sha256(placed.variant(environment)),
         "worker": environment.worker_sha256(),
         "memory": prepared.job.memory_bytes,
+        "timeout": 0.8 * (prepared.job.timeout_per_item or 600.0),
     }
     name = f"{_FOLDER}-{environment.name}"
     part = dataclasses.replace(prepared.plan, models=models)

@@ -15,10 +15,19 @@ from orchestrator.errors import EnvironmentUnavailable
 
 _FIELDS = ("index", "uuid", "name", "memory.total")
 _WSL = "/usr/lib/wsl/lib/nvidia-smi"  # where Windows keeps it for its Linux
+_PART = "MIG-"  # how the name of a part of a GPU begins
 _TIMEOUT = 20.0  # seconds; a driver that wakes up takes some
 MEND = "install NVIDIA's driver (for containers also its nvidia-container-toolkit), or use `devices: auto` or `cpu`"
 # What Docker says where it cannot give a GPU: no toolkit, a broken driver, no specification for CDI.
-_ENGINE_SAYS = ("could not select device driver", "nvidia-container-cli", "CDI device", "nvidia.com/gpu", "nvidia-ctk")
+_ENGINE_SAYS = (
+    "could not select device driver",
+    "nvidia-container-cli",
+    "nvidia.com/gpu",
+    "nvidia-ctk",
+    "CDI device",
+    "GPU vendor from CDI",
+    "known GPU vendor",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +68,7 @@ def discover(environ: tp.Mapping[str, str] = os.environ) -> Found:
     except (OSError, subprocess.SubprocessError) as error:
         return Found((), f"nvidia-smi does not answer ({type(error).__name__})")
     gpus = [gpu for row in csv.reader(done.stdout.splitlines(), skipinitialspace=True) if (gpu := _gpu(row))]
-    if done.returncode or not gpus:
+    if not gpus:  # a warning about one of them may come with the others
         words = (done.stdout + done.stderr).split("\n")[0].strip() or f"exit code {done.returncode}"
         return Found((), f"nvidia-smi lists no GPU: {words}")
     visible = _visible(gpus, environ.get("CUDA_VISIBLE_DEVICES"))
@@ -100,7 +109,7 @@ def _choose(wanted: tp.Any, gpus: tp.Sequence[Gpu]) -> Gpu:
     for gpu in gpus:
         if name in (str(gpu.index), gpu.uuid):
             return gpu
-    if name.startswith("MIG-"):  # a part of a GPU, which the worker will look for itself
+    if name.startswith(_PART):  # a part of a GPU, which the worker will look for itself
         return Gpu(-1, name, "MIG", 0)
     known = ", ".join(f"{gpu.index} = {gpu.uuid} ({gpu.name})" for gpu in gpus)
     raise EnvironmentUnavailable(f"devices: no GPU {name} here; there is {known}")
@@ -121,6 +130,8 @@ def _visible(gpus: list[Gpu], variable: str | None) -> list[Gpu]:
     chosen: list[Gpu] = []
     for name in filter(None, (part.strip() for part in variable.split(","))):
         match = [gpu for gpu in gpus if name == str(gpu.index) or gpu.uuid.startswith(name)]
+        if name.startswith(_PART):
+            match = [Gpu(-1, name, "MIG", 0)]
         if len(match) != 1:
             break  # as CUDA does: what stands behind a wrong one is hidden
         chosen += match

@@ -4,6 +4,7 @@ The command line and not an API client: it is there wherever Docker is, knows th
 plugins, and builds with BuildKit.
 """
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -24,6 +25,7 @@ class Engine:
     podman: bool
     rootless: bool
     selinux: bool
+    remapped: bool = False  # users inside are others outside, unless a container asks for the host's
 
 
 def find() -> Engine:
@@ -47,6 +49,7 @@ def find() -> Engine:
         podman=podman,
         rootless=any("rootless" in option for option in options),
         selinux=any("selinux" in option for option in options),
+        remapped=any("name=userns" in option for option in options),
     )
 
 
@@ -86,7 +89,11 @@ def containers(label: str, running: bool = False) -> list[str]:
 
 
 def remove(names: tp.Sequence[str]) -> None:
-    """Remove containers, whatever they do; those that are gone already are no trouble."""
+    """Remove containers, whatever they do; one that is gone already, or an engine too busy, is no trouble.
+
+    What is left is swept by the next run.
+    """
     if names:
         command = ["docker", "rm", "--force", "--volumes", *names]
-        subprocess.run(command, capture_output=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(command, capture_output=True, timeout=60, stdin=subprocess.DEVNULL, check=False)

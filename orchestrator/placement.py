@@ -1,12 +1,16 @@
 """Where the workers of a job run: in which runtime, on which device, and why."""
 
+import contextlib
 import dataclasses
+import shutil
 import typing as tp
 
 from orchestrator import devices, docker_engine, environments, images
 from orchestrator.devices import Grant
 from orchestrator.environments import Environment
 from orchestrator.errors import EnvironmentUnavailable
+from orchestrator.rundir import OutputDir
+from orchestrator.runtimes import docker
 from orchestrator.runtimes.base import Runtime
 from orchestrator.runtimes.docker import DockerRuntime
 from orchestrator.runtimes.venv import VenvRuntime
@@ -42,6 +46,13 @@ class Placement:
         if not left:
             self.lost = why
         return bool(left)
+
+    def sweep(self, output: OutputDir) -> None:
+        """Remove what workers of dead runs have left, also those of another runtime than today's."""
+        self.runtime.sweep(output)
+        if not isinstance(self.runtime, DockerRuntime) and shutil.which("docker"):
+            with contextlib.suppress(EnvironmentUnavailable):
+                docker.sweep(output)
 
     @property
     def devices(self) -> str:
@@ -80,6 +91,8 @@ def _place_in_containers(placement: Placement, used: tp.Sequence[Environment], a
         if without_gpu and placement.grant.strict:
             raise EnvironmentUnavailable(f"devices: {without_gpu}; use Docker, `runtime: venv`, or `devices: cpu`")
         trial = dataclasses.replace(placement, grant=Grant((), f"auto: {without_gpu}")) if without_gpu else placement
+        if without_gpu and not asked:
+            raise EnvironmentUnavailable(f"{without_gpu}, which virtual environments can have")
         missing = "" if asked else _missing(trial, used)
     except EnvironmentUnavailable as error:
         if asked:
@@ -90,6 +103,7 @@ def _place_in_containers(placement: Placement, used: tp.Sequence[Environment], a
         placement.why = f"auto: {engine.name} answers, but images are {missing}; `make images` builds them"
         return
     placement.grant = trial.grant
+    placement.lost = without_gpu
     placement.runtime = DockerRuntime(engine)
     placement.why = "asked for" if asked else f"auto: {engine.name} answers and the images are there"
 

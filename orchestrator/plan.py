@@ -243,17 +243,25 @@ def shards(plan: Plan, run_id: str, slots: int, fields: dict[str, dict[str, tp.A
     groups: list[tuple[float, str, list[Choice], list[ModelPlan]]] = []
     for environment in sorted(fields):
         models = [m for m in plan.models if m.environment == environment and plan.work(m)]
-        lacking = _lacking(plan, models)
-        goal = target
-        if fields[environment].get("device") == "cuda":  # where loading takes longer than the work of a minute
-            goal = sum(map(plan.cost, lacking)) / max(1, gpus)
-        for part in _split([c for c in lacking if c.missing], goal, plan):
-            groups.append((sum(map(plan.cost, part)), environment, part, models))
+        on_gpu = [m for m in models if fields[environment].get("device") == "cuda" and m.extractor.uses_gpu()]
+        for group in (on_gpu, [m for m in models if m not in on_gpu]):
+            lacking = [choice for choice in _lacking(plan, group) if choice.missing]
+            goal = target
+            if group is on_gpu:  # where loading takes longer than the work of a minute
+                goal = sum(map(plan.cost, lacking)) / max(1, gpus)
+            for part in _split(lacking, goal, plan):
+                groups.append((sum(map(plan.cost, part)), environment, part, group))
     groups.sort(key=lambda group: -group[0])
     return [
-        _shard(f"{run_id}-{environment}-{index}", environment, part, models, fields[environment])
+        _shard(f"{run_id}-{environment}-{index}", environment, part, models, _fields(fields[environment], models))
         for index, (_, environment, part, models) in enumerate(groups)
     ]
+
+
+def _fields(fields: dict[str, tp.Any], models: list[ModelPlan]) -> dict[str, tp.Any]:
+    """Return the fields of a shard: models that use no GPU leave it to others."""
+    needs = any(model.extractor.uses_gpu() for model in models)
+    return fields if needs or "device" not in fields else {**fields, "device": "cpu"}
 
 
 def whole_shard(plan: Plan, name: str, environment: str, fields: dict[str, tp.Any]) -> Shard:

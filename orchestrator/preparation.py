@@ -138,5 +138,7 @@ class _Files:
             return False
         environment = environments.find(model.environment)
         locks = [environment.lock_sha256(variant) for variant in environment.spec.locks]
-        backend = model.extractor.describe().get("backend")
+        extractor = model.spec.build()
+        extractor.device = str(found.get("device", "cpu")).partition(" ")[0]
+        backend = extractor.describe().get("backend")
         return bool(found.get("lock") in locks and found.get("details", {}).get("backend") == backend)

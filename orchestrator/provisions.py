@@ -18,8 +18,12 @@ def rows(chosen: tp.Sequence[Environment], runtime: str) -> list[tuple[str, ...]
             for variant in one.spec.locks
         ]
         return [("environment", "python", "state", "size", "image"), *found]
-    states = [(one, "built" if builder.built(one, "cpu") else "not built") for one in chosen]
-    found_here = [(one.name, one.spec.python, state, str(builder.folder(one, "cpu"))) for one, state in states]
+    found_here = [
+        (one.name, one.spec.python, "built" if builder.built(one, variant) else "not built", str(folder))
+        for one in chosen
+        for variant in one.spec.locks
+        if (folder := builder.folder(one, variant)).exists() or variant == "cpu"
+    ]
     return [("environment", "python", "state", "folder"), *found_here]
 
 
@@ -62,14 +66,15 @@ def remove(chosen: tp.Sequence[Environment], runtime: str) -> list[str]:
     return [str(path) for one in chosen for path in builder.remove(one)]
 
 
-def variant_of_this_machine() -> str:
-    """Return cuda where there is a GPU, else cpu."""
-    return "cuda" if devices.discover().gpus else "cpu"
+def variants_of_this_machine(runtime: str) -> list[str]:
+    """Return what jobs here may ask for: cuda where there is a GPU; an image for the CPU is always needed as well."""
+    gpu = bool(devices.discover().gpus)
+    return ["cpu"] * (runtime == "docker" or not gpu) + ["cuda"] * gpu
 
 
 def _known(environment: Environment, variants: tp.Sequence[str]) -> list[str]:
     """Return the variants that an environment has; the CPU's where it has none of them."""
-    return [variant for variant in variants if variant in environment.spec.locks] or ["cpu"]
+    return [variant for variant in dict.fromkeys(variants) if variant in environment.spec.locks] or ["cpu"]
 
 
 def _size_of(environment: Environment, variant: str) -> str:

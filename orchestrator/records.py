@@ -151,6 +151,8 @@ def fold(output: OutputDir) -> Ledger:
             for item, source in sorted(ledger.sources.items())
         ),
     )
+    for path in (output.manifest, output.failures, output.sources):
+        output.hand_over(path)
     for path in attempts(output):
         path.unlink()
     return ledger

@@ -39,8 +39,8 @@ class OutputDir:
 
     def hand_over(self, path: pathlib.Path) -> None:
         """Give what root has made to the owner of the folder, as whom containers write there."""
-        if os.geteuid() == 0:
-            owner = os.stat(self.root)
+        owner = os.stat(self.root)
+        if os.geteuid() == 0 and owner.st_uid:
             os.chown(path, owner.st_uid, owner.st_gid)
 
     @contextlib.contextmanager
@@ -55,6 +55,7 @@ class OutputDir:
         except OSError as error:
             raise RunFailed(f"output {self.root}: {error.strerror}; choose another folder") from error
         with f:
+            self.hand_over(self.inner / "lock")
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -70,6 +71,8 @@ class OutputDir:
         run = RunDir(self.runs / run_id)
         run.logs.mkdir(parents=True)
         run.shards.mkdir()
+        for folder in (run.root, run.logs, run.shards):
+            self.hand_over(folder)
         return run
 
     def last_run(self) -> "RunDir | None":

@@ -28,6 +28,7 @@ from worker.extractor import PROVENANCE
 from worker.protocol import Event, Failure, Item, Shard, Task
 
 _DECODING = 0.8  # of an item's time limit: the worker ends a decode itself, before it is taken for hung
+_WAITS = (0.0, 2.0, 10.0)  # seconds before the first, second and third try of a shard that could not be started
 _PAUSE = 0.05  # seconds between two looks at the workers
 
 
@@ -52,6 +53,8 @@ class Session:
         self._host = protocol.Channel(str(prepared.output.records / f"{run.id}-host.jsonl"))
         self._judge = Judge(self._failure_key)
         self._ffmpeg = ""
+        self._broken: collections.Counter[str] = collections.Counter()  # how often each GPU failed in the middle
+        self._not_before: dict[str, float] = {}  # shards that wait until the engine has come back
         self._refusal: str | None = None  # what the engine first said about GPUs
         self.stops = 0
         self.unclean = False  # a worker ended in a way that may have left half-written files
@@ -159,13 +162,19 @@ class Session:
     def _next(self) -> Shard | None:
         """Return the first shard that can start now; drop those whose environment is not to be had."""
         for shard in list(self._queue):
-            build = self._builds[shard.environment, shard.device]
+            build = self._builds[shard.environment, _variant(shard)]
+            if time.monotonic() < self._not_before.get(_name(shard), 0.0):
+                continue
             if not build.done() or not (self._gpus if shard.device == "cuda" else self._engine.free()):
                 continue
             self._queue.remove(shard)
             try:
                 build.result()
             except ConsortError as error:
+                if shard.device == "cuda" and not self._placement.grant.strict:
+                    self._queue.appendleft(shard)
+                    self._give_up_gpus(str(error))
+                    return None
                 for task in shard.tasks:
                     self._drop(task.name, str(error))
                 continue
@@ -182,6 +191,7 @@ class Session:
         scratch.mkdir(parents=True)
         file = self._run.shards / f"{name}.json"
         file.write_text(protocol.canonical(schema.dump(shard)), "ascii")
+        file.chmod(0o644)  # whatever the umask: a container of root's may run as another user
         events = output.records / f"{name}.jsonl"
         weights = str(self._prepared.weights.root)
         mounts = Mounts(
@@ -197,8 +207,8 @@ class Session:
         for path in (scratch, events):
             output.hand_over(path)
         resources = Resources(gpus, self._prepared.job.memory_bytes)
-        command = self._runtime.command(shard, shard.device, mounts, file, events, resources)
-        self._attempts[name] = Attempt(shard, gpus)
+        command = self._runtime.command(shard, _variant(shard), mounts, file, events, resources)
+        self._attempts[name] = Attempt(shard, gpus, self._runtime.way)
         self._engine.launch(Launch(shard, command, events, self._run.log(name), gpus))
 
     def _end(self, attempt: Attempt, ended: Ended) -> None:
@@ -215,10 +225,20 @@ class Session:
             self._engine.stop()
         elif self.stops or self._report.trouble:
             return
-        elif attempt.gpus and (lack := attempt.device or devices.problem(ended.problem)):
-            self._lose_gpu(attempt, lack, refused=attempt.device is None)
+        elif attempt.gpus and (lack := self._lack(attempt, ended)):
+            self._lose_gpu(attempt, lack, refused=ended.problem is not None)
         else:
             self._follow(attempt, ended, self._judge.end(attempt, ended))
+
+    def _lack(self, attempt: Attempt, ended: Ended) -> str | None:
+        """Return why an attempt's GPU is of no use, if that is what ended it.
+
+        One that fails in the middle of the work gets a second chance: it may have been the item.
+        """
+        if attempt.broken:
+            self._broken.update(attempt.gpus)
+            return attempt.broken if self._broken[attempt.gpus[0]] > 1 else None
+        return attempt.device or devices.problem(ended.problem)
 
     def _lose_gpu(self, attempt: Attempt, why: str, refused: bool) -> None:
         """Ask for the GPU in another way, go on with the others, with the CPU, or not at all: as the job allows.
@@ -229,8 +249,8 @@ class Session:
             refused: by the engine, which may know GPUs by another name.
         """
         self._queue.appendleft(attempts.rerun(attempt.shard, attempt.left()))
-        if refused and self._runtime.another_way():
-            self._refusal = why
+        if refused and (attempt.way != self._runtime.way or self._runtime.another_way()):
+            self._refusal = self._refusal or why
             return
         why = self._refusal or why  # the first word is the one about the usual way
         (gpu,) = attempt.gpus
@@ -243,9 +263,16 @@ class Session:
             self._progress.say(f"NO GPU: {why}; goes on with the CPU ({devices.MEND})")
             self._move_to_cpu()
 
+    def _give_up_gpus(self, why: str) -> None:
+        """Go on with the CPU, whatever GPUs there are."""
+        for gpu in self._placement.grant.gpus:
+            self._placement.give_up(gpu.uuid, why)
+        self._progress.say(f"NO GPU: {why}; goes on with the CPU")
+        self._move_to_cpu()
+
     def _drop_gpu_models(self, why: str) -> None:
         for model in self._prepared.plan.models:
-            if model.extractor.uses_gpu():
+            if model.extractor.uses_gpu() and self._prepared.plan.work(model):
                 self._drop(model.name, why)
         self._move_to_cpu()  # the models beside them, which have been waiting for the same worker
 
@@ -269,6 +296,9 @@ class Session:
         if verdict.lost:
             self._report.lost.append(f"{environment}: {verdict.lost}")
             self._progress.say(f"{environment}: {verdict.lost}")
+        if ended.problem:  # as when the engine is started anew
+            for shard in verdict.shards:
+                self._not_before[_name(shard)] = time.monotonic() + _WAITS[min(shard.attempt, len(_WAITS)) - 1]
         self._queue.extendleft(reversed(verdict.shards))
 
     def _fail(self, failure: Failure) -> None:
@@ -286,6 +316,12 @@ class Session:
 
 def _name(shard: Shard) -> str:
     return f"{shard.id}.{shard.attempt}"
+
+
+def _variant(shard: Shard) -> str:
+    """Return which variant of its environment a shard was planned for."""
+    environment = environments.find(shard.environment)
+    return next((v for v in environment.spec.locks if environment.lock_sha256(v) == shard.lock), "cpu")
 
 
 def _without(shard: Shard, models: set[str]) -> Shard:

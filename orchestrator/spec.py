@@ -137,6 +137,8 @@ def check(raw: tp.Any) -> JobSpec:
     job.memory_bytes  # noqa: B018 - refuses a wrong size now
     if isinstance(job.devices, str) and not _DEVICE.match(job.devices):
         raise JobError(f"devices: {job.devices!r} is not one of auto, cpu, cuda, cuda:N, or a list of GPUs")
+    if isinstance(job.devices, list) and not job.devices:
+        raise JobError("devices: the list is empty; write cpu, or name GPUs")
     for index, folder in enumerate(job.plugins):
         if not os.path.isdir(folder):
             raise JobError(f"plugins[{index}]: {folder} is no folder")

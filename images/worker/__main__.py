@@ -35,7 +35,7 @@ def main() -> int:
     try:
         shard = _read(sys.argv[1])
         roots = pipeline.Roots(*[os.environ["CONSORT_" + name.upper()] for name in pipeline.Roots._fields])
-        code.refuse_other_code(shard.worker, os.environ.get("CONSORT_MODULES", "").split())
+        code.refuse_other_code(shard.worker, os.environ.get("CONSORT_MODULES", "").split(), shard.lock)
         channel = Channel(os.environ["CONSORT_EVENTS"])
     except (KeyError, OSError, ValueError) as error:
         print("worker: cannot start: {}".format(protocol.one_line(error)), file=sys.stderr)

@@ -18,17 +18,25 @@ def sha256_of(folders: tp.Iterable[str]) -> str:
     return total.hexdigest()
 
 
-def refuse_other_code(expected: str, modules: tp.Sequence[str]) -> None:
+def refuse_other_code(expected: str, modules: tp.Sequence[str], lock: str) -> None:
     """Raise when this process runs other code than its shard was planned for, as an old image would.
 
     Args:
         expected: the hash that the host has found.
         modules: of the environment, beside the worker; none where nobody has said them.
+        lock: hash of the lock that the shard was planned for; an image keeps its own beside the worker.
 
     Raises:
         ValueError: the code differs.
     """
     here = os.path.dirname(os.path.abspath(__file__))
+    own = os.path.join(os.path.dirname(here), "requirements.lock")
+    if os.path.isfile(own):
+        with open(own, "rb") as f:
+            if hashlib.sha256(f.read()).hexdigest() != lock:
+                raise ValueError(
+                    "the packages here are not those that the shard was planned for; build the image again"
+                )
     folders = [here]
     for module in modules:
         places = [os.path.join(folder, module) for folder in sys.path]

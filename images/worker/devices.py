@@ -12,6 +12,7 @@ import uuid
 _LIBRARY = "libcuda.so.1"
 _NAME_LENGTH = 256
 # Names of the errors of frameworks that none of this code imports.
+_BROKEN = ("CUDA error", "CUDA_ERROR_", "cuDNN error", "CUBLAS_STATUS_", "cudaError")
 _OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError")
 
 
@@ -45,15 +46,26 @@ def look(kind: str, granted: tp.Sequence[str] = (), library: tp.Any = None) -> D
     found = _gpus(library or _load())
     if not found:
         raise DeviceError("was granted a GPU, but the driver shows none")
-    missing = [one for one in granted if one not in found]
+    missing = [one for one in granted if _number(one) not in [_number(seen) for seen in found]]
     if missing:
         raise DeviceError("was granted {}, but sees {}".format(", ".join(missing), ", ".join(found)))
     return Device("cuda", "cuda " + next(iter(found.values())))
 
 
+def is_broken(error: BaseException) -> bool:
+    """Return whether a framework says that its GPU is of no use to this process any more."""
+    words = str(error)
+    return not is_out_of_memory(error) and any(sign in words for sign in _BROKEN)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether a framework says that its device has no memory left; a smaller batch may fit."""
     return any(kind.__name__ in _OUT_OF_MEMORY for kind in type(error).__mro__)
+
+
+def _number(name: str) -> str:
+    """Return a UUID without the word before it: GPU, or MIG for a part of one."""
+    return name.partition("-")[2].lower()
 
 
 def _load() -> tp.Any:

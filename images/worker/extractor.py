@@ -184,6 +184,7 @@ class Extractor(abc.ABC):
     # What the job says beside the parameters; set before anything is asked.
     wanted: tp.FrozenSet[str] = frozenset()  # outputs; none: all
     window: tp.Optional[WindowChoice] = None
+    device: str = "cpu"  # what it computes on, once it is loaded
     layout: str = "per-item"  # per-window: outputs with "window" as their first axis are cut along it
 
     @abc.abstractmethod

@@ -20,6 +20,7 @@ from worker.extraction import Interrupted, extract
 from worker.extractor import Arrays, Extractor, Output, Windows
 from worker.protocol import (
     EXIT_AGAIN,
+    EXIT_DEVICE,
     EXIT_NO_MODEL,
     EXIT_OK,
     EXIT_OUTPUT,
@@ -65,6 +66,9 @@ def run(
         work.process_all()
     except Interrupted:
         return EXIT_AGAIN
+    except devices.DeviceError as error:
+        channel.emit(Event("device_lost", message=str(error)))
+        return EXIT_DEVICE
     except OSError as error:  # of no file and no model: arrays, contexts or events cannot be written
         channel.emit(Event("failed", message=one_line(error)))
         return EXIT_OUTPUT
@@ -123,6 +127,7 @@ class _Work:
         except store.OutputError:
             raise
         except (Exception, SystemExit) as error:
+            self._refuse_broken(error, loading=True)
             _LOG.exception("%s cannot load", task.name)
             self._channel.emit(Event("failed", model=task.name, message=one_line(error)))
             return None
@@ -159,6 +164,7 @@ class _Work:
                 words = one_line(error) if str(error) else "not enough memory"
                 self._fail(item, [model], "memory", words, source.sha256)
             except (Exception, SystemExit) as error:
+                self._refuse_broken(error)
                 _LOG.exception("%s: %s failed", item.id, model.task.name)
                 self._fail(item, [model], "model", one_line(error), source.sha256)
 
@@ -192,6 +198,12 @@ class _Work:
             _LOG.warning("%s: batch %s", model.task.name, words)
             self._channel.emit(Event("batch_reduced", model=model.task.name, message=words))
             self._sizes[model.task.name] = size // 2
+
+    def _refuse_broken(self, error: BaseException, loading: bool = False) -> None:
+        """Raise when it is the GPU that failed: another process, or another GPU, may do what this one cannot."""
+        full = loading and devices.is_out_of_memory(error)
+        if self._device.kind == "cuda" and (full or devices.is_broken(error)):
+            raise devices.DeviceError(one_line(error)) from error
 
     def _fail(
         self, item: Item, models: tp.Sequence[_Model], kind: str, message: str, source: str, lasting: bool = True

@@ -24,6 +24,7 @@ AUDIO_VERSION = 1  # raised when `worker.audio` gives other samples for the same
 EXIT_OK = 0
 EXIT_PERMANENT = 65
 EXIT_NO_MODEL = 69
+EXIT_DEVICE = 71  # its GPU failed
 EXIT_OUTPUT = 74
 EXIT_AGAIN = 75
 
@@ -157,6 +158,7 @@ KINDS = (
     "opened",
     "decoded",
     "batch_reduced",
+    "device_lost",
     "wrote",
     "failed",
     "heartbeat",

@@ -130,7 +130,11 @@ class _Process:
         if self._process.stdin:
             self._process.stdin.close()
         if self._killer:
-            self._killer.wait(_KILLING)
+            try:
+                self._killer.wait(_KILLING)
+            except subprocess.TimeoutExpired:
+                self._killer.kill()
+                self._killer.wait()
 
     def kill(self) -> None:
         """End the worker at once: by its runtime's own command, after which the process here ends by itself."""

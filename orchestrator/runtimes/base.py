@@ -115,6 +115,11 @@ class Runtime(abc.ABC):
         """Clean up after the attempt `name`, and return why it ended as it did."""
         return Cause()
 
+    @property
+    def way(self) -> str:
+        """How GPUs are asked for at present."""
+        return self.name
+
     def another_way(self) -> bool:
         """Return whether GPUs can be asked for in another way than the one that has failed, and take it."""
         return False

@@ -13,7 +13,7 @@ import pathlib
 import time
 import typing as tp
 
-from orchestrator import docker_engine, environments, images
+from orchestrator import devices, docker_engine, environments, images
 from orchestrator.docker_engine import PREFIX, Engine
 from orchestrator.environments import Environment
 from orchestrator.errors import EnvironmentUnavailable
@@ -22,7 +22,7 @@ from orchestrator.runtimes.base import THREADS, Cause, Command, Mounts, Resource
 from worker.protocol import Shard
 
 AUDIO, OUTPUT, WEIGHTS = "/audio", "/output", "/weights"  # the roots inside
-_CANNOT_START = 125  # exit code of `docker run` itself
+_CANNOT_START = (125, 126, 127)  # exit codes of `docker run` itself; no worker ends with them
 _PATIENCE = 20.0  # seconds that workers of a dead run get to end by themselves
 _TAIL = 4096  # characters of a log that may hold the reason
 # What the image itself needs: nothing of the user's may be mounted there.
@@ -40,7 +40,7 @@ _RESERVED: tuple[str, ...] = (
     "/sys",
     "/usr",
 )
-_RESERVED += ("/opt/consort", AUDIO, OUTPUT, WEIGHTS)
+_RESERVED += ("/root", "/opt/consort", AUDIO, OUTPUT, WEIGHTS)
 # Memory-backed; exec since libraries unpack code there; it counts towards the container's memory.
 _TMP_FOLDER = "/tmp"  # noqa: S108 - of the container
 _TMP = f"{_TMP_FOLDER}:rw,exec,nosuid,nodev,size=2g,mode=1777"
@@ -119,7 +119,11 @@ class DockerRuntime(Runtime):
             killed = False  # it was never made, or somebody else has removed it
         docker_engine.remove([container])  # also one that was only created: a start that fails leaves it
         self._names.discard(container)
-        return Cause(killed, docker_engine.reason(_tail(log)) if code == _CANNOT_START else None)
+        return Cause(killed, _why_not_started(_tail(log)) if code in _CANNOT_START else None)
+
+    @property
+    def way(self) -> str:
+        return "CDI" if self._cdi else "device requests"
 
     def another_way(self) -> bool:
         """Device requests first; then CDI, where the engine knows GPUs by specifications on the disk."""
@@ -127,11 +131,7 @@ class DockerRuntime(Runtime):
         return again
 
     def sweep(self, output: OutputDir) -> None:
-        label = _output_label(output.root)
-        deadline = time.monotonic() + _PATIENCE
-        while docker_engine.containers(label, running=True) and time.monotonic() < deadline:
-            time.sleep(0.2)  # their standard input is closed: they commit what is finished
-        docker_engine.remove(docker_engine.containers(label))
+        sweep(output)
 
     def close(self) -> None:
         docker_engine.remove(sorted(self._names))
@@ -145,12 +145,29 @@ class DockerRuntime(Runtime):
         return ["--gpus", f'"device={",".join(gpus)}","capabilities=compute,utility"']
 
 
+def sweep(output: OutputDir) -> None:
+    """Remove the containers that dead runs have left, once they have committed what was finished."""
+    label = _output_label(output.root)
+    deadline = time.monotonic() + _PATIENCE
+    while docker_engine.containers(label, running=True) and time.monotonic() < deadline:
+        time.sleep(0.2)  # their standard input is closed: they end by themselves
+    docker_engine.remove(docker_engine.containers(label))
+
+
+def _why_not_started(text: str) -> str:
+    """Return docker's reason; what it says about GPUs may stand in any of its lines."""
+    about_gpus = [line.strip() for line in text.splitlines() if devices.problem(line)]
+    return about_gpus[0] if about_gpus else docker_engine.reason(text)
+
+
 def _isolation(engine: Engine, owner: os.stat_result) -> list[str]:
     """Return what keeps a container from everything but its mounts."""
     argv = ["--init", "--network", "none", "--read-only", "--tmpfs", _TMP, "--cap-drop", "ALL"]
     argv += ["--security-opt", "no-new-privileges", "--log-driver", "none"]  # the log is what it prints here
     if engine.selinux:
         argv += ["--security-opt", "label=disable"]  # relabelling the user's audio is not ours to do
+    if engine.remapped:
+        argv += ["--userns", "host"]  # or the user inside would be another one outside, and could write nothing
     if engine.rootless:
         return [*argv, "--user", "0:0"]  # which is the user who runs the engine
     user, group = (os.getuid(), os.getgid()) if os.getuid() else (owner.st_uid, owner.st_gid)

@@ -75,10 +75,24 @@ def test_bad_files_are_a_1_and_a_lost_worker_a_4(compose, audio, output, tmp_pat
     assert "decode      broken.wav" in done.stdout
     assert config.is_dir() and harness.written(output) == {("musicnn", f"good_0{n}.wav") for n in range(2)}
 
+    relative = compose(*UP, AUDIO=os.path.relpath(audio, harness.REPOSITORY), CONFIG=str(harness.REPOSITORY / job))
+    assert relative.returncode == 1, relative.stdout + relative.stderr
+    nowhere = compose(*UP, CONFIG="config/nothing.yaml")
+    assert nowhere.returncode != 0 and not (config / "nothing.yaml").exists()
+
     harness.write_wav(audio / "late.wav")
     assert compose("run", "--rm", "plan", AUDIO=str(audio), CONFIG=job).returncode == 0
     lost = compose("run", "--rm", "--no-deps", "report", AUDIO=str(audio), CONFIG=job)
     assert lost.returncode == 4, lost.stdout + lost.stderr
+
+
+def test_a_job_that_insists_on_a_gpu_is_told_where_it_comes_from(compose, audio, tmp_path):
+    harness.write_wavs(audio, 1)
+    job = tmp_path / "job.yaml"
+    job.write_text(json.dumps({"audio": "x", "output": "y", "models": ["mert"], "devices": "cuda"}))
+    done = compose("run", "--rm", "plan", AUDIO=str(audio), CONFIG=str(job))
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "docker-compose.gpu.yml gives" in done.stderr + done.stdout
 
 
 def test_workers_have_no_network_and_nobody_the_socket(compose):

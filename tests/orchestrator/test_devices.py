@@ -38,7 +38,8 @@ def test_gpus_are_read_from_nvidia_smi(smi):
 
 @pytest.mark.parametrize(
     ("variable", "seen"),
-    [("0,1", (FIRST, SECOND)), ("1", (SECOND,)), (SECOND.uuid, (SECOND,)), ("GPU-1", (FIRST,)), ("1,7,0", (SECOND,)),
+    [("MIG-5f1c", (Gpu(-1, "MIG-5f1c", "MIG", 0),)),
+     ("0,1", (FIRST, SECOND)), ("1", (SECOND,)), (SECOND.uuid, (SECOND,)), ("GPU-1", (FIRST,)), ("1,7,0", (SECOND,)),
      ("", ()), ("-1", ())],
 )  # fmt: skip
 def test_gpus_that_a_scheduler_hides_are_not_seen(smi, variable, seen):
@@ -50,6 +51,13 @@ def test_gpus_that_a_scheduler_hides_are_not_seen(smi, variable, seen):
 def test_a_machine_without_a_driver_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "_WSL", str(tmp_path / "absent"))
     assert "nvidia-smi is not there" in discover({"PATH": str(tmp_path)}).reason
+
+
+def test_a_warning_does_not_hide_the_other_gpus(smi):
+    assert discover(smi(LISTED + "Unable to determine the device handle for GPU0000:02:00.0\n", 6)).gpus == (
+        FIRST,
+        SECOND,
+    )
 
 
 def test_a_broken_driver_says_what_nvidia_smi_says(smi):

@@ -3,11 +3,12 @@
 import csv
 import os
 import pathlib
+import time
 import types
 
 import pytest
 
-from orchestrator import docker_engine, environments, placement, spec
+from orchestrator import devices, docker_engine, environments, placement, spec
 from orchestrator.devices import Gpu, Grant
 from orchestrator.docker_engine import Engine
 from orchestrator.errors import EnvironmentUnavailable
@@ -157,7 +158,9 @@ def test_mounts_survive_commas_and_quotes(command, tmp_path):
     }
 
 
-@pytest.mark.parametrize("path", ["/", "/usr", "/usr/share/sounds", "/opt", "/opt/consort", "/tmp", "/output/x"])
+@pytest.mark.parametrize(
+    "path", ["/", "/usr", "/usr/share/sounds", "/opt", "/opt/consort", "/tmp", "/output/x", "/root/a"]
+)
 def test_what_would_hide_the_image_keeps_no_path_of_its_own(command, path):
     assert DockerRuntime(ENGINE).refuses(path)
     assert docker._audio(Mounts(path, "/o", "/w", "/s", "")) == "/audio" or os.path.realpath(path) != path
@@ -215,8 +218,11 @@ def gpu(monkeypatch):
 def test_podman_has_no_gpus_and_says_so(client, job, gpu):
     client(**server(name="Podman Engine", version="4.3.1"), image=f"echo '{labels()}'")
     placed = placement.choose(job())
-    assert placed.runtime.name == "docker"
-    assert placed.devices == "cpu (auto: Podman 4.3.1 ignores requests for GPUs)"
+    assert (placed.runtime.name, placed.devices) == ("venv", "cuda NVIDIA H200")
+    assert placed.why == "auto: Podman 4.3.1 ignores requests for GPUs, which virtual environments can have"
+    placed = placement.choose(job(runtime="docker"))
+    assert (placed.runtime.name, placed.devices) == ("docker", "cpu (Podman 4.3.1 ignores requests for GPUs)")
+    assert placed.flags("tf-cuda") == ["cpu_fallback"]
     with pytest.raises(EnvironmentUnavailable, match=r"Podman 4\.3\.1 ignores requests for GPUs; use Docker"):
         placement.choose(job(devices="cuda", runtime="docker"))
 
@@ -235,6 +241,37 @@ def test_giving_up_the_last_gpu_is_remembered_in_the_records(job, gpu):
     assert placed.give_up(UUID, "GPU x: lost") is False
     assert (placed.device("tf-cuda"), placed.devices) == ("cpu", "cpu (GPU x: lost)")
     assert placed.flags("tf-cuda") == ["cpu_fallback"] and placed.flags("legacy-py37") == []
+
+
+LEGACY = """docker: Error response from daemon: OCI runtime create failed: container_linux.go:380: error during hook:
+nvidia-container-cli: initialization error: load library failed: libnvidia-ml.so.1: cannot open shared object file: no such file or directory: unknown.
+"""  # noqa: E501 - as NVIDIA's hook says it
+VENDOR = "docker: Error response from daemon: failed to discover GPU vendor from CDI: no known GPU vendor found\n"
+
+
+@pytest.mark.parametrize(("text", "code"), [(LEGACY, 127), (LEGACY, 125), (VENDOR, 125), (VENDOR, 126)])
+def test_a_refused_gpu_is_known_by_any_line_and_code(client, tmp_path, text, code):
+    client(inspect="exit 1")
+    log = tmp_path / "log"
+    log.write_text(text)
+    problem = DockerRuntime(ENGINE).end("s-0.2", code, log).problem
+    assert devices.problem(problem) and len(problem.splitlines()) == 1
+
+
+def test_an_engine_too_busy_to_remove_is_no_trouble(client):
+    client(rm="sleep 5")
+    began = time.monotonic()
+    original = docker_engine.subprocess.run
+    docker_engine.subprocess.run = lambda *a, **k: original(*a, **{**k, "timeout": 0.2})
+    try:
+        docker_engine.remove(["x"])
+    finally:
+        docker_engine.subprocess.run = original
+    assert time.monotonic() - began < 4
+
+
+def test_users_that_are_remapped_are_not(command):
+    assert words(command(Engine("Docker", False, False, False, remapped=True)), "--userns") == ["host"]
 
 
 def test_the_end_of_a_container_is_asked_for_and_cleaned_up(client, tmp_path):

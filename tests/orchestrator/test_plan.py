@@ -255,6 +255,23 @@ def test_shards_hold_every_lacking_item_and_model_once(lengths, slots, missing):
         assert all(m.environment == shard.environment for m in MODELS if m.name in {t.name for t in shard.tasks})
 
 
+def test_models_that_use_no_gpu_leave_it_to_others():
+    sources = [Source(f"{n:02}.wav", 1, 1) for n in range(8)]
+    made = plan.make(JOB, MODELS, sources, Ledger(), {source.id: 600.0 for source in sources}, Nothing())
+    fields = {name: {"device": "cuda", "flags": []} for name in ("tf-cuda", "torch-cuda")}
+    cut = plan.shards(made, "run", 4, {**fields, "legacy-py37": {"device": "cpu"}}, gpus=2)
+    found = {(shard.device, task.name) for shard in cut for task in shard.tasks}
+    assert found == {("cuda", "crepe"), ("cpu", "madmom"), ("cpu", "prosody"), ("cpu", "musicnn")}
+    assert sum(shard.device == "cuda" for shard in cut) == 2, "one load of a model for each GPU"
+
+
+def test_the_backend_that_auto_takes_depends_on_the_device():
+    model = Crepe()
+    assert model.describe() == {"backend": "fast"}
+    model.device = "cuda"
+    assert model.describe() == {"backend": "reference"}
+
+
 def test_a_limit_goes_on_past_items_that_fail_again_and_again(prepare, work):
     failing = {("a.wav", "prosody"): "decode"}
     work(prepare(limit=1), failing=failing)

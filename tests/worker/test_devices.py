@@ -51,6 +51,22 @@ def test_the_granted_gpu_is_found_and_named_by_its_kind(version):
     assert devices.look("cuda", ["GPU-{}".format(SECOND)], driver) == Device("cuda", "cuda NVIDIA H200")
 
 
+def test_a_part_of_a_gpu_is_known_by_its_number():
+    assert devices.look("cuda", ["MIG-{}".format(SECOND)], Driver(SECOND)).kind == "cuda"
+
+
+@pytest.mark.parametrize(
+    "words,yes",
+    [
+        ("CUDA error: an illegal memory access was encountered", True),
+        ("Failed call to cuInit: CUDA_ERROR_NO_DEVICE", True),
+        ("shapes cannot be multiplied", False),
+    ],
+)
+def test_a_broken_gpu_is_told_from_a_broken_item(words, yes):
+    assert devices.is_broken(RuntimeError(words)) is yes
+
+
 def test_any_gpu_will_do_where_the_host_did_not_choose():
     assert devices.look("cuda", (), Driver(FIRST)).kind == "cuda"
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from worker import audio, protocol, store
+from worker import audio, catalog, protocol, store
 from worker.protocol import Channel
 
 
@@ -153,6 +153,44 @@ def test_a_batch_too_large_for_its_device_is_halved_from_then_on(job, hook):
     said = [event["message"] for event in job.events("batch_reduced")]
     assert [text.partition(":")[0] for text in said] == ["12 -> 6", "6 -> 3"]
     assert len(job.wrote()) == 3
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Let every model compute on a GPU, as far as the pipeline knows."""
+    from worker import devices, pipeline
+    from worker.extractor import Extractor
+
+    monkeypatch.setattr(Extractor, "uses_gpu", lambda self: True)
+    run = pipeline.run
+    device = devices.Device("cuda", "cuda NVIDIA H200")
+    monkeypatch.setattr(pipeline, "run", lambda *arguments: run(*arguments, device))
+
+
+def test_a_gpu_that_breaks_ends_the_worker_and_blames_no_item(job, hook, gpu):
+    calls = []
+
+    def act(extractor, batch):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    hook(act)
+    job.add_three()
+    assert job.run() == protocol.EXIT_DEVICE
+    assert len(job.wrote()) == 1 and job.failures() == {}
+    (lost,) = job.events("device_lost")
+    assert lost["message"].startswith("CUDA error: an illegal memory access")
+
+
+def test_a_model_too_large_for_its_gpu_asks_for_another_one(job, gpu, monkeypatch):
+    def load(self, device, files):
+        raise OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(catalog.find("consort_test_models:Tone"), "load", load)
+    job.add_three()
+    assert job.run() == protocol.EXIT_DEVICE
+    assert [event["kind"] for event in job.events()] == ["loading", "device_lost"]
 
 
 def test_what_does_not_fit_alone_is_a_failure_for_want_of_memory(job, hook):

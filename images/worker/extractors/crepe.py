@@ -38,8 +38,6 @@ class Crepe(Extractor):
     center: bool = True  # frame i is centred on i * step_ms; otherwise it starts there
     backend: str = choice("auto", "fast", "reference")  # auto: fast on a CPU, reference on a GPU
 
-    _device = "cpu"  # until `load` knows
-
     @property
     def hop_length(self) -> int:
         """Samples between frames, rounded down as the published implementation does."""
@@ -99,7 +97,7 @@ class Crepe(Extractor):
     def describe(self) -> tp.Dict[str, tp.Any]:
         """Return the backend in use; before `load` the one of a CPU."""
         if self.backend == "auto":
-            return {"backend": "fast" if self._device == "cpu" else "reference"}
+            return {"backend": "fast" if self.device == "cpu" else "reference"}
         return {"backend": self.backend}
 
     def uses_gpu(self) -> bool:
@@ -108,7 +106,7 @@ class Crepe(Extractor):
 
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
         """Read the weights and build the network; the fast one computes on the CPU whatever the device."""
-        self._device = device
+        self.device = device
         (checkpoint,) = self.checkpoints()
         tensors = read_tensors(files[checkpoint.file])
         if self.describe()["backend"] == "fast":
@@ -135,7 +133,7 @@ class Crepe(Extractor):
         return activation
 
     def _extract_reference(self, waves: np.ndarray, counts: tp.Sequence[int]) -> np.ndarray:
-        if self._device == "cpu":  # window by window here, too
+        if self.device == "cpu":  # window by window here, too
             activation = np.concatenate([self._reference(wave[np.newaxis]) for wave in waves])
         else:
             activation = self._reference(waves)

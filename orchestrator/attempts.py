@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import pathlib
 import typing as tp
 
 from orchestrator.engines.base import Ended
@@ -114,7 +115,7 @@ class Judge:
         if not left:
             return verdict
         if ended.code == protocol.EXIT_PERMANENT:
-            verdict.lost = f"worker could not start; see {ended.log}"
+            verdict.lost = f"worker could not start: {_last_words(ended.log)}; see {ended.log}"
             return verdict
         if ended.code == protocol.EXIT_AGAIN:
             return self._restart(attempt, left, ended, verdict)
@@ -166,6 +167,15 @@ class Judge:
             message = f"ended its process {_STRIKES} times ({words(ended)}); see {ended.log.name}"
             verdict.failures.append(Failure(item.id, task, kind, message, self._key(item, task)))
         return dataclasses.replace(item, tasks=kept)
+
+
+def _last_words(log: pathlib.Path) -> str:
+    """Return the last line of a log, where a worker that refuses its shard says why."""
+    try:
+        lines = log.read_text("utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1].removeprefix("worker: cannot start: ") if lines else "it said nothing"
 
 
 def words(ended: Ended) -> str:

@@ -33,10 +33,14 @@ def path(tmp_path):
 @pytest.fixture
 def cuda_image():
     """Give the image for the CPU the name and the lock of the one for GPUs."""
-    lock = environments.find("torch-cuda").lock_sha256("cuda")
-    text = f"FROM consort/torch-cuda:cpu\nLABEL consort.variant=cuda consort.lock={lock}\n"
-    tag = "consort/torch-cuda:cuda"
-    subprocess.run(["docker", "build", "-q", "-t", tag, "-"], input=text, text=True, check=True, capture_output=True)
+    environment = environments.find("torch-cuda")
+    lock, tag = environment.lock("cuda"), "consort/torch-cuda:cuda"
+    text = f"""FROM consort/torch-cuda:cpu
+COPY {lock.name} /opt/consort/requirements.lock
+LABEL consort.variant=cuda consort.lock={environment.lock_sha256("cuda")}
+"""
+    command = ["docker", "build", "-q", "-t", tag, "-f", "-", str(environment.folder)]
+    subprocess.run(command, input=text, text=True, check=True, capture_output=True)
     yield
     docker("image", "rm", tag)
 
@@ -74,9 +78,9 @@ def test_auto_goes_on_with_the_cpu_and_says_so_everywhere(audio, output, path, c
     job = harness.write_job(output, audio, GRAPHIC, TONE, runtime="docker", devices="auto")
     done = harness.consort("extract", job, PATH=path)
     assert done.returncode == 0, done.stderr + done.stdout
-    assert f"GPU {FIRST} is left out: was granted a GPU" in done.stderr
+    assert " is left out: was granted a GPU" in done.stderr  # one of the two, then there is none
     assert "NO GPU: was granted a GPU, but has no libcuda.so.1" in done.stderr
-    assert "device: cpu (GPU GPU-22222222" in done.stdout
+    assert "device: cpu (GPU GPU-" in done.stdout
     flags = {r["model"]: r["flags"] for r in harness.manifest(output)}
     assert "cpu_fallback" in flags["graphic"] and "cpu_fallback" not in flags["tone"]
     contexts = [harness.read(file) for file in (output / ".consort/contexts").glob("*.json")]
@@ -84,7 +88,7 @@ def test_auto_goes_on_with_the_cpu_and_says_so_everywhere(audio, output, path, c
     assert harness.status(output)["models"]["graphic"]["devices"] == ["cpu (fallback)"]
     assert "cpu (fallback)" in harness.consort("status", output).stdout
     report = harness.read(harness.runs(output)[-1] / "report.json")
-    assert report["placement"]["devices"].startswith("cpu (GPU GPU-2222")
+    assert report["placement"]["devices"].startswith("cpu (GPU GPU-")
 
 
 def test_without_a_gpu_auto_says_why_and_cuda_ends_with_3(audio, output):

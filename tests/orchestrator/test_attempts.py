@@ -201,7 +201,7 @@ def test_a_shard_that_gets_on_is_not_given_up_however_often_its_worker_ends():
 
 def test_a_worker_that_cannot_start_is_lost():
     verdict = judge().end(Attempt(shard(item("a"))), ended(65))
-    assert verdict.lost == f"worker could not start; see {LOG}" and not verdict.shards
+    assert verdict.lost == f"worker could not start: it said nothing; see {LOG}" and not verdict.shards
 
 
 def test_trouble_with_the_output_is_kept():

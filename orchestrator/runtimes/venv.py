@@ -43,24 +43,47 @@ class VenvRuntime(Runtime):
 
     def command(self, shard: Shard, variant: str, mounts: Mounts, file: pathlib.Path, events: pathlib.Path) -> Command:
         environment = environments.find(shard.environment)
-        env = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
-        env.update(_THREADS)
-        env.update(environment.spec.variables)
-        env.update(
-            HOME=mounts.scratch,
-            PYTHONPATH=_path(environment),
-            PYTHONNOUSERSITE="1",
-            PYTHONUNBUFFERED="1",  # what is printed before a crash must reach the log
-            PYTHONDONTWRITEBYTECODE="1",
-            CONSORT_AUDIO=mounts.audio,
-            CONSORT_OUTPUT=mounts.output,
-            CONSORT_WEIGHTS=mounts.weights,
-            CONSORT_SCRATCH=mounts.scratch,
-            CONSORT_FFMPEG=mounts.ffmpeg,
-            CONSORT_EVENTS=str(events),
-        )
+        env = {
+            **_variables(environment, mounts.scratch),
+            **_THREADS,
+            **environment.spec.variables,
+            "CONSORT_AUDIO": mounts.audio,
+            "CONSORT_OUTPUT": mounts.output,
+            "CONSORT_WEIGHTS": mounts.weights,
+            "CONSORT_SCRATCH": mounts.scratch,
+            "CONSORT_FFMPEG": mounts.ffmpeg,
+            "CONSORT_EVENTS": str(events),
+        }
         python = builder.python(environment, variant)
         return Command([str(python), "-m", "worker", str(file)], env, mounts.scratch)
+
+
+def module_command(environment: Environment, variant: str, arguments: list[str], scratch: str, threads: int) -> Command:
+    """Return the command that runs a module of an environment by itself: `arguments` follow `python -m`.
+
+    Args:
+        environment: built.
+        variant: cpu or cuda.
+        arguments: the module's name, and what it is told.
+        scratch: an empty folder.
+        threads: cores that it may take, as nothing else runs beside it.
+    """
+    cores = {name: str(threads) for name in _THREADS}
+    env = {**_variables(environment, scratch), **cores, **environment.spec.variables}
+    return Command([str(builder.python(environment, variant)), "-m", *arguments], env, scratch)
+
+
+def _variables(environment: Environment, scratch: str) -> dict[str, str]:
+    """Return a scrubbed environment in which the worker and the environment's modules are found."""
+    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
+    return {
+        **kept,
+        "HOME": scratch,
+        "PYTHONPATH": _path(environment),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",  # what is printed before a crash must reach the log
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def variables_for_users(environment: Environment) -> dict[str, str]:

@@ -39,6 +39,8 @@ def follow(command: Command, log: pathlib.Path, shown: Progress) -> dict[str, tp
             for event in _events(process.stdout or ()):
                 if event.get("kind") == "progress":
                     shown.stage("fit", _words(event))
+                elif event.get("kind") == "note":
+                    shown.say(f"fit: {event['text']}")
                 facts = event.get("facts") if event.get("kind") == "finished" else facts
                 message = event.get("message") or message
             code = process.wait()

@@ -211,10 +211,11 @@ def test_progress_is_shown_and_facts_come_back(tmp_path):
     shown = Shown()
     code = (
         "import json, sys\nprint(json.dumps({'kind': 'progress', 'text': 'step 1', 'share': 0.5}))\nprint('not json')\n"
+        "print(json.dumps({'kind': 'note', 'text': 'by the way'}))\n"
         "print('noise', file=sys.stderr)\nprint(json.dumps({'kind': 'finished', 'facts': {'a': 1}}))\n"
     )
     assert fit_process.follow(process(code, tmp_path), tmp_path / "log", shown) == {"a": 1}
-    assert shown.lines == ["fit: 50 %  step 1"]
+    assert shown.lines == ["fit: 50 %  step 1", "fit: by the way"]
     assert (tmp_path / "log").read_text() == "noise\n"
 
 

@@ -1,7 +1,7 @@
 """`python -m torch_models.prosody.fitting REQUEST.json --corpus DIR --model DIR [--clusters DIR]`.
 
 One process fits one model. The request holds no path but those below the corpus, so it is the same in a
-container. Standard output gets JSON lines: `{"kind": "progress", "text": ..., "share": 0.4}`, and at the end
+container. Standard output gets JSON lines: `{"kind": "progress", "text": ..., "share": 0.4}`, `note`, and at the end
 `finished` with `facts`, or `failed` with `message`. Standard input is a dead man's switch: when it closes, a
 training writes its state and ends. Exit codes are the worker's: 0 done, 65 the request or its data cannot
 be, 74 the folder cannot be written, 75 stopped, to go on later.
@@ -82,8 +82,11 @@ def run(
 ) -> tp.Dict[str, tp.Any]:
     """Fit what a request asks for, and return the facts."""
 
-    def say(text: str, share: float) -> None:
-        emit("progress", text=text, share=round(share, 4))
+    def say(text: str, share: tp.Optional[float]) -> None:
+        if share is None:
+            emit("note", text=text)
+        else:
+            emit("progress", text=text, share=round(share, 4))
 
     arrays = Corpus(corpus, request.files, request.parameters, _every(lambda done, n: say(f"file {done} of {n}", 0.0)))
     if request.stage == "clusters":

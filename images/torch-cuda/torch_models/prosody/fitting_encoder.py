@@ -25,7 +25,7 @@ ENCODER = "encoder.pt"
 PROVENANCE = "PROVENANCE.json"  # its words are copied into every record that is made with the model
 _EVERY = 1.0  # seconds between two words about the progress
 
-Say = tp.Callable[[str, float], None]  # gets a line, and the share that is done
+Say = tp.Callable[[str, tp.Optional[float]], None]  # gets a line, and the share that is done; None: once for all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ def fit(
     path = os.path.join(folder, ENCODER)
     done = _finished(path, fingerprint)
     if done is not None:
-        say("this encoder is fitted already; remove its folder to fit it anew", 1.0)
+        say("this encoder is fitted already; remove its folder to fit it anew", None)
         return done
     train, validation = _windows(sequences, options)
     with torch.random.fork_rng([]):
@@ -106,7 +106,7 @@ def fit(
     try:
         curve.plot(rows, facts, folder)
     except ImportError:
-        say("matplotlib is not in this environment, so there is no picture of curve.csv", 1.0)
+        say("matplotlib is not in this environment, so there is no picture of curve.csv", None)
     storage.write_json(os.path.join(folder, PROVENANCE), {"encoder": {"made by": "consort fit", **_public(facts)}})
     model.save(path, **facts)
     _remove(os.path.join(folder, learning.STATE))

@@ -20,6 +20,12 @@ status: .venv/installed    ## show what a job has done so far
 envs: .venv/installed      ## build all environments now instead of on first use
 	@$(CONSORT) envs build
 
+images: .venv/installed    ## build the container images, for the GPU where there is one
+	@$(CONSORT) envs build --runtime docker
+
+up: .venv/installed        ## the same in docker compose alone: make up CONFIG=... AUDIO=... OUTPUT=...
+	@CONFIG='$(CONFIG)' CONSORT_UID=$$(id -u) CONSORT_GID=$$(id -g) docker compose up --exit-code-from report report
+
 models: .venv/installed    ## list the models with their parameters, outputs and licences
 	@$(CONSORT) models
 
@@ -51,6 +57,14 @@ unit-host: .venv/tools
 test: check                ## check, then the worker on a real Python 3.7, parity and whole jobs: everything CI runs
 	.venv/bin/pytest -q tests/e2e
 
+test-docker: .venv/tools   ## containers, compose and GPU plumbing on this machine's Docker engine
+	.venv/bin/pytest -q tests/docker
+
+reproduce: .venv/installed ## run one job in containers and in virtual environments, and compare every array
+	@$(CONSORT) extract config/reproduce.yaml --runtime docker --output output/reproduce/docker
+	@$(CONSORT) extract config/reproduce.yaml --runtime venv --output output/reproduce/venv
+	@$(CONSORT) verify output/reproduce/docker output/reproduce/venv
+
 lock:                      ## renew the hash-pinned locks from their requirements.in
 	sh images/lock.sh
 
@@ -69,4 +83,4 @@ clean:                     ## forget .venv and caches of the tools; keep outputs
 	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r tests/requirements.lock
 	@touch $@
 
-.PHONY: help install extract plan status envs models doctor check lint types layers unit unit-worker unit-host test lock clean
+.PHONY: help install extract plan status envs images up models doctor check lint types layers unit unit-worker unit-host test test-docker reproduce lock clean

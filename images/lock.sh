@@ -29,6 +29,7 @@ linux="--python-platform x86_64-manylinux_2_28"
     # a CPU build that lies in find-links would satisfy this one as well
     UV_FIND_LINKS="" lock images/torch-cuda 3.11 requirements.cuda.in requirements.cuda.lock $linux "$@"
 }
+lock images 3.11 build-tools.in build-tools.lock "$@"
 lock orchestrator 3.10 requirements.in requirements.lock --universal "$@"
 lock tests 3.10 requirements.in requirements.lock --universal "$@"
 lock tests 3.7 requirements-py37.in requirements-py37.lock "$@"

@@ -18,7 +18,7 @@ _FLAGS: list[tuple[tuple[str, ...], dict[str, tp.Any]]] = [
     (("--models",), {"nargs": "+", "metavar": "NAME", "help": "see `consort models`"}),
     (("--limit", "--max_samples"), {"type": int, "metavar": "N", "help": "at most N items that are not done yet"}),
     (("--devices", "--device"), {"metavar": "D", "help": "auto | cpu | cuda | cuda:N"}),
-    (("--runtime",), {"metavar": "R", "help": "auto | venv"}),
+    (("--runtime",), {"metavar": "R", "help": "auto | docker | venv"}),
     (("--resume",), {"metavar": "R", "help": "key | strict | exists | never"}),
     (("--workers",), {"type": int, "metavar": "N", "help": "worker processes side by side (default: cores)"}),
     (("--memory",), {"metavar": "SIZE", "help": "memory that one worker may take, such as 8GB"}),
@@ -90,12 +90,20 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("job", metavar="JOB|OUTPUT", help="a job file or an output folder")
     status.add_argument("--verbose", "--debug", action="store_true", help="list every failure")
     status.add_argument("--json", action="store_true", help="print JSON")
+    _add_verify(_verb(verbs, "verify", "hash the arrays of a run again, or compare two runs"))
+    compose = _verb(verbs, "compose", "the first and last step of docker-compose.yml, around its workers")
+    compose.add_argument("action", choices=("plan", "report"))
+    _add_job(compose)
     models = _verb(verbs, "models", "list the models, or show one with its parameters and outputs")
     models.add_argument("name", nargs="?", help="show only this one")
     models.add_argument("--markdown", action="store_true", help="print the README's table")
     envs = _verb(verbs, "envs", "list, build or remove the environments")
     envs.add_argument("action", nargs="?", choices=("list", "build", "remove"), default="list")
     envs.add_argument("names", nargs="*", metavar="ENVIRONMENT", help="default: all")
+    envs.add_argument("--runtime", choices=("venv", "docker"), default="venv", help="docker: container images")
+    envs.add_argument(
+        "--variant", dest="variants", action="append", choices=("cpu", "cuda"), help="default: what this machine has"
+    )
     weights = _verb(verbs, "weights", "list, pull or verify the checkpoints, with their licences")
     weights.add_argument("action", nargs="?", choices=("list", "pull", "verify"), default="list")
     weights.add_argument("names", nargs="*", metavar="MODEL", help="default: all, and ffmpeg")
@@ -120,6 +128,35 @@ def _verb(verbs: tp.Any, name: str, text: str) -> argparse.ArgumentParser:
         argparse.ArgumentParser,
         verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False),
     )
+
+
+def _add_verify(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("run", metavar="RUN", help="an output folder or a job file")
+    verb.add_argument("other", nargs="?", metavar="OTHER", help="compare with this one, array by array")
+    verb.add_argument("--repair", action="store_true", help="remove damaged files, so that `extract` renews them")
+    verb.add_argument("--recompute", type=_positive, metavar="N", help="compute N items again, and compare")
+    verb.add_argument("--seed", type=int, metavar="S", help="of --recompute: draw the items; default: evenly spread")
+    verb.add_argument("--runtime", choices=("auto", "docker", "venv"), help="of --recompute; default: the job's")
+    text = "count other bytes as the same within X, and X of the value (default 1e-5)"
+    verb.add_argument("--tolerance", nargs="?", type=_tolerance, const=1e-5, metavar="X", help=text)
+    verb.add_argument("--verbose", "--debug", action="store_true", help="list every file and array")
+    verb.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of items; the least is 1")
+    return int(text)
+
+
+def _tolerance(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no number; --tolerance=1e-4, or the flag alone after the folders")
+    return value
 
 
 def _add_job(verb: argparse.ArgumentParser) -> None:

@@ -15,10 +15,12 @@ _RESTARTS = 3  # attempts at the same items by workers that end for no visible r
 class Attempt:
     """One shard under way: what it has accounted for, and where it stands."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, gpus: tuple[str, ...] = ()) -> None:
         self.shard = shard
+        self.gpus = gpus
         self.dropped: dict[str, str] = {}  # models that could not load, with the reason
         self.trouble: str | None = None  # why the output folder cannot be used
+        self.device: str | None = None  # why the worker has not got its GPU
         self._accounted: set[tuple[str, str]] = set()
         self._loading: str | None = None
         self._decoding: list[str] = []
@@ -27,7 +29,9 @@ class Attempt:
     def note(self, event: Event) -> None:
         """Take in one event of the worker."""
         item, model = event.item, event.model
-        if event.kind in ("loading", "loaded"):
+        if event.kind == "hello":
+            self.device = event.message
+        elif event.kind in ("loading", "loaded"):
             self._loading = model if event.kind == "loading" else None
         elif event.kind == "failed" and item is None:
             self._loading = None
@@ -102,22 +106,32 @@ class Judge:
         if ended.code == protocol.EXIT_AGAIN:
             return self._restart(attempt, left, ended, verdict)
         loading = attempt.crashed_loading()
+        if loading is not None and memory(ended) and not self._struck((("", loading),)):
+            return self._restart(attempt, left, ended, verdict)  # somebody's kill, or memory that others held
         if loading is not None:
             verdict.dropped[loading] = f"ended its process while loading ({words(ended)}); see {ended.log}"
             left = [dataclasses.replace(i, tasks=[t for t in i.tasks if t != loading]) for i in left]
         suspects = attempt.suspects()
         if not suspects and loading is None:
             return self._restart(attempt, left, ended, verdict)
-        for suspect in suspects:
-            self._strikes[suspect] = self._strikes.get(suspect, 0) + 1
+        if not (memory(ended) and _can_shrink(attempt.shard, suspects)):
+            self._struck(suspects)
         left = [self._without_quarantined(item, ended, verdict) for item in left]
         alone = {item for item, _ in suspects}
         rest = [item for item in left if item.tasks and item.id not in alone]
         groups = [rest] if rest else []
         groups += [[item] for item in left if item.tasks and item.id in alone]
         small = _smaller(attempt.shard) if memory(ended) else attempt.shard
-        verdict.shards = [_rerun(small, part, n) for n, part in enumerate(groups)]
+        verdict.shards = [rerun(small, part, n) for n, part in enumerate(groups)]
         return verdict
+
+    def _struck(self, suspects: tp.Iterable[tuple[str, str]]) -> bool:
+        """Count a strike for each, and return whether any of them had one."""
+        had = False
+        for suspect in suspects:
+            had = had or suspect in self._strikes
+            self._strikes[suspect] = self._strikes.get(suspect, 0) + 1
+        return had
 
     def _restart(self, attempt: Attempt, left: list[Item], ended: Ended, verdict: Verdict) -> Verdict:
         """An end between two items is nobody's fault; one that repeats without progress is a broken environment."""
@@ -126,7 +140,7 @@ class Judge:
         if self._restarts[same] >= _RESTARTS:
             verdict.lost = f"worker ended again and again ({words(ended)}); see {ended.log}"
         else:
-            verdict.shards = [_rerun(attempt.shard, left, 0)]
+            verdict.shards = [rerun(attempt.shard, left, 0)]
         return verdict
 
     def _without_quarantined(self, item: Item, ended: Ended, verdict: Verdict) -> Item:
@@ -143,6 +157,10 @@ class Judge:
 
 def words(ended: Ended) -> str:
     """Return how a worker ended, in words."""
+    if ended.problem:
+        return ended.problem
+    if ended.out_of_memory:
+        return "out of memory"
     if ended.hung:
         return "no progress within the time limit"
     if ended.code < 0:
@@ -152,10 +170,11 @@ def words(ended: Ended) -> str:
 
 def memory(ended: Ended) -> bool:
     """Return whether the system seems to have killed the worker for its memory."""
-    return not ended.hung and ended.code in (-9, 137)
+    return not ended.hung and (ended.out_of_memory or ended.code in (-9, 137))
 
 
-def _rerun(shard: Shard, items: list[Item], number: int) -> Shard:
+def rerun(shard: Shard, items: list[Item], number: int = 0) -> Shard:
+    """Return the shard of the next attempt at some of its items; `number` tells several of them apart."""
     names = {task for item in items for task in item.tasks}
     return dataclasses.replace(
         shard,
@@ -168,6 +187,13 @@ def _rerun(shard: Shard, items: list[Item], number: int) -> Shard:
 
 
 def _smaller(shard: Shard) -> Shard:
-    """Halve the batches of a shard that ran out of memory."""
-    tasks = [dataclasses.replace(t, batch_size=max(1, t.batch_size // 2) if t.batch_size else 1) for t in shard.tasks]
+    """Halve the batches of a shard that ran out of memory; the next time leave them no more to give."""
+    sizes = {t.name: t.batch_size // 2 if t.batch_size and shard.attempt == 1 else 1 for t in shard.tasks}
+    tasks = [dataclasses.replace(t, batch_size=max(1, sizes[t.name])) for t in shard.tasks]
     return dataclasses.replace(shard, tasks=tasks)
+
+
+def _can_shrink(shard: Shard, suspects: set[tuple[str, str]]) -> bool:
+    """Return whether a model that was running has batches that the job made larger than they need be."""
+    running = {task for _, task in suspects}
+    return any(task.name in running and (task.batch_size or 1) > 1 for task in shard.tasks)

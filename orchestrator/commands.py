@@ -12,12 +12,13 @@ import sys
 import typing as tp
 
 from orchestrator import errors, spec
-from orchestrator.errors import EnvironmentUnavailable, JobError, RunFailed
+from orchestrator.errors import JobError, RunFailed
 from worker import catalog
 
 if tp.TYPE_CHECKING:
     from orchestrator.preparation import Prepared
     from orchestrator.report import Report
+    from orchestrator.status import Status
 
 _KEYS = ("audio", "output", "models", "limit", "devices", "runtime", "resume", "workers", "memory",
          "timeout_per_item", "licence_policy")  # fmt: skip
@@ -27,16 +28,17 @@ _SHOWN = 10  # failures that are listed without --verbose
 def extract(arguments: argparse.Namespace) -> int:
     """Run a job."""
     job = _job(arguments)
-    _refuse_devices(job)
-    from orchestrator import preparation, progress, records, run, scan, supplies, synthetic
+    from orchestrator import placement, preparation, progress, records, run, scan, supplies, synthetic
     from orchestrator.report import table
     from orchestrator.rundir import OutputDir
 
     output = OutputDir(job.output)
     synthetic.write(job)
     audio = scan.scan(job)  # first, as a wrong audio path must not leave an output folder behind
+    placed = placement.choose(job)
     output.create()
     with output.lock(), progress.choose() as shown:
+        placed.runtime.sweep(output)
         records.sweep(output)
         if not arguments.offline:
             supplies.fetch_unpinned(job, shown)
@@ -44,8 +46,9 @@ def extract(arguments: argparse.Namespace) -> int:
         trouble = prepared.lacking_room()
         if trouble and not arguments.force:
             raise RunFailed(f"{trouble}; free some, choose another folder, or --force")
-        shown.say(_devices_note(job, prepared))
-        report, folder = run.extract(prepared, shown, arguments.offline)
+        chosen = f"{len(prepared.plan.chosen)} of {len(prepared.plan.choices)} items to do"
+        shown.say(f"{chosen}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
+        report, folder = run.extract(prepared, placed, shown, arguments.offline)
     if arguments.verbose and report.written:
         rows = [(_printable(r.path), str(tuple(r.shape)), preparation.size(r.bytes)) for r in report.written]
         print(table([("array", "shape", "size"), *rows]))
@@ -60,18 +63,18 @@ def extract(arguments: argparse.Namespace) -> int:
     if waiting:
         again = job.resume == "never" or job.retry_failed  # these begin with the first again
         print(f"limit: {waiting} more to do{'' if again else '; repeat the command to go on'}")
-    print(f"logs: {_near(folder.logs)}")
+    print(f"device: {placed.devices}; logs: {_near(folder.logs)}")
     return report.exit_code
 
 
 def plan(arguments: argparse.Namespace) -> int:
     """Show what a job would do."""
     job = _job(arguments)
-    _refuse_devices(job)
-    from orchestrator import preparation
+    from orchestrator import placement, preparation
     from orchestrator.report import duration, table
 
     prepared = preparation.prepare(job)
+    placed = placement.choose(job)
     made = prepared.plan
     rows: list[tuple[str, ...]] = [
         ("model", "environment", "device", "to do", "done", "failed", "stale", "audio", "CPU time")
@@ -82,8 +85,10 @@ def plan(arguments: argparse.Namespace) -> int:
         cost = seconds / 60 * model.extractor.seconds_per_minute
         states = [str(made.count(model.name, state)) for state in ("done", "failed", "stale")]
         hours = (f"~{seconds / 3600:.2f} h", f"~{duration(cost)}")
-        rows.append((model.name, model.environment, "cpu", str(len(work)), *states, *hours))
+        device = placed.device(model.environment) if model.extractor.uses_gpu() else "cpu"
+        rows.append((model.name, model.environment, device, str(len(work)), *states, *hours))
     print(table(rows))
+    print(f"runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
     free = preparation.size(made.bytes())
     print(f"{len(made.chosen)} of {len(made.choices)} items chosen; ~{free} will be written; nothing was started")
     if prepared.lacking_room():
@@ -94,7 +99,6 @@ def plan(arguments: argparse.Namespace) -> int:
 def status(arguments: argparse.Namespace) -> int:
     """Show what is done."""
     from orchestrator import status as statuses
-    from orchestrator.report import table
 
     if os.path.isdir(arguments.job):
         found = statuses.of_output(arguments.job)
@@ -103,14 +107,74 @@ def status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(dataclasses.asdict(found), indent=1))
         return errors.OK
-    rows = [("model", "done", "pending", "failed", "stale", "orphaned")]
+    _print_status(found, arguments.verbose)
+    return errors.OK
+
+
+def _print_status(found: "Status", verbose: bool) -> None:
+    from orchestrator.report import table
+
+    rows = [("model", "done", "pending", "failed", "stale", "orphaned", "device")]
     for name, count in found.models.items():
         failed = ", ".join(f"{n} {kind}" for kind, n in sorted(count.failed.items())) or "0"
-        rows.append((name, str(count.done), str(count.pending), failed, str(count.stale), str(count.orphaned)))
+        numbers = (str(count.stale), str(count.orphaned), ", ".join(count.devices) or "-")
+        rows.append((name, str(count.done), str(count.pending), failed, *numbers))
     print(f"{found.output}{' (running)' if found.running else ''}")
     print(table(rows))
-    _print_reasons([(f.item, f.model, f.kind, f.message) for f in found.failures], arguments.verbose)
+    _print_reasons([(f.item, f.model, f.kind, f.message) for f in found.failures], verbose)
     _warn(found.random_weights)
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Hash the arrays of a run again, and compute some of its items again; or compare two runs."""
+    from orchestrator import comparison, progress, recompute
+    from orchestrator import verify as verifying
+    from orchestrator.target import Target
+
+    if arguments.other is not None and (arguments.repair or arguments.recompute is not None):
+        raise JobError("--repair and --recompute: of one output folder; two are only compared")
+    if arguments.recompute is None and (arguments.seed is not None or arguments.runtime is not None):
+        raise JobError("--seed and --runtime: of --recompute alone")
+    target, tolerance = Target(arguments.run), arguments.tolerance
+    found: verifying.Checked | comparison.Comparison
+    if arguments.other is not None:
+        found = comparison.compare(target, Target(arguments.other), tolerance)
+    elif arguments.recompute is not None:
+        choice = recompute.Choice(arguments.recompute, arguments.seed, arguments.runtime)
+        with progress.choose() as shown:
+            found = recompute.recompute(target, choice, tolerance, shown, arguments.repair)
+    else:
+        found = verifying.check(target, arguments.repair)
+    if arguments.json:
+        print(json.dumps(found.json(), indent=1))
+    else:
+        print("\n".join(map(_printable, found.lines(arguments.verbose))))
+    return found.exit_code
+
+
+def compose(arguments: argparse.Namespace) -> int:
+    """Do the first or the last step of docker-compose.yml."""
+    job = _job(arguments)
+    from orchestrator import compose as composed
+    from orchestrator import preparation, progress, records, scan, supplies
+    from orchestrator.rundir import OutputDir
+
+    output = OutputDir(job.output)
+    audio = scan.scan(job)
+    output.create()
+    with output.lock(), progress.choose() as shown:
+        if arguments.action == "report":
+            found, missing, code = composed.report(preparation.prepare(job, audio))
+            _print_status(found, verbose=False)
+            for text in missing:
+                print(f"  missing     {text}")
+            return code
+        records.sweep(output)
+        supplies.fetch_unpinned(job, shown)
+        prepared = preparation.prepare(job, audio)
+        for text in composed.write_plan(prepared, shown):
+            shown.say(text)
+        shown.say(f"{len(prepared.plan.chosen)} of {len(prepared.plan.choices)} items to do")
     return errors.OK
 
 
@@ -129,31 +193,25 @@ def models(arguments: argparse.Namespace) -> int:
 
 
 def envs(arguments: argparse.Namespace) -> int:
-    """List, build or remove environments."""
-    from orchestrator import builder, environments, progress
+    """List, build or remove environments, as virtual environments or as images."""
+    from orchestrator import docker_engine, environments, progress, provisions
     from orchestrator.report import table
 
     chosen = [environments.find(name) for name in arguments.names or environments.names()]
+    if arguments.runtime == "docker":
+        docker_engine.find()
     if arguments.action == "list":
-        rows = [("environment", "python", "state", "folder")]
-        for one in chosen:
-            state = "built" if builder.built(one, "cpu") else "not built"
-            rows.append((one.name, one.spec.python, state, str(builder.folder(one, "cpu"))))
-        print(table(rows))
+        print(table(provisions.rows(chosen, arguments.runtime)))
         return errors.OK
     if arguments.action == "remove":
-        for path in [path for one in chosen for path in builder.remove(one)]:
-            print(f"removed {path}")
+        for gone in provisions.remove(chosen, arguments.runtime):
+            print(f"removed {gone}")
         return errors.OK
-    problems = []
+    variants = arguments.variants or [provisions.variant_of_this_machine()]
     with progress.choose() as shown:
-        for one in chosen:
-            try:
-                builder.build(one, "cpu", lambda text, name=one.name: shown.stage(name, text))  # type: ignore[misc]
-                shown.say(f"{one.name}: ready")
-            except EnvironmentUnavailable as error:
-                problems.append(str(error))
-                shown.say(str(error))
+        problems = provisions.build(chosen, arguments.runtime, variants, shown)
+        if arguments.runtime == "docker" and not arguments.names:
+            problems += provisions.build_host(shown)
     return errors.UNAVAILABLE if problems else errors.OK
 
 
@@ -178,7 +236,6 @@ def weights(arguments: argparse.Namespace) -> int:
 def fit(arguments: argparse.Namespace) -> int:
     """Fit a token model, or an encoder, to what a job has written."""
     job = spec.read(arguments.job, _settings(arguments))
-    _refuse_devices(job)
     from orchestrator import fit as fits
     from orchestrator import progress
     from orchestrator.report import table
@@ -211,11 +268,12 @@ def doctor(arguments: argparse.Namespace) -> int:
     import io
 
     from orchestrator import doctor as doctors
-    from orchestrator import progress, run
+    from orchestrator import placement, progress, run
 
     def silently(prepared: "Prepared") -> None:
         prepared.output.create()
-        run.extract(prepared, progress.Lines(io.StringIO()), offline=True)
+        placed = placement.choose(prepared.job)
+        run.extract(prepared, placed, progress.Lines(io.StringIO()), offline=True)
 
     good = True
     for finding in doctors.examine(silently):
@@ -256,18 +314,6 @@ def _settings(arguments: argparse.Namespace) -> list[tuple[str, tp.Any]]:
             raise JobError(f"--set {text}: write KEY=VALUE, such as --set crepe.params.viterbi=false")
         changes.append((key, spec.parse_yaml(value)))
     return changes
-
-
-def _refuse_devices(job: spec.JobSpec) -> None:
-    if job.devices not in ("auto", "cpu"):
-        asked = job.devices if isinstance(job.devices, str) else ", ".join(map(str, job.devices))
-        raise EnvironmentUnavailable(f"devices: {asked}: no model has a GPU path yet; use devices: auto or cpu")
-
-
-def _devices_note(job: spec.JobSpec, prepared: "Prepared") -> str:
-    plan = prepared.plan
-    runtime = f"runtime venv ({'asked for' if job.runtime == 'venv' else 'auto: the only one so far'})"
-    return f"{len(plan.chosen)} of {len(plan.choices)} items to do, {runtime}, device cpu"
 
 
 def _warn(random: tp.Iterable[str]) -> None:

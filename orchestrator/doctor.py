@@ -11,7 +11,19 @@ import sys
 import tempfile
 import typing as tp
 
-from orchestrator import builder, environments, ffmpeg, interpreters, preparation, records, spec, synthetic
+from orchestrator import (
+    builder,
+    devices,
+    docker_engine,
+    environments,
+    ffmpeg,
+    images,
+    interpreters,
+    preparation,
+    records,
+    spec,
+    synthetic,
+)
 from orchestrator.environments import Environment
 from orchestrator.errors import ConsortError
 from orchestrator.rundir import OutputDir
@@ -37,12 +49,31 @@ def examine(run: tp.Callable[[preparation.Prepared], tp.Any]) -> tp.Iterator[Fin
     yield Finding("host", True, f"Python {sys.version.split()[0]}, cache {cache_root()}")
     weights = Weights()
     yield _ffmpeg(weights)
+    yield _gpus()
+    yield _docker()
     for name in environments.names():
         environment = environments.find(name)
         found = _interpreter(environment)
         yield found
         if found.good:
             yield from _environment(environment, run, weights)
+
+
+def _gpus() -> Finding:
+    """Say what GPUs there are; a machine needs none."""
+    found = devices.discover()
+    return Finding("GPU", True, ", ".join(f"{g.index} = {g.name} ({g.uuid})" for g in found.gpus) or found.reason)
+
+
+def _docker() -> Finding:
+    """Say what engine answers and which images are there; `runtime: venv` needs neither."""
+    try:
+        engine = docker_engine.find()
+        every = [environments.find(name) for name in environments.names()]
+        states = [f"{images.tag(e, v)} {images.state(e, v)}" for e in every for v in e.spec.locks]
+    except ConsortError as error:
+        return Finding("docker", True, f"{error} (not needed)".replace(", or use `runtime: venv`", ""))
+    return Finding("docker", True, f"{engine.name}; {', '.join(states)}; `make images` builds")
 
 
 def _ffmpeg(weights: Weights) -> Finding:
@@ -96,7 +127,15 @@ def _second(name: str, run: tp.Callable[[preparation.Prepared], tp.Any], weights
     with tempfile.TemporaryDirectory(prefix="consort-doctor-") as folder:
         tone = pathlib.Path(folder, "tone.wav")
         tone.write_bytes(synthetic.sine(44100, 1.0))
-        job = spec.check({"audio": str(tone), "output": os.path.join(folder, "out"), "models": [name]})
+        job = spec.check(
+            {
+                "audio": str(tone),
+                "output": os.path.join(folder, "out"),
+                "models": [name],
+                "runtime": "venv",
+                "devices": "cpu",
+            }
+        )
         try:
             run(preparation.prepare(job))
         except ConsortError as error:

@@ -9,7 +9,7 @@ import typing as tp
 import worker
 from orchestrator import spec
 from orchestrator.errors import ConsortError, EnvironmentUnavailable, JobError
-from worker import schema
+from worker import code, schema
 
 IMAGES = pathlib.Path(worker.__file__).resolve().parent.parent
 
@@ -52,16 +52,12 @@ class Environment:
 
     def worker_sha256(self) -> str:
         """Return the hash of all code that runs inside: the worker and the environment's modules."""
-        return _code_sha256((IMAGES / "worker", *(self.folder / module for module in self.spec.modules)))
+        return _code_sha256(str(IMAGES / "worker"), *(str(self.folder / module) for module in self.spec.modules))
 
 
 @functools.cache
-def _code_sha256(folders: tuple[pathlib.Path, ...]) -> str:
-    total = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            total.update(f"{path.relative_to(folder.parent)}\0".encode() + path.read_bytes() + b"\0")
-    return total.hexdigest()
+def _code_sha256(*folders: str) -> str:
+    return code.sha256_of(folders)
 
 
 def names() -> list[str]:

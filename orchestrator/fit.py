@@ -12,7 +12,7 @@ import pathlib
 import tempfile
 import typing as tp
 
-from orchestrator import builder, environments, fit_process, records, rundir
+from orchestrator import builder, devices, environments, fit_process, records, rundir
 from orchestrator.engines.local import default_slots
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.progress import Progress
@@ -28,7 +28,6 @@ from worker.protocol import Record
 EXTRACTOR = "prosody"
 STAGES = ("clusters", "encoder")
 SIZES = ("small", "default", "large")
-_VARIANT = "cpu"
 _MODULE = "torch_models.prosody.fitting"
 _CENTRES = "cluster_centers.pt"
 _ANALYSIS = ("frame_ms", "hop_ms", "emphasize_ratio", "smoothing_level", "output_normalize")
@@ -82,7 +81,7 @@ def fit(job: JobSpec, options: Options, shown: Progress) -> tuple[pathlib.Path, 
 
     Raises:
         JobError: there is nothing to fit to, or it cannot be fitted to.
-        EnvironmentUnavailable: the environment of `prosody` cannot be built.
+        EnvironmentUnavailable: the environment of `prosody` cannot be built, or a GPU is not there.
         RunFailed: the folder cannot be written, or the process was lost.
     """
     models = [model for model in job.models if model.reference == EXTRACTOR]
@@ -100,7 +99,9 @@ def fit(job: JobSpec, options: Options, shown: Progress) -> tuple[pathlib.Path, 
     if material.outdated:
         shown.say(f"{material.outdated} arrays of other parameters are left out; `consort extract` renews them")
     shown.say(f"fits {options.stage} to the {material.holds} of {len(material.files)} files of {material.model}")
-    return folder, _run(request(material, options), job.output, folder, clusters, shown)
+    gpus = [gpu.uuid for gpu in devices.grant(job.devices).gpus[:1]]
+    asked = {**request(material, options), "device": "cuda" if gpus else "cpu"}
+    return folder, _run(asked, job.output, folder, clusters, gpus, shown)
 
 
 def choose(job: JobSpec, models: list[ModelSpec], options: Options, clusters: pathlib.Path | None) -> Material:
@@ -147,7 +148,6 @@ def request(material: Material, options: Options) -> dict[str, tp.Any]:
             for r in sorted(material.files, key=lambda record: record.item)
         ],
         "parameters": material.parameters,
-        "device": "cpu",
         "seed": options.seed,
         "n_clusters": options.clusters,
         "max_iter": options.max_iter,
@@ -216,10 +216,16 @@ def _named(models: list[ModelSpec], parameter: str) -> str | None:
 
 
 def _run(
-    asked: dict[str, tp.Any], corpus: str, folder: pathlib.Path, clusters: pathlib.Path | None, shown: Progress
+    asked: dict[str, tp.Any],
+    corpus: str,
+    folder: pathlib.Path,
+    clusters: pathlib.Path | None,
+    gpus: tp.Sequence[str],
+    shown: Progress,
 ) -> dict[str, tp.Any]:
     environment = environments.find(catalog.find(EXTRACTOR).environment)
-    builder.build(environment, _VARIANT, lambda text: shown.stage(environment.name, text))
+    variant = asked["device"]
+    builder.build(environment, variant, lambda text: shown.stage(environment.name, text))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -229,7 +235,7 @@ def _run(
     arguments = [_MODULE, str(file), "--corpus", os.path.abspath(corpus), "--model", str(folder)]
     arguments += ["--clusters", str(clusters)] if clusters else []
     with tempfile.TemporaryDirectory(prefix="consort-fit-") as scratch:
-        command = venv.module_command(environment, _VARIANT, arguments, scratch, default_slots())
+        command = venv.module_command(environment, variant, arguments, scratch, default_slots(), gpus)
         return fit_process.follow(command, folder / "fit.log", shown)
 
 

@@ -5,6 +5,7 @@ pip would use: simple indexes (PEP 503 HTML, PEP 691 JSON; `http(s):` and `file:
 a `file:` URL or a page of links). A file counts only with the sha256 that the caller pins.
 """
 
+import contextlib
 import fnmatch
 import html.parser
 import json
@@ -85,6 +86,18 @@ class PackageIndex:
         if problems:
             raise EnvironmentUnavailable(self._absent(filename, False, problems))
         return False
+
+    def local(self, name: str, filename: str) -> Path | None:
+        """Return a file of that name, with `*` and `?`, in the places that lie on this machine's disk."""
+        for page in self._places(name):
+            if urllib.parse.urlsplit(page).scheme in ("http", "https"):
+                continue
+            with contextlib.suppress(EnvironmentUnavailable):
+                for link in self._links(page):
+                    parts = urllib.parse.urlsplit(link.url)
+                    if parts.scheme == "file" and fnmatch.fnmatchcase(link.filename, filename):
+                        return Path(urllib.request.url2pathname(parts.path))
+        return None
 
     def download(self, link: Link, target: Path, progress: transfer.Progress = transfer.silent) -> Path:
         """Bring a link to `target`, which appears complete and verified or not at all.

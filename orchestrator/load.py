@@ -85,9 +85,9 @@ class Run:
         """
         record = self.record(model, item, output)
         if record.get("windows") is None:
-            return _read(self.root / record["path"], record)
+            return read(self.root / record["path"], record["dtype"], record["shape"])
         parts = [self.record(model, item, output, window) for window in range(record["windows"])]
-        return np.stack([_read(self.root / part["path"], part) for part in parts])
+        return np.stack([read(self.root / part["path"], part["dtype"], part["shape"]) for part in parts])
 
     def combined(self, item: str, models: tp.Sequence[str] = COMBINED) -> np.ndarray:
         """Return the vectors of several models joined in their order, `[D]`; absent models are left out.
@@ -186,9 +186,12 @@ def load(root: str | os.PathLike[str]) -> Run:
     return Run(root)
 
 
-def _read(path: pathlib.Path, record: dict[str, tp.Any]) -> np.ndarray:
+def read(path: pathlib.Path, dtype: str, shape: tp.Sequence[int]) -> np.ndarray:
+    """Return the values of one file, whose text formats know neither their type nor all of their shape."""
     if path.suffix == ".txt":
-        rows = np.loadtxt(path, delimiter=",", dtype=record["dtype"], ndmin=2)
-        return np.asarray(rows.reshape(record["shape"]))
-    found = np.load(path, allow_pickle=False)
-    return np.asarray(found if path.suffix == ".npy" else found["values"])
+        rows = np.loadtxt(path, delimiter=",", dtype=dtype, ndmin=2)
+        return np.asarray(rows.reshape(shape))
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as archive:
+            return np.asarray(archive["values"])
+    return np.asarray(np.load(path, allow_pickle=False))

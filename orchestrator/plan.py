@@ -227,7 +227,7 @@ def _name_of(record: Record) -> str:
     return name if record.window is None else name.removesuffix(store.name_window("", record.window))
 
 
-def shards(plan: Plan, run_id: str, slots: int, fields: dict[str, dict[str, tp.Any]]) -> list[Shard]:
+def shards(plan: Plan, run_id: str, slots: int, fields: dict[str, dict[str, tp.Any]], gpus: int = 0) -> list[Shard]:
     """Cut the work of a plan into shards, the most expensive first.
 
     Args:
@@ -236,30 +236,49 @@ def shards(plan: Plan, run_id: str, slots: int, fields: dict[str, dict[str, tp.A
         slots: workers that may run side by side.
         fields: for each environment what its shards share (lock, device, memory ...); the models of an
             environment that is missing here are left out.
+        gpus: how many workers may use one at the same time.
     """
     total = sum(plan.cost(choice) for choice in plan.chosen)
     target = max(_SHARD_SECONDS, total / (3 * slots))
     groups: list[tuple[float, str, list[Choice], list[ModelPlan]]] = []
     for environment in sorted(fields):
         models = [m for m in plan.models if m.environment == environment and plan.work(m)]
-        names = {m.name for m in models}
-        lacking = [
-            dataclasses.replace(c, states={k: v for k, v in c.states.items() if k in names}) for c in plan.chosen
-        ]
-        for part in _split([c for c in lacking if c.missing], target, plan):
+        lacking = _lacking(plan, models)
+        goal = target
+        if fields[environment].get("device") == "cuda":  # where loading takes longer than the work of a minute
+            goal = sum(map(plan.cost, lacking)) / max(1, gpus)
+        for part in _split([c for c in lacking if c.missing], goal, plan):
             groups.append((sum(map(plan.cost, part)), environment, part, models))
     groups.sort(key=lambda group: -group[0])
     return [
-        Shard(
-            id=f"{run_id}-{environment}-{index}",
-            attempt=1,
-            environment=environment,
-            tasks=[m.task for m in models if any(m.name in c.missing for c in part)],
-            items=[item_of(c) for c in part],
-            **fields[environment],
-        )
+        _shard(f"{run_id}-{environment}-{index}", environment, part, models, fields[environment])
         for index, (_, environment, part, models) in enumerate(groups)
     ]
+
+
+def whole_shard(plan: Plan, name: str, environment: str, fields: dict[str, tp.Any]) -> Shard:
+    """Return all the work of a plan in one environment as one shard; it may be empty."""
+    models = [m for m in plan.models if m.environment == environment and plan.work(m)]
+    return _shard(name, environment, [c for c in _lacking(plan, models) if c.missing], models, fields)
+
+
+def _shard(
+    name: str, environment: str, part: list[Choice], models: list[ModelPlan], fields: dict[str, tp.Any]
+) -> Shard:
+    return Shard(
+        id=name,
+        attempt=1,
+        environment=environment,
+        tasks=[m.task for m in models if any(m.name in c.missing for c in part)],
+        items=[item_of(c) for c in part],
+        **fields,
+    )
+
+
+def _lacking(plan: Plan, models: list[ModelPlan]) -> list[Choice]:
+    """Return the chosen items as if there were no other models."""
+    names = {m.name for m in models}
+    return [dataclasses.replace(c, states={k: v for k, v in c.states.items() if k in names}) for c in plan.chosen]
 
 
 def item_of(choice: Choice) -> Item:

@@ -7,14 +7,17 @@ import pathlib
 import shutil
 import typing as tp
 
-from orchestrator import environments, plan, records, scan
+import yaml
+
+from orchestrator import environments, plan, records, rundir, scan
 from orchestrator.plan import ModelPlan, Plan
 from orchestrator.records import Ledger, SeenSource
-from orchestrator.rundir import OutputDir
+from orchestrator.rundir import OutputDir, RunDir
 from orchestrator.scan import Audio, Source
 from orchestrator.spec import JobSpec
 from orchestrator.transfer import sha256_of
 from orchestrator.weights import Weights
+from worker import protocol, schema
 from worker.extractor import Checkpoint
 from worker.protocol import Record
 
@@ -29,6 +32,16 @@ class Prepared:
     ledger: Ledger
     plan: Plan
     weights: Weights
+
+    def keep(self, run: RunDir) -> None:
+        """Write what was asked and decided into the folder of a run."""
+        run.job.write_text(yaml.safe_dump(schema.dump(self.job), sort_keys=False), "utf-8")
+        lines = [
+            protocol.canonical({"id": c.source.id, "name": c.name, "labels": c.source.labels}) + "\n"
+            for c in self.plan.choices
+        ]
+        rundir.replace(run.items, "".join(lines))
+        rundir.replace(run.plan, plan.summary(self.plan))
 
     def lacking_room(self) -> str | None:
         """Return why the arrays cannot fit on the disk, or None."""
@@ -123,6 +136,7 @@ class _Files:
             found = json.loads((self._output.contexts / f"{context}.json").read_text("ascii"))
         except (OSError, ValueError):
             return False
-        lock = environments.find(model.environment).lock_sha256("cpu")
+        environment = environments.find(model.environment)
+        locks = [environment.lock_sha256(variant) for variant in environment.spec.locks]
         backend = model.extractor.describe().get("backend")
-        return bool(found.get("lock") == lock and found.get("details", {}).get("backend") == backend)
+        return bool(found.get("lock") in locks and found.get("details", {}).get("backend") == backend)

@@ -51,6 +51,8 @@ class Report:
         self.tables: list[str] = []  # CSV files that were written beside the arrays
         self.written: list[Record] = []  # in the order in which they came
         self.random: set[str] = set()  # models whose weights were never trained
+        self.placement: dict[str, str] = {}  # runtime and devices in words
+        self.devices: dict[str, str] = {}  # environment -> what its last worker has computed on
         self.current: dict[str, str] = {}  # environment -> the model it is busy with
         self.since: dict[str, float] = {}  # environment -> when its first worker spoke
         self.until: dict[str, float] = {}  # environment -> when it spoke last
@@ -63,7 +65,9 @@ class Report:
         self.since.setdefault(environment, time.monotonic())
         if event.kind != "heartbeat":
             self.until[environment] = time.monotonic()
-        if event.kind == "decoded" and event.item is not None:
+        if event.kind == "hello" and event.source is not None and "device" in event.source:
+            self.devices[environment] = event.source["device"]
+        elif event.kind == "decoded" and event.item is not None:
             self._seconds[event.item] = event.seconds or 0.0
         elif event.kind == "opened" and event.model is not None:
             self.current[environment] = event.model
@@ -125,6 +129,8 @@ class Report:
                     "failures": [dataclasses.asdict(failure) for failure in self.failures],
                     "lost": self.lost,
                     "random_weights": sorted(self.random),
+                    "placement": self.placement,
+                    "devices": self.devices,
                 },
                 indent=1,
             )

@@ -5,25 +5,26 @@ import signal
 import types
 import typing as tp
 
-import yaml
-
-from orchestrator import plan, records, rundir, tables
+from orchestrator import records, rundir, tables
 from orchestrator.errors import RunFailed
+from orchestrator.placement import Placement
 from orchestrator.preparation import Prepared
 from orchestrator.progress import Progress
 from orchestrator.report import Report
 from orchestrator.rundir import RunDir
 from orchestrator.session import Session
-from worker import protocol, schema
 
 _UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-def extract(prepared: Prepared, progress: Progress, offline: bool = False) -> tuple[Report, RunDir]:
+def extract(
+    prepared: Prepared, placement: Placement, progress: Progress, offline: bool = False
+) -> tuple[Report, RunDir]:
     """Do what a plan says, and return the report with the folder of the run.
 
     Args:
         prepared: the output folder's lock is held and its leftovers are swept.
+        placement: where its workers run.
         progress: shows what happens.
         offline: fetch no weights; what is missing fails.
 
@@ -31,7 +32,7 @@ def extract(prepared: Prepared, progress: Progress, offline: bool = False) -> tu
         RunFailed: the output folder became unusable; what was finished is kept.
     """
     try:
-        report, run = _extract(prepared, progress, offline)
+        report, run = _extract(prepared, placement, progress, offline)
     except OSError as error:
         if error.errno not in _UNUSABLE:
             raise
@@ -41,12 +42,12 @@ def extract(prepared: Prepared, progress: Progress, offline: bool = False) -> tu
     return report, run
 
 
-def _extract(prepared: Prepared, progress: Progress, offline: bool) -> tuple[Report, RunDir]:
+def _extract(prepared: Prepared, placement: Placement, progress: Progress, offline: bool) -> tuple[Report, RunDir]:
     run = prepared.output.new_run()
-    _keep(prepared, run)
+    prepared.keep(run)
     report = Report(prepared.plan)
     if prepared.plan.chosen:
-        session = Session(prepared, run, report, progress)
+        session = Session(prepared, placement, run, report, progress)
         with _Signals(session):
             try:
                 session.start(offline)
@@ -57,20 +58,10 @@ def _extract(prepared: Prepared, progress: Progress, offline: bool) -> tuple[Rep
             records.sweep(prepared.output)
     ledger = records.fold(prepared.output)
     report.tables = [str(path) for path in tables.write(prepared, ledger)]
+    report.placement = {"runtime": placement.runtime.name, "why": placement.why, "devices": placement.devices}
     report.random = records.random_models(ledger) & set(report.models)
     rundir.replace(run.report, report.json())
     return report, run
-
-
-def _keep(prepared: Prepared, run: RunDir) -> None:
-    """Write what was asked and decided into the folder of the run."""
-    run.job.write_text(yaml.safe_dump(schema.dump(prepared.job), sort_keys=False), "utf-8")
-    lines = [
-        protocol.canonical({"id": c.source.id, "name": c.name, "labels": c.source.labels}) + "\n"
-        for c in prepared.plan.choices
-    ]
-    rundir.replace(run.items, "".join(lines))
-    rundir.replace(run.plan, plan.summary(prepared.plan))
 
 
 class _Signals:

@@ -31,10 +31,17 @@ class OutputDir:
             RunFailed: the place cannot be written.
         """
         try:
-            for folder in (self.records, self.contexts, self.scratch, self.runs):
+            for folder in (self.inner, self.records, self.contexts, self.scratch, self.runs):
                 folder.mkdir(parents=True, exist_ok=True)
+                self.hand_over(folder)
         except OSError as error:
             raise RunFailed(f"output {self.root}: {error.strerror}; choose another folder") from error
+
+    def hand_over(self, path: pathlib.Path) -> None:
+        """Give what root has made to the owner of the folder, as whom containers write there."""
+        if os.geteuid() == 0:
+            owner = os.stat(self.root)
+            os.chown(path, owner.st_uid, owner.st_gid)
 
     @contextlib.contextmanager
     def lock(self) -> tp.Iterator[None]:

@@ -3,28 +3,30 @@
 import collections
 import concurrent.futures
 import dataclasses
+import functools
+import os
 import shutil
 import time
 import typing as tp
 
-from orchestrator import attempts, environments, plan
+from orchestrator import attempts, devices, environments, plan
 from orchestrator.attempts import Attempt, Judge, Verdict
 from orchestrator.engines.base import Ended, Engine, Launch
 from orchestrator.engines.local import LocalEngine, default_slots
 from orchestrator.environments import Environment
 from orchestrator.errors import ConsortError, EnvironmentUnavailable
+from orchestrator.placement import Placement
 from orchestrator.plan import ModelPlan
 from orchestrator.preparation import Prepared
 from orchestrator.progress import Progress
 from orchestrator.report import Report
 from orchestrator.rundir import RunDir
-from orchestrator.runtimes.base import Mounts, Runtime
-from orchestrator.runtimes.venv import VenvRuntime
+from orchestrator.runtimes.base import Mounts, Resources
 from orchestrator.supplies import Stopped, Supplies
 from worker import memory, protocol, schema
-from worker.protocol import Event, Failure, Item, Shard
+from worker.extractor import PROVENANCE
+from worker.protocol import Event, Failure, Item, Shard, Task
 
-_VARIANT = "cpu"
 _DECODING = 0.8  # of an item's time limit: the worker ends a decode itself, before it is taken for hung
 _PAUSE = 0.05  # seconds between two looks at the workers
 
@@ -32,19 +34,25 @@ _PAUSE = 0.05  # seconds between two looks at the workers
 class Session:
     """One run under way."""
 
-    def __init__(self, prepared: Prepared, run: RunDir, report: Report, progress: Progress) -> None:
+    def __init__(
+        self, prepared: Prepared, placement: Placement, run: RunDir, report: Report, progress: Progress
+    ) -> None:
         self._prepared = prepared
         self._run = run
         self._report = report
         self._progress = progress
         self._queue: collections.deque[Shard] = collections.deque()
         self._attempts: dict[str, Attempt] = {}
-        self._runtime: Runtime = VenvRuntime(run.logs)
-        self._builds: dict[str, concurrent.futures.Future[None]] = {}
+        self._placement = placement
+        self._runtime = placement.runtime
+        self._runtime.log = run.logs
+        self._gpus = [gpu.uuid for gpu in placement.grant.gpus]  # free ones; a GPU serves one worker at a time
+        self._builds: dict[tuple[str, str], concurrent.futures.Future[None]] = {}  # by environment and variant
         self._pool = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="build")
         self._host = protocol.Channel(str(prepared.output.records / f"{run.id}-host.jsonl"))
         self._judge = Judge(self._failure_key)
         self._ffmpeg = ""
+        self._refusal: str | None = None  # what the engine first said about GPUs
         self.stops = 0
         self.unclean = False  # a worker ended in a way that may have left half-written files
         limit = prepared.job.timeout_per_item
@@ -55,11 +63,7 @@ class Session:
         """Begin building environments, fetch weights meanwhile, and cut the shards."""
         work = [m for m in self._prepared.plan.models if self._prepared.plan.work(m)]
         for name in sorted({m.environment for m in work}):
-            environment = environments.find(name)
-            if self._runtime.ready(environment, _VARIANT):
-                self._builds[name] = _done()
-            else:
-                self._builds[name] = self._pool.submit(self._prepare, environment)
+            self._build(environments.find(name))
         supplies = Supplies(self._prepared.weights, self._progress, offline, lambda: self.stops > 0)
         try:
             available = self._fetch(supplies, work)
@@ -68,7 +72,7 @@ class Session:
             return
         fields = {m.environment: self._fields(environments.find(m.environment)) for m in available}
         ready = dataclasses.replace(self._prepared.plan, models=available)
-        self._queue.extend(plan.shards(ready, self._run.id, self._engine.slots, fields))
+        self._queue.extend(plan.shards(ready, self._run.id, self._engine.slots, fields, len(self._gpus)))
 
     def loop(self) -> None:
         """Launch, watch and judge until nothing is left."""
@@ -76,7 +80,7 @@ class Session:
             if self.stops:
                 self._queue.clear()
                 self._engine.stop(kill=self.stops > 1)  # once more: a signal may have come during a launch
-            while not self.stops and self._engine.free() and (shard := self._next()) is not None:
+            while not self.stops and (shard := self._next()) is not None:
                 self._launch(shard)
             for shard, happening in self._engine.poll():
                 if isinstance(happening, Ended):
@@ -99,28 +103,52 @@ class Session:
     def close(self) -> None:
         """Let go of threads and files, and of workers that an error here has left running."""
         self._engine.stop(kill=True)
+        self._runtime.close()
         self._pool.shutdown(wait=not self.stops, cancel_futures=True)
         self._host.close()
 
-    def _prepare(self, environment: Environment) -> None:
-        self._runtime.prepare(environment, _VARIANT, lambda text: self._progress.stage(environment.name, text))
+    def _build(self, environment: Environment) -> None:
+        """Begin making the variant of an environment ready that its device needs."""
+        variant = self._placement.variant(environment)
+        if self._runtime.ready(environment, variant):
+            self._builds[environment.name, variant] = _done()
+        elif (environment.name, variant) not in self._builds:
+            say = functools.partial(self._progress.stage, environment.name)
+            self._builds[environment.name, variant] = self._pool.submit(
+                self._runtime.prepare, environment, variant, say
+            )
 
     def _fetch(self, supplies: Supplies, work: list[ModelPlan]) -> list[ModelPlan]:
         """Return the models whose weights are here; the others are left out, with the reason."""
         available = []
         for model in work:
             try:
-                available.append(supplies.fetch(model))
+                fetched = supplies.fetch(model)
             except EnvironmentUnavailable as error:
                 self._drop(model.name, str(error))
+                continue
+            refusals = [why for path in self._own([fetched.task]) if (why := self._runtime.refuses(path))]
+            if refusals:
+                self._drop(model.name, refusals[0])
+            else:
+                available.append(fetched)
         return available
+
+    def _own(self, tasks: tp.Iterable[Task]) -> list[str]:
+        """Return what tasks name of the user's own: folders of plugins, and weights with what is said of them."""
+        paths = dict.fromkeys(self._prepared.job.plugins)
+        for path in [path for task in tasks for path in task.files.values() if os.path.isabs(path)]:
+            beside = os.path.join(os.path.dirname(path), PROVENANCE)
+            paths.update(dict.fromkeys([path, beside] if os.path.exists(beside) else [path]))
+        return list(paths)
 
     def _fields(self, environment: Environment) -> dict[str, tp.Any]:
         job = self._prepared.job
         free = memory.available()
         return {
-            "device": "cpu",
-            "lock": environment.lock_sha256(_VARIANT),
+            "device": self._placement.device(environment.name),
+            "lock": environment.lock_sha256(self._placement.variant(environment)),
+            "flags": self._placement.flags(environment.name),
             "worker": environment.worker_sha256(),
             "plugins": job.plugins,
             # without a limit the workers share what is free, as each of them alone would take it all
@@ -129,10 +157,10 @@ class Session:
         }
 
     def _next(self) -> Shard | None:
-        """Return the first shard whose environment is ready; drop those whose environment is not to be had."""
+        """Return the first shard that can start now; drop those whose environment is not to be had."""
         for shard in list(self._queue):
-            build = self._builds[shard.environment]
-            if not build.done():
+            build = self._builds[shard.environment, shard.device]
+            if not build.done() or not (self._gpus if shard.device == "cuda" else self._engine.free()):
                 continue
             self._queue.remove(shard)
             try:
@@ -156,13 +184,28 @@ class Session:
         file.write_text(protocol.canonical(schema.dump(shard)), "ascii")
         events = output.records / f"{name}.jsonl"
         weights = str(self._prepared.weights.root)
-        mounts = Mounts(self._prepared.audio.root, str(output.root), weights, str(scratch), self._ffmpeg)
-        command = self._runtime.command(shard, _VARIANT, mounts, file, events)
-        self._attempts[name] = Attempt(shard)
-        self._engine.launch(Launch(shard, command, events, self._run.log(name)))
+        mounts = Mounts(
+            self._prepared.audio.root,
+            str(output.root),
+            weights,
+            str(scratch),
+            self._ffmpeg,
+            tuple(self._own(shard.tasks)),
+        )
+        gpus = (self._gpus.pop(0),) if shard.device == "cuda" else ()
+        events.touch()
+        for path in (scratch, events):
+            output.hand_over(path)
+        resources = Resources(gpus, self._prepared.job.memory_bytes)
+        command = self._runtime.command(shard, shard.device, mounts, file, events, resources)
+        self._attempts[name] = Attempt(shard, gpus)
+        self._engine.launch(Launch(shard, command, events, self._run.log(name), gpus))
 
     def _end(self, attempt: Attempt, ended: Ended) -> None:
         shutil.rmtree(self._prepared.output.scratch / _name(attempt.shard), ignore_errors=True)
+        cause = self._runtime.end(_name(attempt.shard), ended.code, ended.log)
+        ended = dataclasses.replace(ended, out_of_memory=cause.out_of_memory, problem=cause.problem)
+        self._gpus.extend(attempt.gpus)
         self.unclean = self.unclean or not ended.ok
         for model, why in attempt.dropped.items():
             self._drop(model, f"cannot load: {why}")
@@ -170,8 +213,47 @@ class Session:
             self._report.trouble = attempt.trouble or "cannot be written"
             self._queue.clear()
             self._engine.stop()
-        elif not self.stops and not self._report.trouble:
+        elif self.stops or self._report.trouble:
+            return
+        elif attempt.gpus and (lack := attempt.device or devices.problem(ended.problem)):
+            self._lose_gpu(attempt, lack, refused=attempt.device is None)
+        else:
             self._follow(attempt, ended, self._judge.end(attempt, ended))
+
+    def _lose_gpu(self, attempt: Attempt, why: str, refused: bool) -> None:
+        """Ask for the GPU in another way, go on with the others, with the CPU, or not at all: as the job allows.
+
+        Args:
+            attempt: which was granted it.
+            why: it has not got it.
+            refused: by the engine, which may know GPUs by another name.
+        """
+        self._queue.appendleft(attempts.rerun(attempt.shard, attempt.left()))
+        if refused and self._runtime.another_way():
+            self._refusal = why
+            return
+        why = self._refusal or why  # the first word is the one about the usual way
+        (gpu,) = attempt.gpus
+        self._gpus.remove(gpu)
+        if self._placement.give_up(gpu, f"GPU {gpu}: {why}"):
+            self._progress.say(f"GPU {gpu} is left out: {why}")
+        elif self._placement.grant.strict:
+            self._drop_gpu_models(f"GPU {gpu}: {why}; {devices.MEND}")
+        else:
+            self._progress.say(f"NO GPU: {why}; goes on with the CPU ({devices.MEND})")
+            self._move_to_cpu()
+
+    def _drop_gpu_models(self, why: str) -> None:
+        for model in self._prepared.plan.models:
+            if model.extractor.uses_gpu():
+                self._drop(model.name, why)
+        self._move_to_cpu()  # the models beside them, which have been waiting for the same worker
+
+    def _move_to_cpu(self) -> None:
+        for shard in list(self._queue):
+            environment = environments.find(shard.environment)
+            self._build(environment)
+            self._queue[self._queue.index(shard)] = dataclasses.replace(shard, **self._fields(environment))
 
     def _follow(self, attempt: Attempt, ended: Ended, verdict: Verdict) -> None:
         environment = attempt.shard.environment

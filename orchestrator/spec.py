@@ -74,7 +74,7 @@ class JobSpec:
     exclude: tp.List[str] = dataclasses.field(default_factory=list)
     path_column: str = "path"
     plugins: tp.List[str] = dataclasses.field(default_factory=list)
-    runtime: str = choice("auto", "venv")
+    runtime: str = choice("auto", "docker", "venv")
     engine: str = choice("local")
     devices: tp.Union[tp.List[tp.Any], str] = "auto"
     resume: str = choice("key", "strict", "exists", "never")

@@ -26,6 +26,7 @@ class ModelStatus:
     failed: dict[str, int]  # by class; transient ones are pending as well
     stale: int  # items with an array of other parameters or of another source
     orphaned: int  # arrays that no record names, or whose item is no longer part of the job
+    devices: list[str] = dataclasses.field(default_factory=list)  # what its arrays were computed on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,7 @@ def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
     orphans = _orphans(prepared)
     states = {(c.source.id, model): state for c in plan.choices for model, state in c.states.items()}
     current = [f for key, f in prepared.ledger.failures.items() if states.get(key, DONE) != DONE]
+    computed_on = _devices(prepared.output, prepared.ledger)
     models, failures = {}, []
     for model in plan.models:
         mine = [f for f in current if f.model == model.name]
@@ -78,6 +80,7 @@ def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
             failed=dict(collections.Counter(f.kind for f in mine)),
             stale=plan.count(model.name, STALE) + _outlived(prepared, model),
             orphaned=orphans[model.name],
+            devices=computed_on.get(model.name, []),
         )
     failures.sort(key=lambda f: (f.item, f.model))
     random = sorted(records.random_models(prepared.ledger) & set(models))
@@ -103,13 +106,26 @@ def _outlived(prepared: Prepared, model: ModelPlan) -> int:
 def _others(found: Status, ledger: Ledger) -> Status:
     """Add the models that other jobs have written into the same folder."""
     others = sorted({r.model for r in ledger.records.values()} - set(found.models))
-    counts = {}
+    computed_on, counts = _devices(OutputDir(found.output), ledger), {}
     for name in others:
         done = len({r.item for r in ledger.records.values() if r.model == name})
         failed = collections.Counter(f.kind for f in ledger.failures.values() if f.model == name)
-        counts[name] = ModelStatus(done, 0, dict(failed), 0, 0)
+        counts[name] = ModelStatus(done, 0, dict(failed), 0, 0, computed_on.get(name, []))
     random = sorted(records.random_models(ledger))
     return dataclasses.replace(found, models={**found.models, **counts}, random_weights=random)
+
+
+def _devices(output: OutputDir, ledger: Ledger) -> dict[str, list[str]]:
+    """Return what the arrays of each model were computed on, and whether a GPU was meant to do it."""
+    seen = {(r.model, r.context, "cpu_fallback" in r.flags) for r in ledger.records.values()}
+    found: dict[str, set[str]] = {}
+    for model, context, fallback in seen:
+        try:
+            device = json.loads((output.contexts / f"{context}.json").read_text("ascii")).get("device", "?")
+        except (OSError, ValueError):
+            continue  # its records are there all the same
+        found.setdefault(model, set()).add(f"{device} (fallback)" if fallback else device)
+    return {model: sorted(devices) for model, devices in found.items()}
 
 
 def _asked(run: RunDir, job: JobSpec, ledger: Ledger) -> Audio:

@@ -1,6 +1,7 @@
 """The files that a run needs beside its audio: weights of the models, and ffmpeg. Fetched with progress."""
 
 import dataclasses
+import pathlib
 import typing as tp
 
 from orchestrator import ffmpeg, transfer
@@ -46,8 +47,13 @@ class Supplies:
         found = self._weights.files(checkpoints, model.name, _arguments(model))
         for line in self._weights.licence_news(checkpoints):
             self._progress.say(f"licence: {line}")
-        files = {name: str(path) for name, path in found.items()}
+        files = {name: self._portable(path) for name, path in found.items()}
         return dataclasses.replace(model, task=dataclasses.replace(model.task, files=files))
+
+    def _portable(self, path: pathlib.Path) -> str:
+        """Return the path as a shard names it: relative to the weights, wherever a worker finds those."""
+        root = self._weights.root
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
     def fetch_ffmpeg(self) -> str:
         """Return the path of ffmpeg; empty, with a word about it, where it cannot be had.

@@ -1,8 +1,9 @@
 """`python -m worker SHARD.json`: run one shard, append its events to the file beside it.
 
 The roots come from the environment: CONSORT_AUDIO, CONSORT_OUTPUT, CONSORT_WEIGHTS, CONSORT_SCRATCH,
-CONSORT_EVENTS, CONSORT_FFMPEG. Standard input is a dead man's switch: when it closes, the worker
-commits what is finished and exits with 75, after some seconds even in the middle of an item.
+CONSORT_EVENTS, CONSORT_FFMPEG; CONSORT_GPUS holds the UUIDs of the GPUs that the host meant, CONSORT_MODULES
+the environment's own packages. Standard input is a dead man's switch: when it closes, the worker commits
+what is finished and exits with 75, after some seconds even in the middle of an item.
 """
 
 import faulthandler
@@ -15,10 +16,10 @@ import sys
 import threading
 import time
 
-from worker import catalog, pipeline, protocol, schema
+from worker import catalog, code, devices, pipeline, protocol, provenance, schema
 from worker.protocol import Channel, Event, Shard
-from worker.provenance import packages
 
+_LOG = logging.getLogger("worker")
 _HEARTBEAT = 5.0  # seconds
 _PATIENCE = 10.0  # seconds for the item at hand once the host is gone
 
@@ -28,11 +29,15 @@ def main() -> int:
     protocol.claim_stdout()
     faulthandler.enable()  # a crash in native code leaves its stack in the log
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if len(sys.argv) != 2:
+        print("worker: runs one shard: python -m worker SHARD.json", file=sys.stderr)
+        return protocol.EXIT_PERMANENT
     try:
         shard = _read(sys.argv[1])
         roots = pipeline.Roots(*[os.environ["CONSORT_" + name.upper()] for name in pipeline.Roots._fields])
+        code.refuse_other_code(shard.worker, os.environ.get("CONSORT_MODULES", "").split())
         channel = Channel(os.environ["CONSORT_EVENTS"])
-    except (IndexError, KeyError, OSError, ValueError) as error:
+    except (KeyError, OSError, ValueError) as error:
         print("worker: cannot start: {}".format(protocol.one_line(error)), file=sys.stderr)
         return protocol.EXIT_PERMANENT
     try:
@@ -46,11 +51,18 @@ def _run(shard: Shard, roots: pipeline.Roots, channel: Channel) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_watch_stdin, args=(stop,), daemon=True).start()
-    hello = {"python": platform.python_version(), "protocol": protocol.VERSION, "device": shard.device}
-    channel.emit(Event("hello", source=dict(hello, **packages())))
+    hello = dict(provenance.packages(), python=platform.python_version(), protocol=protocol.VERSION)
+    _LOG.info("device %s; NVIDIA_VISIBLE_DEVICES: %s", shard.device, os.environ.get("NVIDIA_VISIBLE_DEVICES", "-"))
+    try:
+        device = devices.look(shard.device, [gpu for gpu in os.environ.get("CONSORT_GPUS", "").split(",") if gpu])
+    except devices.DeviceError as error:
+        _LOG.error("%s", error)
+        channel.emit(Event("hello", source=hello, message=str(error)))
+        return protocol.EXIT_NO_MODEL
+    channel.emit(Event("hello", source=dict(hello, device=device.name)))
     threading.Thread(target=_beat, args=(channel,), daemon=True).start()
     catalog.add_plugins(shard.plugins)
-    return pipeline.run(shard, roots, channel, stop)
+    return pipeline.run(shard, roots, channel, stop, device)
 
 
 def _read(path: str) -> Shard:
@@ -79,8 +91,8 @@ def _beat(channel: Channel) -> None:
 
 
 if __name__ == "__main__":
-    code = main()
+    ended = main()
     # Native libraries may hang or crash while they are torn down; everything is committed by now.
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(ended)

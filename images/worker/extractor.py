@@ -13,6 +13,7 @@ import typing as tp
 import numpy as np
 
 Arrays = tp.Dict[str, np.ndarray]
+PROVENANCE = "PROVENANCE.json"  # what is known of weights that no hub has published, in their folder
 
 
 class Output(tp.NamedTuple):
@@ -186,6 +187,7 @@ class Extractor(abc.ABC):
     version: tp.ClassVar[int] = 1  # raised when the numbers change
     pooling: tp.ClassVar[str] = "none"  # what the job gets when it asks for nothing
     batch_size: tp.ClassVar[int] = 1  # windows per call on a CPU
+    gpu_batch_size: tp.ClassVar[int] = 16  # and on a GPU, where it is halved as long as memory is short
     seconds_per_minute: tp.ClassVar[float] = 1.0  # rough CPU cost of one minute of audio
     takes_window: tp.ClassVar[bool] = False  # whether `window:` means something to it
     # What the job says beside the parameters; set before anything is asked.
@@ -204,6 +206,10 @@ class Extractor(abc.ABC):
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
         """Return the weights that `load` needs."""
         return ()
+
+    def uses_gpu(self) -> bool:
+        """Return whether this model computes on a GPU where there is one."""
+        return False
 
     def flags(self) -> tp.Tuple[str, ...]:
         """Return what every record of this model must say, such as `lossy`."""

@@ -14,10 +14,10 @@ import typing as tp
 
 import numpy as np
 
-from worker import audio, catalog, memory, pooling, provenance, store
+from worker import audio, catalog, devices, memory, pooling, provenance, store
 from worker.decoding import Decoder, Formats
 from worker.extraction import Interrupted, extract
-from worker.extractor import Extractor, Output
+from worker.extractor import Arrays, Extractor, Output, Windows
 from worker.protocol import (
     EXIT_AGAIN,
     EXIT_NO_MODEL,
@@ -54,11 +54,13 @@ class _Model(tp.NamedTuple):
     flags: tp.Tuple[str, ...] = ()  # of every record
 
 
-def run(shard: Shard, roots: Roots, channel: Channel, stop: threading.Event) -> int:
-    """Process every item of `shard` and return the worker's exit code."""
-    work = _Work(shard, roots, channel, stop)
+def run(
+    shard: Shard, roots: Roots, channel: Channel, stop: threading.Event, device: devices.Device = devices.CPU
+) -> int:
+    """Process every item of `shard` on `device` and return the worker's exit code."""
+    work = _Work(shard, roots, channel, stop, device)
     try:
-        if not work.load():
+        if not work.load() and shard.tasks:
             return EXIT_NO_MODEL
         work.process_all()
     except Interrupted:
@@ -73,12 +75,16 @@ def run(shard: Shard, roots: Roots, channel: Channel, stop: threading.Event) -> 
 class _Work:
     """One shard under way."""
 
-    def __init__(self, shard: Shard, roots: Roots, channel: Channel, stop: threading.Event) -> None:
+    def __init__(
+        self, shard: Shard, roots: Roots, channel: Channel, stop: threading.Event, device: devices.Device
+    ) -> None:
+        self._device = device
         self._shard = shard
         self._roots = roots
         self._channel = channel
         self._stop = stop
         self._models: tp.Dict[str, _Model] = {}
+        self._sizes: tp.Dict[str, int] = {}  # windows per batch, by model
 
     def load(self) -> bool:
         """Load the models; one that cannot load is an event, and the others go on."""
@@ -110,19 +116,22 @@ class _Work:
         try:
             extractor = catalog.build(task.extractor, task.params, task.outputs, window=task.window, layout=task.layout)
             files = {name: self._weights(path) for name, path in task.files.items()}
-            extractor.load(self._shard.device, files)
+            device = self._device if extractor.uses_gpu() else devices.CPU
+            extractor.load(device.kind, files)
             said = provenance.read(files.values())
-            context = provenance.context_of(self._shard, task, extractor, self._roots.output, said)
+            context = provenance.context_of(self._shard, task, extractor, self._roots.output, said, device.name)
         except store.OutputError:
             raise
         except (Exception, SystemExit) as error:
             _LOG.exception("%s cannot load", task.name)
             self._channel.emit(Event("failed", model=task.name, message=one_line(error)))
             return None
+        self._sizes[task.name] = _batch_size(task, extractor, device)
         seconds = round(time.monotonic() - began, 3)
         _LOG.info("%s loaded in %.1f s", task.name, seconds)
         self._channel.emit(Event("loaded", model=task.name, seconds=seconds))
-        return _Model(task, extractor, context, extractor.flags() + provenance.flags(said))
+        flags = extractor.flags() + provenance.flags(said) + tuple(self._shard.flags if extractor.uses_gpu() else ())
+        return _Model(task, extractor, context, flags)
 
     def _weights(self, path: str) -> str:
         return path if os.path.isabs(path) else os.path.join(self._roots.weights, path)
@@ -146,7 +155,7 @@ class _Work:
                 self._fail(item, [model], error.kind, str(error), source.sha256)
             except store.NotFiniteError as error:
                 self._fail(item, [model], "nonfinite", str(error), source.sha256)
-            except MemoryError as error:
+            except (MemoryError, memory.TooLarge) as error:
                 words = one_line(error) if str(error) else "not enough memory"
                 self._fail(item, [model], "memory", words, source.sha256)
             except (Exception, SystemExit) as error:
@@ -158,7 +167,7 @@ class _Work:
         extractor = model.extractor
         memory.refuse_what_cannot_fit(extractor, source.duration, self._shard.memory)
         wave = source.wave(extractor.sample_rate, extractor.audio_channels)
-        frames, padded = extract(extractor, wave, model.task.batch_size, self._roots.scratch, self._stop)
+        frames, padded = self._extract(model, wave)
         flags = [*source.flags, *model.flags, *(["padded"] if padded else [])]
         finished = [
             one
@@ -167,6 +176,22 @@ class _Work:
         ]
         writer.put(finished, time.monotonic() - began)
         _LOG.info("%s: %s took %.2f s", item.id, model.task.name, time.monotonic() - began)
+
+    def _extract(self, model: _Model, wave: np.ndarray) -> tp.Tuple[Arrays, bool]:
+        """Run a model; where its device has not the memory for a batch, with a smaller one from then on."""
+        while True:
+            size = self._sizes[model.task.name]
+            try:
+                return extract(model.extractor, wave, size, self._roots.scratch, self._stop)
+            except Exception as error:
+                if not devices.is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise memory.TooLarge(one_line(error)) from error
+                words = "{} -> {}: {}".format(size, size // 2, one_line(error))
+            _LOG.warning("%s: batch %s", model.task.name, words)
+            self._channel.emit(Event("batch_reduced", model=model.task.name, message=words))
+            self._sizes[model.task.name] = size // 2
 
     def _fail(
         self, item: Item, models: tp.Sequence[_Model], kind: str, message: str, source: str, lasting: bool = True
@@ -181,6 +206,12 @@ class _Work:
             facts = _facts(item, source)
             events.append(Event("failed", item=item.id, model=model.task.name, failure=failure, source=facts))
         self._channel.emit(*events, durable=True)
+
+
+def _batch_size(task: Task, extractor: Extractor, device: devices.Device) -> int:
+    if not isinstance(extractor.framing(), Windows):
+        return 1
+    return task.batch_size or (extractor.batch_size if device.kind == "cpu" else extractor.gpu_batch_size)
 
 
 def _finish(

@@ -84,6 +84,7 @@ class Shard:
     plugins: tp.List[str] = dataclasses.field(default_factory=list)
     memory: tp.Optional[int] = None
     timeout: float = 600.0
+    flags: tp.List[str] = dataclasses.field(default_factory=list)  # of every record of a model that could use a GPU
     kind: str = "extract"
     protocol: int = VERSION
 
@@ -149,7 +150,18 @@ class Event:
     source: tp.Optional[tp.Dict[str, tp.Any]] = None
 
 
-KINDS = ("hello", "loading", "loaded", "opened", "decoded", "wrote", "failed", "heartbeat", "finished")
+KINDS = (
+    "hello",  # with a message where the worker has not got the device it was granted
+    "loading",
+    "loaded",
+    "opened",
+    "decoded",
+    "batch_reduced",
+    "wrote",
+    "failed",
+    "heartbeat",
+    "finished",
+)
 
 
 def key_of(task_key: str, output: str, source: str) -> str:

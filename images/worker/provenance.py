@@ -7,14 +7,13 @@ import sys
 import typing as tp
 
 from worker import audio, schema, store
-from worker.extractor import Extractor
+from worker.extractor import PROVENANCE, Extractor
 from worker.protocol import Shard, Task, canonical, digest
 
 _PACKAGES = ("numpy", "soundfile", "soxr", "tensorflow", "tensorflow_cpu", "torch", "transformers")
 _SUFFIX = ".dist-info"
 
 
-_BESIDE = "PROVENANCE.json"  # what is known of weights that no hub has published, in their folder
 _LONGEST = 65536  # characters of it
 
 
@@ -27,14 +26,14 @@ def read(files: tp.Iterable[str]) -> tp.Dict[str, tp.Any]:
     said: tp.Dict[str, tp.Any] = {}
     for folder in sorted({os.path.dirname(path) for path in files}):
         try:
-            with open(os.path.join(folder, _BESIDE), encoding="utf-8") as f:
+            with open(os.path.join(folder, PROVENANCE), encoding="utf-8") as f:
                 found = json.loads(f.read(_LONGEST))
         except FileNotFoundError:
             continue
         except ValueError as error:
-            raise ValueError("{}: not valid JSON; mend it or take the weights away".format(_BESIDE)) from error
+            raise ValueError("{}: not valid JSON; mend it or take the weights away".format(PROVENANCE)) from error
         if not isinstance(found, dict):
-            raise ValueError("{}: holds no mapping; mend it or take the weights away".format(_BESIDE))
+            raise ValueError("{}: holds no mapping; mend it or take the weights away".format(PROVENANCE))
         said.update(found)
     return said
 
@@ -45,7 +44,12 @@ def flags(said: tp.Mapping[str, tp.Any]) -> tp.Tuple[str, ...]:
 
 
 def context_of(
-    shard: Shard, task: Task, extractor: Extractor, output: str, said: tp.Optional[tp.Mapping[str, tp.Any]] = None
+    shard: Shard,
+    task: Task,
+    extractor: Extractor,
+    output: str,
+    said: tp.Optional[tp.Mapping[str, tp.Any]] = None,
+    device: str = "cpu",
 ) -> str:
     """Write the context of `task` below the folder `output` and return its name, a sha256.
 
@@ -57,6 +61,7 @@ def context_of(
         extractor: loaded.
         output: folder of the arrays.
         said: what `read` found beside the weights.
+        device: what the model computes on: "cpu", or "cuda" and the name of the kind of GPU.
     """
     context = {
         "model": task.name,
@@ -74,7 +79,7 @@ def context_of(
         "worker": shard.worker,
         "python": platform.python_version(),
         "packages": packages(),
-        "device": shard.device,
+        "device": device,
         "details": extractor.describe(),
     }
     name = digest(context)

@@ -11,12 +11,13 @@ from worker.protocol import Event, Shard
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """A shard with the command that runs it and the files it writes."""
+    """A shard with the command that runs it and the files it writes; one with GPUs takes no slot of the CPU's."""
 
     shard: Shard
     command: Command
     events: pathlib.Path
     log: pathlib.Path
+    gpus: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Ended:
     finished: bool
     hung: bool  # we killed it, because nothing happened for too long
     log: pathlib.Path
+    out_of_memory: bool = False  # the runtime knows that the system has killed it for its memory
+    problem: str | None = None  # why it could not even be started
 
     @property
     def ok(self) -> bool:
@@ -43,7 +46,7 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def free(self) -> int:
-        """Return how many shards could be launched now."""
+        """Return how many shards without GPUs could be launched now."""
 
     @abc.abstractmethod
     def launch(self, launch: Launch) -> None:

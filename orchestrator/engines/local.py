@@ -15,6 +15,7 @@ from worker import protocol
 from worker.protocol import Event
 
 _GRACE = 30.0  # seconds a worker gets to commit and end when it is asked to
+_KILLING = 15.0  # seconds in which what a command has started elsewhere must have ended when it is killed
 _LOADING = 600.0  # seconds a model may take to load, however short an item's time limit is
 
 
@@ -34,7 +35,7 @@ class LocalEngine(Engine):
         self._running: list[_Process] = []
 
     def free(self) -> int:
-        return self.slots - len(self._running)
+        return self.slots - sum(not process.launch.gpus for process in self._running)
 
     def busy(self) -> bool:
         return bool(self._running)
@@ -71,6 +72,7 @@ class _Process:
         self._offset = 0
         self._rest = ""
         self._deadline = time.monotonic() + max(seconds, _LOADING)
+        self._killer: subprocess.Popen[bytes] | None = None
         launch.events.touch()
         with open(launch.log, "ab") as log:
             self._process = subprocess.Popen(
@@ -85,8 +87,11 @@ class _Process:
 
     def poll(self) -> int | None:
         if time.monotonic() > self._deadline and self._process.poll() is None:
-            self.hung = True
-            self.kill()
+            if self._killer is None:
+                self.hung = True
+                self.kill()
+            else:
+                self._kill_group()
         return self._process.poll()
 
     def events(self) -> tp.Iterator[Event]:
@@ -124,8 +129,19 @@ class _Process:
     def close(self) -> None:
         if self._process.stdin:
             self._process.stdin.close()
+        if self._killer:
+            self._killer.wait(_KILLING)
 
     def kill(self) -> None:
+        """End the worker at once: by its runtime's own command, after which the process here ends by itself."""
+        if not self.launch.command.kill:
+            self._kill_group()
+        elif self._killer is None and self._process.poll() is None:
+            quiet = subprocess.DEVNULL
+            self._killer = subprocess.Popen(self.launch.command.kill, stdin=quiet, stdout=quiet, stderr=quiet)
+            self._deadline = time.monotonic() + _KILLING
+
+    def _kill_group(self) -> None:
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:

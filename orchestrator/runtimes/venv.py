@@ -6,21 +6,9 @@ import typing as tp
 
 from orchestrator import builder, environments, ffmpeg
 from orchestrator.environments import IMAGES, Environment
-from orchestrator.runtimes.base import Command, Mounts, Runtime
+from orchestrator.runtimes.base import THREADS, Command, Mounts, Resources, Runtime
 from orchestrator.weights import Weights
 from worker.protocol import Shard
-
-# One single-threaded process per core beats one process with many threads, and gives the same bytes
-# on every machine.
-_THREADS = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "VECLIB_MAXIMUM_THREADS": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-}
 
 
 class VenvRuntime(Runtime):
@@ -29,10 +17,10 @@ class VenvRuntime(Runtime):
     name = "venv"
 
     def __init__(self, log: pathlib.Path | None = None) -> None:
-        self._log = log
+        self.log = log
 
     def prepare(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
-        log = self._log / f"build-{environment.name}.log" if self._log else None
+        log = self.log / f"build-{environment.name}.log" if self.log else None
         builder.build(environment, variant, say, log)
 
     def cancel(self) -> None:
@@ -41,11 +29,19 @@ class VenvRuntime(Runtime):
     def ready(self, environment: Environment, variant: str) -> bool:
         return builder.built(environment, variant)
 
-    def command(self, shard: Shard, variant: str, mounts: Mounts, file: pathlib.Path, events: pathlib.Path) -> Command:
+    def command(
+        self,
+        shard: Shard,
+        variant: str,
+        mounts: Mounts,
+        file: pathlib.Path,
+        events: pathlib.Path,
+        resources: Resources,
+    ) -> Command:
         environment = environments.find(shard.environment)
         env = {
             **_variables(environment, mounts.scratch),
-            **_THREADS,
+            **THREADS,
             **environment.spec.variables,
             "CONSORT_AUDIO": mounts.audio,
             "CONSORT_OUTPUT": mounts.output,
@@ -53,12 +49,22 @@ class VenvRuntime(Runtime):
             "CONSORT_SCRATCH": mounts.scratch,
             "CONSORT_FFMPEG": mounts.ffmpeg,
             "CONSORT_EVENTS": str(events),
+            "CONSORT_MODULES": " ".join(environment.spec.modules),
+            "CONSORT_GPUS": ",".join(resources.gpus),
+            **_visible(resources.gpus),
         }
         python = builder.python(environment, variant)
         return Command([str(python), "-m", "worker", str(file)], env, mounts.scratch)
 
 
-def module_command(environment: Environment, variant: str, arguments: list[str], scratch: str, threads: int) -> Command:
+def module_command(
+    environment: Environment,
+    variant: str,
+    arguments: list[str],
+    scratch: str,
+    threads: int,
+    gpus: tp.Sequence[str] = (),
+) -> Command:
     """Return the command that runs a module of an environment by itself: `arguments` follow `python -m`.
 
     Args:
@@ -67,10 +73,16 @@ def module_command(environment: Environment, variant: str, arguments: list[str],
         arguments: the module's name, and what it is told.
         scratch: an empty folder.
         threads: cores that it may take, as nothing else runs beside it.
+        gpus: UUIDs of those that it may see.
     """
-    cores = {name: str(threads) for name in _THREADS}
-    env = {**_variables(environment, scratch), **cores, **environment.spec.variables}
+    cores = {name: str(threads) for name in THREADS}
+    env = {**_variables(environment, scratch), **cores, **environment.spec.variables, **_visible(gpus)}
     return Command([str(builder.python(environment, variant)), "-m", *arguments], env, scratch)
+
+
+def _visible(gpus: tp.Sequence[str]) -> dict[str, str]:
+    """Return what hides all other GPUs; without any, all of them. They are numbered as nvidia-smi does."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def _variables(environment: Environment, scratch: str) -> dict[str, str]:

@@ -46,7 +46,7 @@ def name(path):
 def test_the_top_level_is_the_design():
     planned = {"README.md", "Makefile", "pyproject.toml", "CHANGELOG.md", "LICENSE", ".gitignore", ".ci"}
     planned |= {"config", "orchestrator", "images", "tests"}
-    later = {"docker-compose.yml", ".dockerignore", "bench"}
+    later = {"docker-compose.yml", "docker-compose.gpu.yml", ".dockerignore", ".github", "bench"}
     found = {path.relative_to(ROOT).parts[0] for path in FILES}
     assert planned <= found
     assert found <= planned | later

@@ -75,7 +75,14 @@ def test_a_disk_that_may_only_be_read(audio, output, disk):
     subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
     refuse(job, "--output", place)
     refuse(job, "--output", place / "new")
-    assert harness.status(place)["models"]["tone"] == {"done": 1, "pending": 1, "failed": {}, "stale": 0, "orphaned": 0}
+    assert harness.status(place)["models"]["tone"] == {
+        "done": 1,
+        "pending": 1,
+        "failed": {},
+        "stale": 0,
+        "orphaned": 0,
+        "devices": ["cpu"],
+    }
     subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
     assert harness.consort("extract", job, "--output", place).returncode == 0
 

@@ -1,5 +1,6 @@
 """What follows from the end of a worker: nothing, a rerun, or a quarantine of the guilty alone."""
 
+import dataclasses
 import pathlib
 
 import pytest
@@ -107,12 +108,13 @@ def test_an_item_that_crashes_the_decoder_is_quarantined_for_all_models():
         (ended(-9, hung=True), "timeout", "no progress within the time limit"),
         (ended(-9), "memory", "killed by signal 9"),
         (ended(137), "memory", "exit code 137"),
+        (dataclasses.replace(ended(7), out_of_memory=True), "memory", "out of memory"),
         (ended(1), "quarantine", "exit code 1"),
         (ended(0), "quarantine", "exit code 0"),
     ],
 )
 def test_the_second_strike_says_what_happened(end, kind, words):
-    court, attempt = judge(), attempt_of(shard(item("a", "m")), *running("a", "m"))
+    court, attempt = judge(), attempt_of(shard(item("a", "n")), *running("a", "n"))
     assert not court.end(attempt, end).failures
     (failure,) = court.end(attempt, end).failures
     assert failure.kind == kind and words in failure.message
@@ -125,6 +127,35 @@ def test_a_shard_that_ran_out_of_memory_gets_smaller_batches():
 
     assert batches(ended(-9)) == [2, 1]
     assert batches(ended(-11)) == batches(ended(-9, hung=True)) == [4, None]
+
+
+def test_memory_is_no_strike_as_long_as_batches_can_shrink():
+    court, work, sizes = judge(), shard(item("a", "m")), []
+    for _ in range(4):
+        sizes.append(work.tasks[0].batch_size)
+        verdict = court.end(attempt_of(work, *running("a", "m")), ended(137))
+        if verdict.failures:
+            break
+        work = verdict.shards[0]
+    assert sizes == [4, 2, 1, 1]
+    assert [failure.kind for failure in verdict.failures] == ["memory"]
+
+
+def test_a_model_whose_process_is_killed_while_loading_gets_a_second_chance():
+    court, attempt = judge(), Attempt(shard(item("a", "m")))
+    attempt.note(Event("loading", model="m"))
+    first = court.end(attempt, ended(137))
+    assert [s.attempt for s in first.shards] == [2] and not first.dropped
+    assert list(court.end(attempt, ended(137)).dropped) == ["m"]
+
+
+def test_a_worker_that_cannot_be_started_is_lost_with_the_reason():
+    court, work = judge(), shard(item("a", "m"))
+    end = dataclasses.replace(ended(125), problem="no space left on device")
+    for _ in range(3):
+        verdict = court.end(Attempt(work), end)
+        work = verdict.shards[0] if verdict.shards else work
+    assert "again and again (no space left on device)" in verdict.lost
 
 
 def test_a_model_that_ends_the_process_while_loading_is_dropped_at_once():

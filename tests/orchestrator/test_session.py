@@ -7,9 +7,12 @@ import threading
 import pytest
 
 from orchestrator import builder, plan
+from orchestrator.devices import Grant
 from orchestrator.engines.base import Ended
+from orchestrator.placement import Placement
 from orchestrator.progress import Lines
 from orchestrator.report import Report
+from orchestrator.runtimes.venv import VenvRuntime
 from orchestrator.session import Session, _done
 
 
@@ -19,8 +22,9 @@ def session(prepare, monkeypatch):
     monkeypatch.setattr(builder, "_CANCELLED", threading.Event())
     prepared = prepare()
     run = prepared.output.new_run()
-    session = Session(prepared, run, Report(prepared.plan), Lines(io.StringIO()))
-    session._builds = {"torch-cuda": _done()}
+    placement = Placement(VenvRuntime(), "asked for", Grant((), "asked for"), frozenset())
+    session = Session(prepared, placement, run, Report(prepared.plan), Lines(io.StringIO()))
+    session._builds = {("torch-cuda", "cpu"): _done()}
     (shard,) = plan.shards(prepared.plan, run.id, 1, {"torch-cuda": {}})
     session._queue.extend(
         dataclasses.replace(shard, id=f"{shard.id}-{item.name[0]}", items=[item]) for item in shard.items

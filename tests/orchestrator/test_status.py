@@ -124,8 +124,8 @@ def job_file(prepare, work, tmp_path):
 def test_the_command_prints_a_table_and_the_reasons(job_file, capsys):
     assert main(["status", job_file]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["model", "done", "pending", "failed", "stale", "orphaned"]
-    assert lines[2].split() == ["prosody", "2", "0", "1", "decode", "0", "0"]
+    assert lines[1].split() == ["model", "done", "pending", "failed", "stale", "orphaned", "device"]
+    assert lines[2].split() == ["prosody", "2", "0", "1", "decode", "0", "0", "?"]
     assert lines[3].split() == ["decode", "b.wav:", "because", "(prosody)"]
 
 
@@ -143,7 +143,8 @@ def test_a_reason_names_its_item_once(capsys):
 def test_the_command_prints_json(job_file, capsys):
     assert main(["status", "--json", job_file]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["models"]["prosody"] == {"done": 2, "pending": 0, "failed": {"decode": 1}, "stale": 0, "orphaned": 0}
+    counts = {"done": 2, "pending": 0, "failed": {"decode": 1}, "stale": 0, "orphaned": 0, "devices": ["?"]}
+    assert found["models"]["prosody"] == counts
     assert found["failures"][0]["item"] == "b.wav" and found["running"] is False
 
 

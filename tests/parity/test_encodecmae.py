@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 from checkpoints import encodecmae as maker
+from closeness import assert_close
 
 from worker import catalog, extraction, provenance, schema
 from worker.extractors.encodecmae import Encodecmae
@@ -85,7 +86,7 @@ def test_every_layer_is_upstreams(model, clip, clips, reference):
     found = extract(extractor, clips[clip])
     chosen = np.unique(np.r_[0 : found.shape[1] : frames, found.shape[1] - 1])
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found[:, chosen][:, :, ::features], expected, **CLOSE)
+    assert_close(found[:, chosen][:, :, ::features], expected)
     np.testing.assert_allclose(found[-1].mean(axis=0), reference[".".join((*key, clip, "mean"))], **CLOSE)
     assert found.std(axis=1).mean(axis=1).min() > 0.03  # frames differ, so that a mistake in time would show
 
@@ -107,7 +108,7 @@ def test_a_batch_of_unequal_lengths_equals_each_alone(model, clips):
     assert np.isfinite(together).all()
     for row, length in enumerate(lengths):
         count = log_mel.count_frames(int(length))
-        np.testing.assert_allclose(together[row, :count], each[row, :count], **CLOSE)
+        assert_close(together[row, :count], each[row, :count])
         assert not each[row, count:].any()
 
 

@@ -12,6 +12,7 @@ import threading
 import numpy as np
 import pytest
 from checkpoints import mert as maker
+from closeness import assert_close
 
 from worker import audio, catalog, extraction, provenance, schema
 from worker.extractors.mert import Mert
@@ -143,7 +144,7 @@ def test_a_batch_of_unequal_lengths_equals_each_alone(size, variant, networks, c
     rows[0, :7281], rows[1], rows[3, :400] = clips["short"], clips["second"], clips["second"][0, 9000:9400]
     together, each = network.run_together(rows, lengths, layers), network.run_each(rows, lengths, layers)
     assert together.shape == each.shape == (4, 75, len(layers), network.dim)
-    np.testing.assert_allclose(together, each, **ALIKE)
+    assert_close(together, each)
     for row, frames in zip(each, (22, 75, 0, 1), strict=True):
         assert not row[frames:].any() and row[:frames].any(axis=(1, 2)).all()
     louder = np.concatenate([rows, 50 * clips["window"][:, :24080]])

@@ -102,7 +102,7 @@ class Sums(Extractor):
 
 def run(model, wave, scratch="."):
     model.load("cpu", {})
-    return extraction.extract(model, wave, None, str(scratch), threading.Event())
+    return extraction.extract(model, wave, 1, str(scratch), threading.Event())
 
 
 @given(st.integers(1, 60), st.sampled_from([4, 8, 20]), st.integers(0, 9))
@@ -141,7 +141,7 @@ def test_a_stream_ends_between_blocks_when_it_is_asked_to():
     model.load("cpu", {})
     stop.set()
     with pytest.raises(extraction.Interrupted):
-        extraction.extract(model, ramp(20), None, ".", stop)
+        extraction.extract(model, ramp(20), 1, ".", stop)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ class Hungry(Extractor):
 
 @pytest.mark.parametrize("windowed", [False, True])
 def test_what_does_not_fit_is_refused_with_both_numbers(windowed):
-    with pytest.raises(MemoryError) as caught:
+    with pytest.raises(memory.TooLarge) as caught:
         memory.refuse_what_cannot_fit(Hungry(windowed), 600.0, 99 * MB)
     words = "needs about 100 MB for 10 minutes of audio, 99 MB are free; cut the file, or raise `memory`"
     assert str(caught.value) == words

@@ -131,3 +131,36 @@ def test_events_that_cannot_be_written_end_the_shard_in_whatever_thread(job, kin
 )
 def test_errors_are_told_on_one_line(error, words):
     assert protocol.one_line(error) == words
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names it."""
+
+
+def test_a_batch_too_large_for_its_device_is_halved_from_then_on(job, hook):
+    seen = []
+
+    def act(extractor, batch):
+        seen.append(len(batch.lengths))
+        if len(batch.lengths) > 3:
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    hook(act)
+    job.add_three(batch_size=12)
+    assert job.run() == 0
+    assert seen[:3] == [12, 6, 3]
+    assert set(seen[3:]) == {3}
+    said = [event["message"] for event in job.events("batch_reduced")]
+    assert [text.partition(":")[0] for text in said] == ["12 -> 6", "6 -> 3"]
+    assert len(job.wrote()) == 3
+
+
+def test_what_does_not_fit_alone_is_a_failure_for_want_of_memory(job, hook):
+    def act(extractor, batch):
+        raise OutOfMemoryError("CUDA out of memory")
+
+    hook(act)
+    job.add_three(batch_size=2)
+    assert job.run() == 0
+    assert set(job.failures().values()) == {"memory"}
+    assert len(job.events("batch_reduced")) == 1

@@ -42,8 +42,8 @@ TASK = protocol.Task("tone", "my:Tone", "k", pooling={"sum": "mean"}, checkpoint
 SHARD = protocol.Shard("s", 1, "legacy-py37", [TASK], [], lock="L", worker="W")
 
 
-def write(folder, shard=SHARD, task=TASK, extractor=None):
-    return provenance.context_of(shard, task, extractor or Tone(), str(folder))
+def write(folder, shard=SHARD, task=TASK, extractor=None, device="cpu"):
+    return provenance.context_of(shard, task, extractor or Tone(), str(folder), device=device)
 
 
 def read(folder, name):
@@ -96,7 +96,7 @@ def test_equal_contexts_are_written_once_by_whoever_comes_first(tmp_path):
     [
         {"shard": dataclasses.replace(SHARD, lock="M")},
         {"shard": dataclasses.replace(SHARD, worker="V")},
-        {"shard": dataclasses.replace(SHARD, device="cuda")},
+        {"device": "cuda NVIDIA H200"},
         {"task": dataclasses.replace(TASK, dtype="float16")},
         {"task": dataclasses.replace(TASK, pooling={})},
         {"task": dataclasses.replace(TASK, checkpoint={"w": "1" * 64})},

@@ -128,6 +128,10 @@ class Encodec(Extractor):
         """Return how the encoder runs."""
         return {"backend": "own encoder in torch, kernels folded"}
 
+    def uses_gpu(self) -> bool:
+        """Return True."""
+        return True
+
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
         """Read the encoder, and the codebooks where codes are wanted.
 

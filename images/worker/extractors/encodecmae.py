@@ -98,6 +98,10 @@ class Encodecmae(Extractor):
             ),
         )
 
+    def uses_gpu(self) -> bool:
+        """Return True."""
+        return True
+
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
         """Read the weights.
 

@@ -96,6 +96,10 @@ class Mert(Extractor):
         """Return how the network runs."""
         return {"backend": "HuBERT of transformers, own loop, fused attention"}
 
+    def uses_gpu(self) -> bool:
+        """Return True."""
+        return True
+
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
         """Read the network as far as its layers are wanted.
 

@@ -92,6 +92,10 @@ class Openl3(Extractor):
         """Return the backend in use."""
         return {"backend": "reference"}
 
+    def uses_gpu(self) -> bool:
+        """Return True."""
+        return True
+
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
         """Build the network from the weights.
 

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Make sure that a Docker engine answers, with BuildKit and compose: `. .ci/engine.sh` or `bash .ci/engine.sh`.
+# Where one answers, nothing is done but what is missing beside it. Otherwise, as root on Debian, one is installed
+# from Debian's packages and started; it ends with the machine. Exits with 77 where that cannot be done.
+#
+#   ENGINE_LOG    file for what the engine prints
+#   ENGINE_DATA   folder for its images and containers
+#   ENGINE_STUBS  folder that is put first on the engine's PATH: stand-ins for programs of hardware that is not here
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+log=${ENGINE_LOG:-/var/log/dockerd-ci.log}
+stubs=${ENGINE_STUBS:-$here/stub}
+plugins=/usr/local/lib/docker/cli-plugins
+
+give_up() {
+    echo "engine: $1" >&2
+    exit 77
+}
+
+answers() {
+    docker version --format '{{.Server.Version}}' >/dev/null 2>&1
+}
+
+# Quietly: what apt says is only of interest where it fails.
+install_packages() {
+    apt-get update -qq >"$log.apt" 2>&1 && apt-get install -y -qq --no-install-recommends "$@" >>"$log.apt" 2>&1 ||
+        { tail -n 3 "$log.apt" >&2; give_up "cannot install $*"; }
+}
+
+# Bookworm's docker has neither buildx nor compose 2. The ones of the next release need nothing but libc, and are
+# taken out of their packages; lists of packages go into a folder of their own, so that apt here stays as it is.
+add_plugins() {
+    local work uri
+    mkdir -p "$plugins" 2>/dev/null && [ -w "$plugins" ] || give_up "buildx or compose is missing, and $plugins cannot be written"
+    work=$(mktemp -d)
+    uri=$(sed -n -e 's/^URIs: *//p' -e 's/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' \
+        /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null | head -n 1 || true)
+    [ -n "$uri" ] || give_up "no Debian mirror is configured"
+    mkdir -p "$work/lists/partial" "$work/archives/partial"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri trixie main" >"$work/sources.list"
+    local options=(-o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$work/lists")
+    (
+        cd "$work"
+        apt-get -qq "${options[@]}" update
+        apt-get -qq "${options[@]}" download docker-compose docker-buildx
+        for package in ./*.deb; do dpkg -x "$package" tree; done
+    ) >"$log.plugins" 2>&1 || { tail -n 3 "$log.plugins" >&2; give_up "cannot get buildx and compose"; }
+    find "$work/tree" -path '*cli-plugins/docker-*' -type f -exec install -m 755 {} "$plugins/" \;
+    rm -rf "$work"
+}
+
+start() {
+    PATH="$stubs:$PATH" nohup dockerd ${ENGINE_DATA:+--data-root "$ENGINE_DATA"} >"$log" 2>&1 </dev/null &
+    for _ in $(seq 150); do
+        answers && return
+        sleep 0.2
+    done
+    tail -n 3 "$log" >&2
+    give_up "dockerd does not answer; its words are in $log"
+}
+
+if ! answers; then
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || give_up "no Docker engine answers, and only root on Debian can start one"
+    command -v dockerd >/dev/null || install_packages docker.io iptables
+    start
+fi
+{ docker buildx version && docker compose version; } >/dev/null 2>&1 || add_plugins
+docker version --format 'engine: Docker {{.Server.Version}}, client {{.Client.Version}}'

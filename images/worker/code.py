@@ -1,0 +1,37 @@
+"""The code that runs inside an environment, known by one hash: an image may be older than the plan."""
+
+import hashlib
+import os
+import sys
+import typing as tp
+
+
+def sha256_of(folders: tp.Iterable[str]) -> str:
+    """Return the hash of all Python files in `folders`; host and worker must find the same."""
+    total = hashlib.sha256()
+    for folder in folders:
+        found = [os.path.join(base, file) for base, _, files in os.walk(folder) for file in files]
+        names = {os.path.relpath(path, os.path.dirname(folder)).replace(os.sep, "/"): path for path in found}
+        for name in sorted(name for name in names if name.endswith(".py")):
+            with open(names[name], "rb") as f:
+                total.update(name.encode() + b"\0" + f.read() + b"\0")
+    return total.hexdigest()
+
+
+def refuse_other_code(expected: str, modules: tp.Sequence[str]) -> None:
+    """Raise when this process runs other code than its shard was planned for, as an old image would.
+
+    Args:
+        expected: the hash that the host has found.
+        modules: of the environment, beside the worker; none where nobody has said them.
+
+    Raises:
+        ValueError: the code differs.
+    """
+    here = os.path.dirname(os.path.abspath(__file__))
+    folders = [here]
+    for module in modules:
+        places = [os.path.join(folder, module) for folder in sys.path]
+        folders += [place for place in places if os.path.isdir(place)][:1]
+    if modules and sha256_of(folders) != expected:
+        raise ValueError("the code here is not what the shard was planned for; build the image again")

@@ -1,0 +1,39 @@
+"""Fixtures of the tests on a real Docker engine. Without one they are skipped, and say why; CI requires it."""
+
+import os
+import pathlib
+import sys
+import typing as tp
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "e2e"))
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+import harness
+from engine import containers
+from fixtures import audio, output, start  # noqa: F401
+
+from orchestrator import docker_engine
+from orchestrator.errors import EnvironmentUnavailable
+
+
+@pytest.fixture(scope="session", autouse=True)
+def images() -> None:
+    """Build the images of this checkout, and the environments that they are compared with."""
+    try:
+        docker_engine.find()
+    except EnvironmentUnavailable as error:
+        if os.environ.get("CONSORT_REQUIRE_DOCKER"):
+            pytest.fail(f"CONSORT_REQUIRE_DOCKER is set, but {error}")
+        pytest.skip(str(error))
+    for runtime in ("docker", "venv"):
+        done = harness.consort("envs", "build", "--runtime", runtime, "--variant", "cpu", timeout=3000)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(autouse=True)
+def clean() -> tp.Iterator[None]:
+    """Hold every test to leaving no container behind."""
+    yield
+    assert containers() == []

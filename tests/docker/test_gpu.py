@@ -1,0 +1,104 @@
+"""Which GPU a container is given. There is none here: the engine has a stand-in for NVIDIA's hook, and says which.
+
+`nvidia-smi` is a script that lists two GPUs; the image for GPUs is that for the CPU under its other name. What a
+worker does with a GPU is not tested here, but that it notices when it has none.
+"""
+
+import os
+import pathlib
+import subprocess
+
+import harness
+import pytest
+from engine import docker
+from harness import TONE
+
+from orchestrator import environments
+
+FIRST, SECOND = "GPU-11111111-0000-4000-8000-000000000001", "GPU-22222222-0000-4000-8000-000000000002"
+GRAPHIC = {"name": "graphic", "extractor": "prying:Graphic"}
+SMI = f"#!/bin/sh\nprintf '0, {FIRST}, NVIDIA H200, 143771\\n1, {SECOND}, NVIDIA H200, 143771\\n'\n"
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Return a PATH on which nvidia-smi lists two GPUs."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(SMI)
+    program.chmod(0o755)
+    return f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture
+def cuda_image():
+    """Give the image for the CPU the name and the lock of the one for GPUs."""
+    lock = environments.find("torch-cuda").lock_sha256("cuda")
+    text = f"FROM consort/torch-cuda:cpu\nLABEL consort.variant=cuda consort.lock={lock}\n"
+    tag = "consort/torch-cuda:cuda"
+    subprocess.run(["docker", "build", "-q", "-t", tag, "-"], input=text, text=True, check=True, capture_output=True)
+    yield
+    docker("image", "rm", tag)
+
+
+@pytest.fixture
+def hook():
+    """Skip where the engine was not started with the stand-in; CI does."""
+    asked = ["docker", "run", "--rm", "--gpus", "device=0", "--entrypoint", "printenv", "consort/torch-cuda:cpu"]
+    done = subprocess.run([*asked, "NVIDIA_VISIBLE_DEVICES"], capture_output=True, text=True, check=False)
+    if done.returncode and not os.environ.get("CONSORT_REQUIRE_GPU_HOOK"):
+        pytest.skip("the engine has neither a GPU nor the stand-in of .ci/stub on its PATH")
+    assert done.stdout.strip() == "0", done.stderr
+
+
+def logs(output: pathlib.Path) -> list[str]:
+    return [path.read_text() for path in sorted((harness.runs(output)[-1] / "logs").glob("*.log"))]
+
+
+@pytest.mark.parametrize(("devices", "uuid"), [("cuda:1", SECOND), ([FIRST], FIRST)])
+def test_a_worker_is_started_with_the_gpu_that_was_asked_for(audio, output, path, cuda_image, hook, devices, uuid):
+    harness.write_wavs(audio, 1)
+    job = harness.write_job(output, audio, GRAPHIC, TONE, runtime="docker", devices=devices)
+    done = harness.consort("extract", job, PATH=path)
+    assert done.returncode == 3, done.stderr + done.stdout
+    assert "device cuda NVIDIA H200" in done.stderr
+    (log,) = [text for text in logs(output) if "device cuda" in text]
+    assert f"NVIDIA_VISIBLE_DEVICES: {uuid}\n" in log
+    assert f"GPU {uuid}: was granted a GPU, but has no libcuda.so.1" in done.stdout
+    assert "install NVIDIA's driver (for containers also its nvidia-container-toolkit)" in done.stdout
+    assert harness.written(output) == {("tone", "good_00.wav")}, "what needs no GPU goes on"
+
+
+def test_auto_goes_on_with_the_cpu_and_says_so_everywhere(audio, output, path, cuda_image, hook):
+    harness.write_wavs(audio, 3)
+    job = harness.write_job(output, audio, GRAPHIC, TONE, runtime="docker", devices="auto")
+    done = harness.consort("extract", job, PATH=path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert f"GPU {FIRST} is left out: was granted a GPU" in done.stderr
+    assert "NO GPU: was granted a GPU, but has no libcuda.so.1" in done.stderr
+    assert "device: cpu (GPU GPU-22222222" in done.stdout
+    flags = {r["model"]: r["flags"] for r in harness.manifest(output)}
+    assert "cpu_fallback" in flags["graphic"] and "cpu_fallback" not in flags["tone"]
+    contexts = [harness.read(file) for file in (output / ".consort/contexts").glob("*.json")]
+    assert {context["model"]: context["device"] for context in contexts} == {"graphic": "cpu", "tone": "cpu"}
+    assert harness.status(output)["models"]["graphic"]["devices"] == ["cpu (fallback)"]
+    assert "cpu (fallback)" in harness.consort("status", output).stdout
+    report = harness.read(harness.runs(output)[-1] / "report.json")
+    assert report["placement"]["devices"].startswith("cpu (GPU GPU-2222")
+
+
+def test_without_a_gpu_auto_says_why_and_cuda_ends_with_3(audio, output):
+    harness.write_wavs(audio, 1)
+    job = harness.write_job(output, audio, GRAPHIC, runtime="docker", devices="cuda")
+    nowhere = {"PATH": os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if not has_smi(p))}
+    done = harness.consort("extract", job, **nowhere)
+    assert done.returncode == 3 and not output.exists()
+    assert len(done.stderr.splitlines()) == 1
+    assert "devices: cuda: no NVIDIA driver (nvidia-smi is not there); install NVIDIA's driver" in done.stderr
+    done = harness.consort("extract", job, "--devices", "auto", **nowhere)
+    assert done.returncode == 0, done.stderr
+    assert "device cpu (auto: no NVIDIA driver" in done.stderr and "device: cpu (auto: no NVIDIA" in done.stdout
+
+
+def has_smi(folder):
+    return os.path.exists(os.path.join(folder, "nvidia-smi"))

@@ -115,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
         default="any",
         help="of pull; commercial: no others",
     )
+    _add_fit(_verb(verbs, "fit", "fit a token model, or an encoder of tokens, to the prosody that a job has written"))
     python = _verb(verbs, "python", "run your own script with an environment's interpreter and modules")
     python.add_argument("environment", metavar="ENVIRONMENT", help="see `consort envs`")
     python.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="as for python: SCRIPT.py ...")
@@ -164,9 +165,28 @@ def _add_job(verb: argparse.ArgumentParser) -> None:
         verb.add_argument(*names, dest=names[0].lstrip("-"), **options)
     verb.add_argument("--skip_existing", "--skip-existing", action="store_true", help="same as --resume exists")
     verb.add_argument("--retry_failed", "--retry-failed", action="store_true", help="try failed items again")
+    _add_set(verb)
+
+
+def _add_set(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any key: --set crepe.params.viterbi=false"
     )
+
+
+def _add_fit(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("job", metavar="JOB.yaml", help="has been run with the model `prosody`")
+    verb.add_argument("--stage", choices=("clusters", "encoder"), default="clusters", help="default: clusters")
+    verb.add_argument("--output", metavar="DIR", help="the model's folder (default: the job's, or models/STAGE)")
+    verb.add_argument("--model", metavar="NAME", help="the job's model to learn from, where it has several")
+    verb.add_argument("--clusters", type=int, metavar="N", help="number of tokens (default: 120)")
+    verb.add_argument("--max_iter", "--max-iter", type=int, metavar="N", help="iterations at most (default: 1000)")
+    verb.add_argument("--cluster_model", "--cluster-model", metavar="DIR", help="the encoder's token model")
+    verb.add_argument("--size", choices=("small", "default", "large"), help="of the encoder (default: small)")
+    verb.add_argument("--epochs", type=int, metavar="N", help="of the encoder's training (default: 40)")
+    verb.add_argument("--steps", type=int, metavar="N", help="end the training after these instead")
+    verb.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+    _add_set(verb)
 
 
 if __name__ == "__main__":

@@ -236,6 +236,22 @@ def weights(arguments: argparse.Namespace) -> int:
         return checkpoints.pull(names, shown, arguments.licence_policy, arguments.checkpoint)
 
 
+def fit(arguments: argparse.Namespace) -> int:
+    """Fit a token model, or an encoder, to what a job has written."""
+    job = spec.read(arguments.job, _settings(arguments))
+    from orchestrator import fit as fits
+    from orchestrator import progress
+    from orchestrator.report import table
+
+    names = [field.name for field in dataclasses.fields(fits.Options)]
+    options = fits.Options(**{name: getattr(arguments, name) for name in names})
+    with progress.choose() as shown:
+        folder, facts = fits.fit(job, options, shown)
+    print(table(fits.rows(options.stage, facts)))
+    print(f"{_near(folder)}: in a job, a model `extractor: prosody` takes it as `{options.stage}`")
+    return errors.OK
+
+
 def python(arguments: argparse.Namespace) -> int:
     """Run the interpreter of an environment, with the worker and the environment's modules importable."""
     from orchestrator import builder, environments, progress
@@ -281,11 +297,7 @@ def _job(arguments: argparse.Namespace) -> spec.JobSpec:
         changes.append(("resume", "exists"))
     if arguments.retry_failed:
         changes.append(("retry_failed", True))
-    for text in arguments.set:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise JobError(f"--set {text}: write KEY=VALUE, such as --set crepe.params.viterbi=false")
-        changes.append((key, spec.parse_yaml(value)))
+    changes += _settings(arguments)
     if not arguments.job and (arguments.models or [""])[-1].endswith((".yaml", ".yml")):
         raise JobError(f"--models took {arguments.models[-1]} for a model; write the job file first")
     if not arguments.job and not changes:
@@ -294,6 +306,17 @@ def _job(arguments: argparse.Namespace) -> spec.JobSpec:
     if not arguments.job and missing:
         raise JobError(f"without a job file the flags are the job: {' and '.join(missing)} missing")
     return spec.read(arguments.job, changes)
+
+
+def _settings(arguments: argparse.Namespace) -> list[tuple[str, tp.Any]]:
+    """Return what `--set` says."""
+    changes = []
+    for text in arguments.set:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise JobError(f"--set {text}: write KEY=VALUE, such as --set crepe.params.viterbi=false")
+        changes.append((key, spec.parse_yaml(value)))
+    return changes
 
 
 def _warn(random: tp.Iterable[str]) -> None:

@@ -110,10 +110,9 @@ def read(path: str | None, changes: tp.Sequence[tuple[str, tp.Any]] = ()) -> Job
     raw = _read_yaml(path) if path else {}
     source = path or "flags"
     try:
-        placed = [(key, _place_change(key, value)) for key, value in changes]
-        roots = [value for key, value in placed if key == "root"]
+        roots = [_place_change({}, key, value) for key, value in changes if key == "root"]
         raw = _place({**raw, "root": roots[-1]} if roots and isinstance(raw, dict) else raw, path)
-        for key, value in placed:
+        for key, value in [(key, _place_change(raw, key, value)) for key, value in changes]:
             raw = change(raw, key, value)
         return check(raw)
     except (schema.SchemaError, JobError) as error:
@@ -210,8 +209,10 @@ def _place(raw: tp.Any, path: str | None) -> dict[str, tp.Any]:
     placed = {k: absolute(v, base) if k in _FOLDERS and _is_path(k, v) else v for k, v in raw.items()}
     if isinstance(raw.get("plugins"), list):
         placed["plugins"] = [absolute(p, base) if isinstance(p, str) else p for p in raw["plugins"]]
+        # their models say which of their parameters are paths; what is no folder is refused later
+        catalog.add_plugins(p for p in placed["plugins"] if isinstance(p, str) and os.path.isdir(p))
     if isinstance(raw.get("models"), list):
-        placed["models"] = [_place_checkpoint(m, base) for m in raw["models"]]
+        placed["models"] = [_place_model(m, base) for m in raw["models"]]
     return placed
 
 
@@ -219,7 +220,7 @@ def _is_path(key: str, value: tp.Any) -> bool:
     return isinstance(value, str) and not (key == "audio" and value == SYNTHETIC)
 
 
-def _place_change(key: str, value: tp.Any) -> tp.Any:
+def _place_change(raw: dict[str, tp.Any], key: str, value: tp.Any) -> tp.Any:
     """A path that a flag gives is relative to the current folder, wherever the job file is."""
     here = pathlib.Path.cwd()
     if key == "root" and isinstance(value, str):
@@ -227,21 +228,41 @@ def _place_change(key: str, value: tp.Any) -> tp.Any:
     name, *inner = key.split(".")
     if not inner:
         return _place({name: value}, None)[name]
-    placed = _place_checkpoint(_set({}, inner, value), here)
+    models = raw.get("models")
+    named = [m for m in models if isinstance(m, dict) and m.get("name") == name] if isinstance(models, list) else []
+    extractor = {"name": name, **{k: m[k] for m in named for k in ("extractor",) if k in m}}
+    placed = _place_model({**extractor, **_set({}, inner, value)}, here)
     for part in inner:
         placed = placed[part]
     return placed
 
 
-def _place_checkpoint(model: tp.Any, base: pathlib.Path) -> tp.Any:
-    """A checkpoint that is written as a path (`./folder`, `my.h5`) is relative to the job's root as well."""
-    if not isinstance(model, dict):
+def _place_model(model: tp.Any, base: pathlib.Path) -> tp.Any:
+    """Make the paths among a model's parameters absolute: they are relative to the job's root as well."""
+    params = model.get("params") if isinstance(model, dict) else None
+    if not isinstance(params, dict):
         return model
-    params = model.get("params")
-    value = params.get("checkpoint") if isinstance(params, dict) else None
-    if not (isinstance(value, str) and (value.startswith((".", "/", "~")) or value.endswith(_WEIGHTS))):
-        return model
-    return {**model, "params": {**dict(params or {}), "checkpoint": absolute(value, base)}}
+    own = _own_paths(model.get("extractor") or model.get("name"))
+    placed = {k: absolute(v, base) if _is_own(k, v, own) else v for k, v in params.items()}
+    return {**model, "params": placed}
+
+
+def _own_paths(reference: tp.Any) -> set[str]:
+    """Return the parameters of an extractor that are always paths; none of one that is not known."""
+    try:
+        found = catalog.find(reference) if isinstance(reference, str) else None
+    except catalog.UnknownExtractor:
+        return set()
+    fields: dict[str, dataclasses.Field[tp.Any]] = getattr(found, "__dataclass_fields__", {})
+    return {name for name, field in fields.items() if field.metadata.get("path")}
+
+
+def _is_own(key: str, value: tp.Any, own: set[str]) -> bool:
+    """Return whether a parameter names a file of the user's: a `checkpoint` may also be a name on a hub."""
+    if not isinstance(value, str):
+        return False
+    written = value.startswith((".", "/", "~")) or value.endswith(_WEIGHTS)
+    return key in own or (key == "checkpoint" and written)
 
 
 def absolute(path: str, base: str | pathlib.Path) -> str:

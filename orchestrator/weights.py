@@ -161,7 +161,7 @@ class Weights:
         for checkpoint in wanted:
             problem = self.problem(checkpoint)
             if problem and checkpoint.kind in ("file", "folder"):
-                raise CheckpointUnavailable(f"{problem}; it is named by the job: correct the path")
+                raise CheckpointUnavailable(f"{problem}; {_remedy(checkpoint, checkpoint.name)}")
             if problem:
                 groups.setdefault(_group(checkpoint), []).append(checkpoint)
         for members in groups.values():
@@ -281,5 +281,6 @@ def _licence(checkpoint: Checkpoint) -> str:
 
 def _remedy(checkpoint: Checkpoint, pull: str) -> str:
     if checkpoint.kind in ("file", "folder"):
-        return "it is named by the job: correct the path"
+        maker = f", or run `{checkpoint.made_by}`, which makes it" if checkpoint.made_by else ""
+        return f"it is named by the job: correct the path{maker}"
     return f"run `consort weights pull {pull}`, or put the file there by hand"

@@ -54,6 +54,7 @@ class Checkpoint(tp.NamedTuple):
     size: int = 0  # bytes, where known
     git_blob: str = ""  # the sha1 by which git knows the content, where that is what is published
     url: str = ""  # of a `url` file
+    made_by: str = ""  # the command that makes a file of the user's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +168,14 @@ def choice(default: _T, *allowed: _T) -> _T:
 def between(default: _T, low: float, high: float) -> _T:
     """Declare a numeric parameter with `low <= value <= high`."""
     return dataclasses.field(default=default, metadata={"range": (low, high)})
+
+
+def own_path() -> tp.Any:
+    """Declare a parameter that names a file or folder of the user's own, by default none.
+
+    In a job it is relative to the job's root, as all paths are.
+    """
+    return dataclasses.field(default=None, metadata={"path": True})
 
 
 class Extractor(abc.ABC):

@@ -39,28 +39,63 @@ class VenvRuntime(Runtime):
         resources: Resources,
     ) -> Command:
         environment = environments.find(shard.environment)
-        env = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
-        env.update(THREADS)
-        env.update(environment.spec.variables)
-        env.update(
-            HOME=mounts.scratch,
-            PYTHONPATH=_path(environment),
-            PYTHONNOUSERSITE="1",
-            PYTHONUNBUFFERED="1",  # what is printed before a crash must reach the log
-            PYTHONDONTWRITEBYTECODE="1",
-            CONSORT_AUDIO=mounts.audio,
-            CONSORT_OUTPUT=mounts.output,
-            CONSORT_WEIGHTS=mounts.weights,
-            CONSORT_SCRATCH=mounts.scratch,
-            CONSORT_FFMPEG=mounts.ffmpeg,
-            CONSORT_EVENTS=str(events),
-            CONSORT_MODULES=" ".join(environment.spec.modules),
-            CONSORT_GPUS=",".join(resources.gpus),
-            CUDA_VISIBLE_DEVICES=",".join(resources.gpus),  # empty: none
-            CUDA_DEVICE_ORDER="PCI_BUS_ID",  # as nvidia-smi counts them
-        )
+        env = {
+            **_variables(environment, mounts.scratch),
+            **THREADS,
+            **environment.spec.variables,
+            "CONSORT_AUDIO": mounts.audio,
+            "CONSORT_OUTPUT": mounts.output,
+            "CONSORT_WEIGHTS": mounts.weights,
+            "CONSORT_SCRATCH": mounts.scratch,
+            "CONSORT_FFMPEG": mounts.ffmpeg,
+            "CONSORT_EVENTS": str(events),
+            "CONSORT_MODULES": " ".join(environment.spec.modules),
+            "CONSORT_GPUS": ",".join(resources.gpus),
+            **_visible(resources.gpus),
+        }
         python = builder.python(environment, variant)
         return Command([str(python), "-m", "worker", str(file)], env, mounts.scratch)
+
+
+def module_command(
+    environment: Environment,
+    variant: str,
+    arguments: list[str],
+    scratch: str,
+    threads: int,
+    gpus: tp.Sequence[str] = (),
+) -> Command:
+    """Return the command that runs a module of an environment by itself: `arguments` follow `python -m`.
+
+    Args:
+        environment: built.
+        variant: cpu or cuda.
+        arguments: the module's name, and what it is told.
+        scratch: an empty folder.
+        threads: cores that it may take, as nothing else runs beside it.
+        gpus: UUIDs of those that it may see.
+    """
+    cores = {name: str(threads) for name in THREADS}
+    env = {**_variables(environment, scratch), **cores, **environment.spec.variables, **_visible(gpus)}
+    return Command([str(builder.python(environment, variant)), "-m", *arguments], env, scratch)
+
+
+def _visible(gpus: tp.Sequence[str]) -> dict[str, str]:
+    """Return what hides all other GPUs; without any, all of them. They are numbered as nvidia-smi does."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def _variables(environment: Environment, scratch: str) -> dict[str, str]:
+    """Return a scrubbed environment in which the worker and the environment's modules are found."""
+    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
+    return {
+        **kept,
+        "HOME": scratch,
+        "PYTHONPATH": _path(environment),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONUNBUFFERED": "1",  # what is printed before a crash must reach the log
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 def variables_for_users(environment: Environment) -> dict[str, str]:

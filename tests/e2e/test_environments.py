@@ -97,3 +97,9 @@ def test_the_numbers_are_upstreams_inside_the_environment(environment, models, w
     passed, skipped = run_tests(environment, tmp_path, weights, *[f"tests/parity/test_{model}.py" for model in models])
     assert passed >= 5
     assert skipped == [], "parity may not be skipped here"
+
+
+def test_the_prosody_toolkit_works_inside_the_torch_environment(weights, tmp_path):
+    passed, skipped = run_tests("torch-cuda", tmp_path, weights, "tests/prosody")
+    assert passed > 50
+    assert skipped == []

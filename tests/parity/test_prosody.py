@@ -12,7 +12,6 @@ import pytest
 from worker.extractor import Batch
 from worker.extractors.prosody import Prosody
 
-torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 pytest.importorskip("soxr", reason="soxr is not installed: run in the torch environment")
 
 SAMPLE_RATE = 16000
@@ -23,14 +22,11 @@ F0, WIDTH, F1, F2, POWER, SNR = range(6)
 
 @pytest.fixture(scope="module", autouse=True)
 def environment() -> tp.Iterator[None]:
-    """Put the environment's own modules on the path, and use one thread, as the runtime does."""
+    """Put the environment's own modules on the path."""
     folder = str(pathlib.Path(__file__).parents[2] / "images" / "torch-cuda")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     sys.path.insert(0, folder)
     yield
     sys.path.remove(folder)
-    torch.set_num_threads(threads)
 
 
 def analyse(wave: np.ndarray, **parameters: tp.Any) -> tp.Tuple[np.ndarray, np.ndarray]:
@@ -85,11 +81,21 @@ def utterance_truth(times: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("f0", [85.0, 110.0, 160.0])
 def test_vowels_have_their_pitch_and_formants(f0: float, vowel: str) -> None:
     features, voiced = analyse(steady(f0, vowel=vowel))
-    assert voiced.mean() > 0.97
+    assert voiced.mean() >= 0.98
     assert np.abs(features[voiced > 0, F0] - f0).mean() < 0.2
     first, second = np.median(features[voiced > 0, F1]), np.median(features[voiced > 0, F2])
-    assert first == pytest.approx(VOWELS[vowel][0], rel=0.1)
+    assert first == pytest.approx(VOWELS[vowel][0], rel=0.08)
     assert second == pytest.approx(VOWELS[vowel][1], rel=0.03)
+
+
+@pytest.mark.parametrize(("low", "high"), [(80, 160), (100, 300), (120, 240), (300, 150), (65, 450)])
+def test_a_glissando_is_followed(low: float, high: float) -> None:
+    t = np.arange(3 * SAMPLE_RATE) / SAMPLE_RATE
+    truth = low + (high - low) * t / 3
+    features, voiced = analyse(synthesize(truth))
+    assert voiced.mean() >= 0.98
+    expected = np.interp(np.arange(len(voiced)) * 0.016, t, truth)
+    assert np.abs(features[:, F0] - expected)[voiced > 0].mean() <= 0.5
 
 
 @pytest.mark.parametrize("f0", [70.0, 220.0, 330.0, 440.0])
@@ -102,9 +108,9 @@ def test_pitch_is_right_to_the_ends_of_its_range(f0: float) -> None:
 def test_moving_pitch_and_voicing_follow_the_truth() -> None:
     features, voiced = analyse(utterance())
     truth = utterance_truth(np.arange(len(voiced)) * 0.016)
-    assert ((truth > 0) == (voiced > 0)).mean() > 0.97
+    assert ((truth > 0) == (voiced > 0)).mean() >= 0.98
     both = (truth > 0) & (voiced > 0)
-    assert np.abs(features[both, F0] - truth[both]).mean() < 1.0
+    assert np.abs(features[both, F0] - truth[both]).mean() < 0.5
     assert (features[voiced == 0][:, [F0, WIDTH, F1, F2, SNR]] == 0).all()
 
 
@@ -288,7 +294,7 @@ def test_predictor_recovers_a_known_resonance() -> None:
         first = 2 * radius * np.cos(2 * np.pi * frequency / formants.SAMPLE_RATE)
         for n in range(len(pulse)):
             pulse[n] += (first * pulse[n - 1] if n else 0) - (radius**2 * pulse[n - 2] if n > 1 else 0)
-    estimate = formants.estimate(torch.from_numpy(pulse)[None])
+    estimate = formants.estimate(pulse[None])
     np.testing.assert_allclose(estimate, [[500, 1500]], rtol=1e-3)
 
 

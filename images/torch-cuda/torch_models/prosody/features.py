@@ -23,7 +23,6 @@ import typing as tp
 
 import numpy as np
 import soxr
-import torch
 
 from torch_models.prosody import formants, pitch, smoothing, spectrum
 
@@ -31,7 +30,7 @@ SAMPLE_RATE = 16000
 NAMES = ("f0", "f0_width", "f1", "f2", "power", "snr")
 RANGES = ((0.0, pitch.CEILING), (0.0, 200.0), (0.0, 1500.0), (0.0, 4000.0), (-80.0, 0.0), (0.0, 40.0))
 
-_BLOCK = {"cpu": 512, "cuda": 8192}  # frames at once: they fit the cache of a core, or fill a GPU
+_BLOCK = 128  # frames at once: their arrays fit the cache of a core
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,25 +50,24 @@ class Settings:
     output_normalize: bool = True
 
 
-def analyse(wave: np.ndarray, settings: Settings, device: str = "cpu") -> tp.Tuple[np.ndarray, np.ndarray]:
+def analyse(wave: np.ndarray, settings: Settings) -> tp.Tuple[np.ndarray, np.ndarray]:
     """Return features float32 `[T, 6]` in the order of `NAMES` and voicing uint8 `[T]`.
 
     Args:
         wave: float32 `[N]` at 16 kHz, N >= 1, finite.
         settings: see there.
-        device: "cpu" or "cuda"; the path of the pitch and the roots of the predictor are found on the CPU.
 
     A steady tone above 450 Hz repeats itself within the range of the pitch, too: it counts as voiced.
     """
-    wave = np.require(wave, np.float32, ["C", "W"])  # torch warns of memory that is read-only
-    frames = _Frames(wave, settings, device)
+    wave = np.require(wave, np.float32, ["C"])
+    frames = _Frames(wave, settings)
     features = np.zeros((frames.count, len(NAMES)), np.float32)
     candidates, features[:, 4] = _survey(frames, pitch.Costs())
     f0, correlation = pitch.find_path(candidates, settings.hop_length / SAMPLE_RATE, pitch.Costs())
     voiced = np.flatnonzero(f0)
     features[:, 0] = f0
     features[voiced, 1] = _measure_widths(frames, f0, voiced)
-    features[voiced, 2:4] = _measure_formants(wave, settings, device, voiced)
+    features[voiced, 2:4] = _measure_formants(wave, settings, voiced)
     features[voiced, 5] = pitch.harmonicity(correlation[voiced])
     mask = (f0 > 0).astype(np.uint8)
     hop_ms = 1000 * settings.hop_length / SAMPLE_RATE
@@ -87,28 +85,37 @@ def normalize(features: np.ndarray) -> np.ndarray:
 class _Frames:
     """Pitch windows of a waveform, cut on demand so that memory does not grow with its length."""
 
-    def __init__(self, wave: np.ndarray, settings: Settings, device: str) -> None:
-        self.wave = torch.from_numpy(wave).to(device)
-        self.emphasized = torch.from_numpy(spectrum.emphasize(wave, settings.emphasize_ratio)).to(device)
+    def __init__(self, wave: np.ndarray, settings: Settings) -> None:
+        self.wave = wave
+        self.emphasized = spectrum.emphasize(wave, settings.emphasize_ratio)
         self.hop_length = settings.hop_length
         self.frame_length = settings.frame_length
         self.length = pitch.window_length(settings.frame_length, SAMPLE_RATE)
         self.count = 1 + (len(wave) - 1) // self.hop_length
-        self.window = torch.hann_window(self.length, device=device)[None]
-        self.block = _BLOCK[device.split(":")[0]]
+        self.window = hann(self.length)[None]
 
-    def cut(self, chosen: np.ndarray) -> tp.Tuple[torch.Tensor, torch.Tensor]:
+    def cut(self, chosen: np.ndarray) -> tp.Tuple[np.ndarray, np.ndarray]:
         """Return frames `[B, L]`, and the window, zero where a frame reaches out of the audio."""
         samples, inside = gather(self.wave, chosen * self.hop_length, self.length)
-        return samples, self.window if bool(inside.all()) else self.window * inside
+        return samples, self.window if inside is None else self.window * inside
 
 
-def gather(wave: torch.Tensor, centres: np.ndarray, length: int) -> tp.Tuple[torch.Tensor, torch.Tensor]:
-    """Return `[B, length]` around `centres` (samples), zero outside of `wave`, and a mask of the inside."""
-    offsets = torch.arange(-(length // 2), length - length // 2, device=wave.device)
-    index = torch.from_numpy(centres).to(wave.device)[:, None] + offsets
+def hann(length: int) -> np.ndarray:
+    """Return the periodic window float32 `[length]`, `0.5 - 0.5 cos(2 pi n / length)`."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(np.float32)
+
+
+def gather(wave: np.ndarray, centres: np.ndarray, length: int) -> tp.Tuple[np.ndarray, np.ndarray | None]:
+    """Return `[B, length]` around `centres` (samples), zero outside of `wave`, and a mask of the inside.
+
+    The mask is None where every frame lies inside, as it does but for the ends of a file.
+    """
+    starts = centres - length // 2
+    if len(wave) >= length and starts.min() >= 0 and starts.max() <= len(wave) - length:
+        return np.lib.stride_tricks.sliding_window_view(wave, length)[starts], None
+    index = starts[:, None] + np.arange(length)
     inside = (index >= 0) & (index < len(wave))
-    return torch.where(inside, wave[index.clamp(0, len(wave) - 1)], 0.0), inside
+    return np.where(inside, wave[index.clip(0, len(wave) - 1)], np.float32(0)), inside
 
 
 def _blocks(count: int, size: int) -> tp.Iterator[slice]:
@@ -123,37 +130,35 @@ def _survey(frames: _Frames, costs: pitch.Costs) -> tp.Tuple[pitch.Candidates, n
     """
     found = pitch.reserve(frames.count)
     power = np.zeros(frames.count, np.float32)
-    short = torch.hann_window(frames.frame_length, device=frames.wave.device)
-    for part in _blocks(frames.count, frames.block):
+    short = hann(frames.frame_length)[None]
+    for part in _blocks(frames.count, _BLOCK):
         chosen = np.arange(part.start, part.stop)
         samples, window = frames.cut(chosen)
         pieces = pitch.find_candidates(samples, window, SAMPLE_RATE, costs)
         for whole, piece in zip(found, pieces, strict=True):
             whole[part] = piece
-        samples, inside = gather(frames.emphasized, chosen * frames.hop_length, len(short))
-        power[part] = spectrum.measure_power(samples, short * inside)
+        samples, inside = gather(frames.emphasized, chosen * frames.hop_length, frames.frame_length)
+        power[part] = spectrum.measure_power(samples, short if inside is None else short * inside)
     return found, power
 
 
 def _measure_widths(frames: _Frames, f0: np.ndarray, voiced: np.ndarray) -> np.ndarray:
-    basis = spectrum.make_basis(frames.length, SAMPLE_RATE, str(frames.wave.device))
+    basis = spectrum.make_basis(frames.length, SAMPLE_RATE)
     widths = np.zeros(len(voiced), np.float32)
-    for part in _blocks(len(voiced), frames.block):
+    for part in _blocks(len(voiced), _BLOCK):
         samples, window = frames.cut(voiced[part])
-        centred = pitch.centre(samples, window) * window
-        widths[part] = spectrum.measure_width(centred, torch.from_numpy(f0[voiced[part]]), basis)
+        widths[part] = spectrum.measure_width(pitch.centre(samples, window) * window, f0[voiced[part]], basis)
     return widths
 
 
-def _measure_formants(wave: np.ndarray, settings: Settings, device: str, voiced: np.ndarray) -> np.ndarray:
+def _measure_formants(wave: np.ndarray, settings: Settings, voiced: np.ndarray) -> np.ndarray:
     result = np.zeros((len(voiced), 2), np.float32)
     if not len(voiced):
         return result
     ratio = formants.SAMPLE_RATE / SAMPLE_RATE
-    low = soxr.resample(wave, SAMPLE_RATE, formants.SAMPLE_RATE, quality="HQ")
-    low = torch.from_numpy(spectrum.emphasize(low, formants.EMPHASIS)).to(device)
-    window = formants.make_window(round(settings.frame_length * ratio), device)
-    for part in _blocks(len(voiced), _BLOCK["cpu"]):
+    low = spectrum.emphasize(soxr.resample(wave, SAMPLE_RATE, formants.SAMPLE_RATE, quality="HQ"), formants.EMPHASIS)
+    window = formants.make_window(round(settings.frame_length * ratio))
+    for part in _blocks(len(voiced), _BLOCK):
         centres = np.rint(voiced[part] * (settings.hop_length * ratio)).astype(np.int64)
         result[part] = formants.estimate(gather(low, centres, len(window))[0] * window)
     return result

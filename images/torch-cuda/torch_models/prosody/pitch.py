@@ -9,7 +9,6 @@ import math
 import typing as tp
 
 import numpy as np
-import torch
 
 FLOOR = 65.0  # Hz
 CEILING = 450.0  # Hz
@@ -46,10 +45,11 @@ def window_length(frame_length: int, sample_rate: int) -> int:
     return max(frame_length, math.ceil(PERIODS * sample_rate / FLOOR)) // 2 * 2
 
 
-def centre(frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def centre(frames: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return `frames` `[B, L]` without their mean, which is taken under `weights` `[B or 1, L]`."""
-    mean = (frames * weights).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True).clamp_min(1e-6)
-    return frames - mean
+    total = (frames[:, None] @ weights[:, :, None])[:, 0]
+    centred: np.ndarray = frames - total / np.maximum(weights.sum(-1, keepdims=True), np.float32(1e-6))
+    return centred
 
 
 def reserve(count: int) -> Candidates:
@@ -58,11 +58,11 @@ def reserve(count: int) -> Candidates:
     return Candidates(np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(count, np.float32))
 
 
-def find_candidates(frames: torch.Tensor, window: torch.Tensor, sample_rate: int, costs: Costs) -> Candidates:
+def find_candidates(frames: np.ndarray, window: np.ndarray, sample_rate: int, costs: Costs) -> Candidates:
     """Find where a frame resembles itself (r = r_windowed / r_window, Boersma's equation 9).
 
     Args:
-        frames: `[B, L]`, zero outside the audio.
+        frames: float32 `[B, L]`, zero outside the audio.
         window: `[1, L]`; or `[B, L]`, zero outside the audio, where frames reach over
             its edges: dividing by the window that was really used keeps their correlation unbiased.
         sample_rate: in Hz.
@@ -70,18 +70,27 @@ def find_candidates(frames: torch.Tensor, window: torch.Tensor, sample_rate: int
     """
     rate = _OVERSAMPLING * sample_rate
     first, last = int(rate / CEILING), math.ceil(rate / FLOOR)
-    signal = torch.where(window > 0, centre(frames, window), 0.0)
-    own, shape = (_autocorrelation(part, last + 1) for part in (signal * window, window.contiguous()))
-    ratio = own / own[:, :1].clamp_min(1e-12)
-    overlap = shape / shape[:, :1].clamp_min(1e-12)
-    r = torch.where(overlap > _MIN_OVERLAP, ratio / overlap.clamp_min(_MIN_OVERLAP), 0.0)
+    signal = np.where(window > 0, centre(frames, window), np.float32(0))
+    own, shape = (_autocorrelation(part, last + 1) for part in (signal * window, window))
+    r = own / np.maximum(own[:, :1], np.float32(1e-12))
+    overlap = shape / np.maximum(shape[:, :1], np.float32(1e-12))
+    r /= np.maximum(overlap, np.float32(_MIN_OVERLAP))
+    r *= overlap > _MIN_OVERLAP
     lag, height = _peaks(r, first, last)
-    best = torch.topk(height - costs.octave * torch.log2(lag), CANDIDATES, dim=-1).indices
-    height = height.gather(-1, best)
-    frequency = (rate / lag.gather(-1, best)).clamp(FLOOR, CEILING)
-    frequency = torch.where(height > 0, frequency, 0.0)
-    arrays = (frequency, height.clamp_min(0.0), signal.abs().amax(-1))
-    return Candidates(*(array.cpu().numpy() for array in arrays))
+    frequency, height = _strongest(rate / lag, height, costs)
+    return Candidates(frequency, height, np.abs(signal).max(-1))
+
+
+def _strongest(frequency: np.ndarray, height: np.ndarray, costs: Costs) -> tp.Tuple[np.ndarray, np.ndarray]:
+    """Return the `CANDIDATES` best of `[B, M]`, and 0 for both where there are fewer maxima."""
+    score = height + np.float32(costs.octave) * np.log2(frequency)
+    best = np.argpartition(score, -CANDIDATES, axis=-1)[:, -CANDIDATES:]
+    order = np.argsort(-np.take_along_axis(score, best, -1), axis=-1, kind="stable")
+    best = np.take_along_axis(best, order, -1)
+    height = np.take_along_axis(height, best, -1)
+    chosen = np.take_along_axis(frequency, best, -1).clip(FLOOR, CEILING)
+    found = height > 0
+    return np.where(found, chosen, 0).astype(np.float32), np.where(found, height, 0).astype(np.float32)
 
 
 def find_path(candidates: Candidates, hop_seconds: float, costs: Costs) -> tp.Tuple[np.ndarray, np.ndarray]:
@@ -105,15 +114,17 @@ def harmonicity(correlation: np.ndarray) -> np.ndarray:
     return (10 * np.log10(r / (1 - r))).astype(np.float32)
 
 
-def _autocorrelation(frames: torch.Tensor, last: int) -> torch.Tensor:
+def _autocorrelation(frames: np.ndarray, last: int) -> np.ndarray:
     """Return lags 0 .. `last` `[B, last + 1]`, on an axis `_OVERSAMPLING` times finer.
 
     The power spectrum is zero-padded before its inverse transform, which interpolates by sinc.
     """
     size = _fast_length(frames.shape[-1] + last // _OVERSAMPLING + 2)
-    spectrum = torch.fft.rfft(frames, size).abs().square()
-    spectrum[:, -1] *= 0.5  # the Nyquist bin of the short transform stands for two of the long one
-    return torch.fft.irfft(spectrum, _OVERSAMPLING * size)[:, : last + 1]
+    spectrum = np.fft.rfft(frames, size)
+    power = spectrum.real**2 + spectrum.imag**2
+    power[:, -1] *= 0.5  # the Nyquist bin of the short transform stands for two of the long one
+    lags: np.ndarray = np.fft.irfft(power, _OVERSAMPLING * size)[:, : last + 1]
+    return lags
 
 
 def _fast_length(size: int) -> int:
@@ -128,16 +139,18 @@ def _fast_length(size: int) -> int:
         size += 1
 
 
-def _peaks(r: torch.Tensor, first: int, last: int) -> tp.Tuple[torch.Tensor, torch.Tensor]:
+def _peaks(r: np.ndarray, first: int, last: int) -> tp.Tuple[np.ndarray, np.ndarray]:
     """Return lag and height `[B, last - first + 1]` of local maxima, by parabolas; no maximum: height -1."""
     before, here, after = r[:, first - 1 : last], r[:, first : last + 1], r[:, first + 1 : last + 2]
-    slope, bend = 0.5 * (before - after), before - 2 * here + after
-    shift = (slope / bend.clamp_max(-1e-9)).clamp(-0.5, 0.5)
-    height = here - 0.5 * slope * shift
-    height = torch.where(height > 1, 1 / height, height)  # parabolas overshoot 1; mirrored
-    peak = (here > before) & (here >= after) & (here > 0)
-    lag = torch.arange(first, last + 1, device=r.device, dtype=r.dtype) + shift
-    return lag, torch.where(peak, height, -1.0)
+    lag = np.broadcast_to(np.arange(first, last + 1, dtype=np.float32), here.shape).copy()
+    height = np.full(here.shape, -1, np.float32)
+    at = np.nonzero((here > before) & (here >= after) & (here > 0))  # a tenth of them: parabolas for those alone
+    slope, bend = 0.5 * (before[at] - after[at]), before[at] - 2 * here[at] + after[at]
+    shift = (slope / np.minimum(bend, np.float32(-1e-9))).clip(-0.5, 0.5)
+    top = here[at] - 0.5 * slope * shift
+    lag[at] += shift
+    height[at] = np.where(top > 1, 1 / np.maximum(top, np.float32(1)), top)  # parabolas overshoot 1; mirrored
+    return lag, height
 
 
 def _strengths(candidates: Candidates, costs: Costs) -> np.ndarray:

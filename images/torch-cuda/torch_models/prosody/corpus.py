@@ -1,0 +1,103 @@
+"""Arrays of a job on the disk, one file after the other: features or tokens of every item."""
+
+import dataclasses
+import os
+import typing as tp
+
+import numpy as np
+
+from torch_models.prosody import clustering, definition, features
+from torch_models.prosody.cluster_files import ClusterModel
+from torch_models.prosody.definition import FeatureDefinition
+from worker import schema
+from worker.extractors.prosody import Prosody
+
+Say = tp.Callable[[int, int], None]  # gets how many files are read, and how many there are
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayFile:
+    """One array of one item."""
+
+    item: str
+    path: str  # POSIX, relative to the corpus
+    sha256: str
+    shape: tp.List[int]
+    dtype: str
+
+
+class Corpus:
+    """What `prosody` has written for many items: `features` `[T, 6]`, or `tokens` `[T]`."""
+
+    def __init__(
+        self, root: str, files: tp.Sequence[ArrayFile], parameters: tp.Mapping[str, tp.Any], say: Say | None = None
+    ) -> None:
+        """Describe a corpus; nothing is read yet.
+
+        Args:
+            root: folder of the arrays.
+            files: paths below it, in the order of reading.
+            parameters: of the `prosody` that made them.
+            say: gets the progress of reading.
+
+        Raises:
+            ValueError: `prosody` has no such parameters.
+        """
+        self._root = root
+        self._files = list(files)
+        settings = schema.build(Prosody, dict(parameters), "parameters")
+        self._normalized = settings.output_normalize
+        self._say = say or (lambda done, total: None)
+        self.features: FeatureDefinition = definition.of_job(settings)
+
+    def __len__(self) -> int:
+        """Return how many files there are."""
+        return len(self._files)
+
+    def vectors(self) -> tp.Iterator[np.ndarray]:
+        """Yield normalised features float32 `[T, 6]`, file by file.
+
+        Raises:
+            ValueError: an array of another shape, or one that cannot be read.
+        """
+        dim = len(self.features.names)
+        for file, values in self._read():
+            if values.ndim != 2 or values.shape[1] != dim:
+                raise ValueError(f"{file.path}: expected features [T, {dim}], got {list(values.shape)}")
+            plain = values.astype(np.float32)
+            yield plain if self._normalized else features.normalize(plain)
+
+    def tokens(self, count: int) -> tp.Iterator[np.ndarray]:
+        """Yield stored tokens int64 `[T]` below `count`, file by file."""
+        for file, values in self._read():
+            if values.ndim != 1 or values.dtype.kind not in "iu" or not 0 <= values.min() <= values.max() < count:
+                raise ValueError(f"{file.path}: expected tokens [T] from 0 to {count - 1}")
+            yield values.astype(np.int64)
+
+    def find_tokens(self, model: ClusterModel) -> tp.Iterator[np.ndarray]:
+        """Yield the tokens int64 `[T]` of the features, file by file."""
+        for vectors in self.vectors():
+            yield clustering.predict(model, vectors)[0].astype(np.int64)
+
+    def _read(self) -> tp.Iterator[tp.Tuple[ArrayFile, np.ndarray]]:
+        base = os.path.realpath(self._root)
+        for number, file in enumerate(self._files):
+            path = os.path.realpath(os.path.join(base, file.path))
+            if os.path.commonpath([path, base]) != base:
+                raise ValueError(f"{file.path}: leads out of the folder of the arrays")
+            try:
+                values = _load(path, file)
+            except (OSError, ValueError, KeyError) as error:
+                raise ValueError(f"{file.path}: cannot be read ({error}); run `consort extract` again") from error
+            if not values.size:
+                raise ValueError(f"{file.path}: is empty; run `consort extract` again")
+            yield file, values
+            self._say(number + 1, len(self._files))
+
+
+def _load(path: str, file: ArrayFile) -> np.ndarray:
+    """Return an array in any of the formats of a job."""
+    if path.endswith(".txt"):
+        return np.loadtxt(path, delimiter=",", dtype=file.dtype, ndmin=2).reshape(file.shape)
+    found = np.load(path, allow_pickle=False)
+    return np.asarray(found if path.endswith(".npy") else found["values"])

@@ -1,0 +1,116 @@
+"""What the six numbers of a frame are: a token means nothing without it.
+
+A token model and the features that it is used on must agree in all of this, or every distance is wrong
+without any sign of it. So each model carries the definition that it was fitted to, and `refuse_others`
+compares.
+"""
+
+import dataclasses
+import typing as tp
+
+from torch_models.prosody import features
+from worker.extractors.prosody import Prosody
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureDefinition:
+    """Names, order, ranges and analysis of the features; lengths are in samples at `sample_rate` Hz."""
+
+    version: int  # of the extractor, raised when its numbers change
+    names: tp.Tuple[str, ...]
+    ranges: tp.Tuple[tp.Tuple[float, float], ...]  # what 0 and 1 stand for, in Hz and dB
+    sample_rate: int
+    frame_length: int
+    hop_length: int
+    emphasize_ratio: float
+    smoothing_level: str
+    normalized: bool
+
+    def settings(self) -> features.Settings:
+        """Return how the features are computed."""
+        return features.Settings(
+            frame_length=self.frame_length,
+            hop_length=self.hop_length,
+            emphasize_ratio=self.emphasize_ratio,
+            smoothing_level=self.smoothing_level,
+            output_normalize=self.normalized,
+        )
+
+    def dump(self) -> tp.Dict[str, tp.Any]:
+        """Return plain values, as JSON holds them."""
+        plain = dataclasses.asdict(self)
+        return {**plain, "names": list(self.names), "ranges": [list(pair) for pair in self.ranges]}
+
+
+def today(settings: tp.Optional[features.Settings] = None) -> FeatureDefinition:
+    """Return the definition of what `features.analyse` gives with `settings`; None takes the default ones."""
+    settings = settings or features.Settings()
+    return FeatureDefinition(
+        version=Prosody.version,
+        names=tuple(features.NAMES),
+        ranges=tuple((float(low), float(high)) for low, high in features.RANGES),
+        sample_rate=features.SAMPLE_RATE,
+        frame_length=settings.frame_length,
+        hop_length=settings.hop_length,
+        emphasize_ratio=settings.emphasize_ratio,
+        smoothing_level=settings.smoothing_level,
+        normalized=settings.output_normalize,
+    )
+
+
+def of_settings(settings: features.Settings) -> FeatureDefinition:
+    """Return today's definition for settings, normalised whatever they say.
+
+    Tokens are always made of normalised features; `output_normalize` only decides what is written.
+    """
+    return today(dataclasses.replace(settings, output_normalize=True))
+
+
+def of_job(parameters: Prosody) -> FeatureDefinition:
+    """Return the same for the parameters of `prosody` in a job."""
+    per_ms = features.SAMPLE_RATE / 1000
+    settings = features.Settings(
+        frame_length=round(parameters.frame_ms * per_ms),
+        hop_length=round(parameters.hop_ms * per_ms),
+        emphasize_ratio=parameters.emphasize_ratio,
+        smoothing_level=parameters.smoothing_level,
+    )
+    return of_settings(settings)
+
+
+def read(plain: tp.Any) -> FeatureDefinition:
+    """Return the definition of what `dump` gave.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        ranges = tuple((float(low), float(high)) for low, high in plain["ranges"])
+        return FeatureDefinition(**{**plain, "names": tuple(plain["names"]), "ranges": ranges})
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError("the definition of its features is damaged; fit the model again") from error
+
+
+def refuse_others(fitted: tp.Optional[FeatureDefinition], given: FeatureDefinition, where: str) -> None:
+    """Raise unless a model was fitted to just these features.
+
+    Args:
+        fitted: what the model says of its features; None where it says nothing.
+        given: the features it would be used on.
+        where: path or name of the model, for the error.
+
+    Raises:
+        ValueError: they differ; the message names the first difference.
+    """
+    if fitted is None:
+        raise ValueError(
+            f"{where}: does not say which features it was fitted to, and tokens of others mean nothing; "
+            "fit a model of your own with `consort fit`"
+        )
+    for field in dataclasses.fields(fitted):
+        theirs, ours = getattr(fitted, field.name), getattr(given, field.name)
+        if theirs != ours:
+            raise ValueError(
+                f"{where}: fitted to features with {field.name} {theirs}, here it is {ours}; "
+                "fit it again with `consort fit`, or set the parameter"
+            )

@@ -1,0 +1,121 @@
+"""k-means: careful seeding, Lloyd's iteration, and how good the result is.
+
+S. Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information Theory 28, 1982; seeds by
+D. Arthur and S. Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007, in the greedy
+form of its section 5; silhouettes by P. Rousseeuw, Journal of Computational and Applied Mathematics 20, 1987.
+
+Every pass reads the points chunk by chunk, so memory does not grow with their number. On a CPU equal
+points, seed and threads give equal bytes; a GPU adds up in any order.
+"""
+
+import dataclasses
+import math
+import typing as tp
+
+import numpy as np
+import torch
+
+from torch_models.prosody.points import Points
+
+TOLERANCE = 1e-4  # of the variance: how little the centres may move together for Lloyd's iteration to end
+_SAMPLE = 100_000  # points that seeds, and new places for empty clusters, are chosen among
+
+Say = tp.Callable[[int, float], None]  # gets the iteration and the inertia per point
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """What Lloyd's iteration ended with."""
+
+    centres: torch.Tensor  # float32 [K, R]
+    iterations: int
+    converged: bool
+
+
+def assign(points: torch.Tensor, centres: torch.Tensor) -> tp.Tuple[torch.Tensor, torch.Tensor]:
+    """Return the nearest centre, int64 `[N]`, and the squared distance to it, float32 `[N]`.
+
+    |x - c|^2 = |x|^2 - 2 x.c + |c|^2, taken from the middle of the centres, where less is lost to rounding.
+    """
+    middle = centres.mean(0)
+    points, centres = points - middle, centres - middle
+    scores = torch.addmm(centres.square().sum(1), points, centres.T, alpha=-2)
+    least, nearest = scores.min(1)
+    return nearest, (least + points.square().sum(1)).clamp_min(0)
+
+
+def seed(points: Points, count: int, random: np.random.Generator) -> torch.Tensor:
+    """Return `count` different points `[K, R]`, each drawn far from those before it.
+
+    Every seed is the best of 2 + ln K draws with a probability that grows with the squared distance.
+
+    Raises:
+        ValueError: there are fewer different points.
+    """
+    sample = points.sample(max(_SAMPLE, 20 * count), random)
+    chosen = [int(random.integers(len(sample)))]
+    distances = _squared(sample, sample[chosen[0]])
+    draws = 2 + int(math.log(count))
+    while len(chosen) < count:
+        mass = distances.double().cumsum(0).cpu().numpy()
+        if mass[-1] <= 0:
+            raise ValueError(
+                f"there are only {len(chosen)} different vectors, too few for {count} clusters; "
+                "lower n_clusters or add more audio"
+            )
+        drawn = np.searchsorted(mass, random.random(draws) * mass[-1], side="right").clip(max=len(sample) - 1)
+        options = [torch.minimum(distances, _squared(sample, sample[int(one)])) for one in drawn]
+        best = int(np.argmin([float(option.double().sum()) for option in options]))
+        distances = options[best]
+        chosen.append(int(drawn[best]))
+    return sample[chosen].clone()
+
+
+def refine(points: Points, centres: torch.Tensor, max_iter: int, say: tp.Optional[Say] = None) -> Fit:
+    """Move the centres into the middle of their points until they rest, `max_iter` times at most.
+
+    A centre without points moves to one of those that lie farthest from theirs.
+    """
+    tolerance = TOLERANCE * points.variance()
+    for iteration in range(1, max_iter + 1):
+        sums, counts, inertia = _sweep(points, centres)
+        means = (sums / counts.clamp_min(1)[:, None]).float()
+        moved = torch.where(counts[:, None] > 0, means, centres)
+        empty = torch.nonzero(counts == 0)[:, 0]
+        if len(empty):
+            moved[empty] = _farthest(points, moved[counts > 0], len(empty))
+        shift = float((moved - centres).double().square().sum())
+        centres = moved
+        if say is not None:
+            say(iteration, inertia / len(points))
+        if shift <= tolerance and not len(empty):
+            return Fit(centres, iteration, True)
+    return Fit(centres, max_iter, False)
+
+
+def _squared(points: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
+    return (points - centre).square().sum(1)
+
+
+def _sweep(points: Points, centres: torch.Tensor) -> tp.Tuple[torch.Tensor, torch.Tensor, float]:
+    """Return the sums float64 `[K, R]` and the numbers `[K]` of the points of each centre, and the inertia."""
+    sums = torch.zeros(centres.shape, dtype=torch.float64, device=centres.device)
+    counts = torch.zeros(len(centres), dtype=torch.int64, device=centres.device)
+    inertia = torch.zeros((), dtype=torch.float64, device=centres.device)
+    for chunk in points.chunks():
+        nearest, squared = assign(chunk, centres)
+        sums.index_add_(0, nearest, chunk.double())
+        counts += torch.bincount(nearest, minlength=len(centres))
+        inertia += squared.double().sum()
+    return sums, counts, float(inertia)
+
+
+def _farthest(points: Points, centres: torch.Tensor, count: int) -> torch.Tensor:
+    """Return `count` points `[n, R]` of a sample that are far from all centres and from each other."""
+    sample = points.sample(_SAMPLE, np.random.default_rng(0))
+    far = assign(sample, centres)[1]
+    found = []
+    for _ in range(count):
+        found.append(sample[far.argmax()])
+        far = torch.minimum(far, _squared(sample, found[-1]))
+    return torch.stack(found)

@@ -1,0 +1,148 @@
+"""Pictures of prosody: the six features under waveform and spectrogram, and tokens as a strip of colours.
+
+The ending of the file chooses the format, .png or .svg. Nothing is shown on a screen.
+"""
+
+import os
+import pathlib
+import typing as tp
+
+import numpy as np
+
+from torch_models.prosody import features
+
+if tp.TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Path = tp.Union[str, "os.PathLike[str]"]
+FORMATS = (".png", ".svg")
+
+_UNITS = ("Hz", "Hz", "Hz", "Hz", "dB", "dB")
+_COLOURS = ("#1b6ca8", "#5fa8d3", "#c1121f", "#e07a5f", "#3d405b", "#588157")
+_WIDTH = 10.0  # inches
+_DYNAMIC = 70.0  # dB that a spectrogram shows
+
+
+def draw_features(
+    values: tp.Mapping[str, np.ndarray],
+    path: Path,
+    frame_rate: float,
+    normalized: bool = True,
+    wave: tp.Optional[np.ndarray] = None,
+    sample_rate: int = features.SAMPLE_RATE,
+    tokens: tp.Optional[np.ndarray] = None,
+) -> pathlib.Path:
+    """Draw features over time and return the file.
+
+    Args:
+        values: float32 `[T]` by name, as `ProsodicFeatureExtractor.extract` gives them.
+        path: of the picture.
+        frame_rate: frames per second.
+        normalized: whether values are 0 .. 1, or Hz and dB.
+        wave: `[N]`; adds a waveform and a spectrogram.
+        sample_rate: of the wave.
+        tokens: `[T]`; adds a strip.
+    """
+    heights = ([1.0, 1.6] if wave is not None else []) + [1.0] * len(features.NAMES) + ([0.4] * (tokens is not None))
+    figure, axes = _panels(heights)
+    times = np.arange(len(values["f0"])) / frame_rate
+    rest = iter(axes)
+    if wave is not None:
+        _draw_wave(next(rest), wave, sample_rate)
+        _draw_spectrogram(next(rest), wave, sample_rate)
+    voiced = np.asarray(values["f0"]) > 0
+    for name, unit, colour in zip(features.NAMES, _UNITS, _COLOURS, strict=True):
+        _draw_contour(next(rest), times, np.asarray(values[name]), voiced, name, "" if normalized else unit, colour)
+    if tokens is not None:
+        _draw_strip(next(rest), np.asarray(tokens), frame_rate)
+    axes[-1].set_xlim(0, max(len(times), 1) / frame_rate)
+    return _save(figure, axes, path)
+
+
+def draw_tokens(tokens: np.ndarray, path: Path, frame_rate: float, count: tp.Optional[int] = None) -> pathlib.Path:
+    """Draw a sequence of tokens `[T]` as a strip of colours, one for each of `count`, and return the file."""
+    figure, axes = _panels([0.8])
+    _draw_strip(axes[0], np.asarray(tokens), frame_rate, count)
+    return _save(figure, axes, path)
+
+
+def _panels(heights: tp.Sequence[float]) -> tp.Tuple["Figure", tp.List["Axes"]]:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams["svg.hashsalt"] = "consort"  # the same picture is the same file
+    figure = Figure(figsize=(_WIDTH, 0.6 + 0.95 * sum(heights)), layout="constrained")
+    axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights))[:, 0]
+    return figure, list(axes)
+
+
+def _draw_wave(axes: "Axes", wave: np.ndarray, sample_rate: int) -> None:
+    step = max(1, len(wave) // 4000)  # what fits a page: the envelope of each step
+    cut = wave[: len(wave) // step * step].reshape(-1, step)
+    times = np.arange(len(cut)) * step / sample_rate
+    axes.fill_between(times, cut.min(1), cut.max(1), color="#3d405b", linewidth=0.3)
+    axes.set_ylabel("wave")
+    axes.set_yticks([0])
+
+
+def _draw_spectrogram(axes: "Axes", wave: np.ndarray, sample_rate: int) -> None:
+    """Draw the power of 25 ms Hann windows, `_DYNAMIC` dB down from the loudest, up to 5 kHz."""
+    size = round(0.025 * sample_rate)
+    hop = max(1, round(0.005 * sample_rate), len(wave) // 3000)
+    padded = np.pad(wave, (size // 2, size))
+    starts = np.arange(0, len(wave), hop)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[starts] * np.hanning(size)
+    level = 10 * np.log10(np.abs(np.fft.rfft(frames, 2 * size)) ** 2 + 1e-12).T
+    top = float(level.max())
+    extent = (-0.5 * hop / sample_rate, (len(starts) - 0.5) * hop / sample_rate, 0.0, sample_rate / 2000)
+    axes.imshow(
+        level, origin="lower", aspect="auto", cmap="magma", extent=extent, vmin=top - _DYNAMIC, vmax=top,
+        interpolation="bilinear",
+    )  # fmt: skip
+    axes.set_ylim(0, min(5.0, sample_rate / 2000))
+    axes.set_ylabel("kHz")
+
+
+def _draw_contour(
+    axes: "Axes", times: np.ndarray, values: np.ndarray, voiced: np.ndarray, name: str, unit: str, colour: str
+) -> None:
+    """Draw one feature; where there is no voice only `power` means something, and the rest is left out."""
+    shown = values if name == "power" else np.where(voiced, values, np.nan)
+    axes.plot(times, shown, color=colour, linewidth=1.2, marker=".", markersize=2)
+    for start, stop in features.smoothing.find_runs(voiced.astype(np.uint8)) if len(voiced) else []:
+        if voiced[start]:
+            half = 0.5 * (times[1] - times[0]) if len(times) > 1 else 0.0
+            axes.axvspan(times[start] - half, times[stop - 1] + half, color="#000000", alpha=0.05, linewidth=0)
+    low, high = features.RANGES[features.NAMES.index(name)] if unit else (0.0, 1.0)
+    axes.set_ylim(low - 0.03 * (high - low), high + 0.03 * (high - low))  # what is normalised; outliers lie outside
+    axes.set_ylabel(f"{name}\n[{unit}]" if unit else name)
+    axes.grid(axis="y", linewidth=0.3, alpha=0.6)
+
+
+def _draw_strip(axes: "Axes", tokens: np.ndarray, frame_rate: float, count: tp.Optional[int] = None) -> None:
+    size = count or int(tokens.max(initial=0)) + 1
+    extent = (-0.5 / frame_rate, (len(tokens) - 0.5) / frame_rate, 0.0, 1.0)
+    # neighbouring numbers are no similar sounds: a step of the golden ratio makes their colours differ
+    hues = (np.arange(size) * 0.618034) % 1.0
+    axes.imshow(
+        hues[tokens][None], aspect="auto", cmap="hsv", extent=extent, vmin=0.0, vmax=1.0, interpolation="nearest"
+    )
+    axes.set_yticks([])
+    axes.set_ylabel("tokens")
+
+
+def _save(figure: "Figure", axes: tp.Sequence["Axes"], path: Path) -> pathlib.Path:
+    """Write the picture.
+
+    Raises:
+        ValueError: another format than PNG or SVG.
+    """
+    target = pathlib.Path(path)
+    if target.suffix.lower() not in FORMATS:
+        raise ValueError(f"{target.name}: a picture ends in {' or '.join(FORMATS)}")
+    axes[-1].set_xlabel("seconds")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"Date": None} if target.suffix.lower() == ".svg" else {"Software": None}
+    figure.savefig(target, dpi=140, metadata=metadata)
+    return target

@@ -1,0 +1,75 @@
+"""How well hidden tokens are guessed, beside two ways that need no training."""
+
+import dataclasses
+import typing as tp
+
+import numpy as np
+import torch
+
+from torch_models.prosody import batches
+from torch_models.prosody.batches import Sequences
+from torch_models.prosody.encoder import ProsodicSequenceEncoder
+
+_ENOUGH = 4000  # hidden tokens that a score should rest on
+_ROUNDS = 8  # times that few windows are gone through, with other gaps each time
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Of the hidden tokens of validation sequences: loss in nats, and the share that was guessed.
+
+    `nearest_accuracy` is that of copying the nearest token that is visible, the earlier one where two are
+    as near. The gaps are the same at every evaluation.
+    """
+
+    hidden: int
+    loss: float
+    accuracy: float
+    nearest_accuracy: float
+
+
+def evaluate(model: ProsodicSequenceEncoder, windows: Sequences, batch_tokens: int, seed: int) -> Score:
+    """Return the score of a model, without learning from it."""
+    lengths = np.array([len(window) for window in windows])
+    hits = near = hidden = 0
+    loss = 0.0
+    model.eval()
+    device = model.head.weight.device
+    generator = torch.Generator().manual_seed(seed)
+    rounds = int(np.clip(_ENOUGH / (model.mask_prob * lengths.sum()), 1, _ROUNDS))
+    with torch.no_grad():
+        for numbers in rounds * batches.group(np.argsort(lengths, kind="stable").tolist(), lengths, batch_tokens):
+            tokens = batches.pad([windows[n] for n in numbers], model.padding_token_id).to(device)
+            logits, _, gaps, original = model(tokens, training=True, generator=generator)
+            truth = original[gaps]
+            loss += float(torch.nn.functional.cross_entropy(logits[gaps], truth, reduction="sum"))
+            hits += int((logits[gaps].argmax(-1) == truth).sum())
+            near += int((copy_nearest(original, gaps, tokens != model.padding_token_id)[gaps] == truth).sum())
+            hidden += len(truth)
+    return Score(hidden, loss / hidden, hits / hidden, near / hidden)
+
+
+def copy_nearest(tokens: torch.Tensor, gaps: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Return tokens `[B, T]` with each hidden one replaced by the nearest visible one; -1 where there is none."""
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    visible = valid & ~gaps
+    far = 2 * tokens.shape[1]
+    before = torch.where(visible, places, -far).cummax(1).values
+    after = torch.where(visible, places, far).flip(1).cummin(1).values.flip(1)
+    chosen = torch.where(places - before <= after - places, before, after)
+    lost = (chosen < 0) | (chosen >= tokens.shape[1])
+    return tokens.gather(1, chosen.clamp(0, tokens.shape[1] - 1)).masked_fill(lost, -1)
+
+
+def unigram(learned: Sequences, windows: Sequences, n_tokens: int) -> tp.Dict[str, float]:
+    """Return how well the frequencies of tokens alone guess: always the most frequent one, one count added to each.
+
+    Args:
+        learned: sequences whose tokens are counted.
+        windows: sequences whose tokens are guessed.
+        n_tokens: size of the vocabulary without padding and mask.
+    """
+    counts = np.bincount(np.concatenate(learned), minlength=n_tokens)
+    guessed = np.concatenate(windows)
+    share = (counts + 1) / (counts.sum() + n_tokens)
+    return {"accuracy": float((guessed == counts.argmax()).mean()), "loss": float(-np.log(share[guessed]).mean())}

@@ -5,8 +5,9 @@
     python3.11 -m venv VENV && VENV/bin/pip install praat-parselmouth librosa soundfile soxr
     OMP_NUM_THREADS=1 VENV/bin/python bench/prosody.py AUDIO
 
-AUDIO holds `pitch/` with files beside `<name>.f0.csv` or `<name>_f0.csv` (seconds, Hz; 0 is unvoiced),
-`prosody/` with synthetic vowels, and `CATALOGUE.csv`, whose column label (JSON) gives their f0, F1 and F2.
+AUDIO holds `pitch/` and `prosody/` with files beside `<name>.f0.csv` or `<name>_f0.csv` (seconds, Hz; 0 is unvoiced),
+and `CATALOGUE.csv`, whose column label (JSON) gives f0_hz, F1 and F2 of vowels, and f0_hz of notes from onset_s to
+offset_s: what a note does before and after is not known, so that its voicing counts in between alone.
 Praat is the program behind parselmouth (GPL, in a process of this benchmark alone). Only frames whose truth lies in
 the range of speech that all three are told, 65 to 450 Hz, count for the pitch.
 """
@@ -63,13 +64,16 @@ def read(path: pathlib.Path) -> np.ndarray:
     return soxr.resample(wave.mean(1), rate, RATE).astype(np.float32)
 
 
-def truth_of(path: pathlib.Path) -> np.ndarray | None:
-    """Return the truth `[T, 2]` (seconds, Hz) beside a file."""
+def truth_of(path: pathlib.Path, label: dict[str, tp.Any]) -> np.ndarray | None:
+    """Return the truth `[T, 2]` (seconds, Hz) beside a file, or of the note that its label tells."""
     for name in (f"{path.stem}.f0.csv", f"{path.stem}_f0.csv"):
         if (path.parent / name).is_file():
             lines = (path.parent / name).read_text().splitlines()
             return np.array([[float(cell) for cell in line.split(",")] for line in lines if line[0] in "0123456789"])
-    return None
+    if "onset_s" not in label:
+        return None
+    times = np.arange(label["onset_s"] + 0.05, label["offset_s"] - 0.05, 0.01)
+    return np.stack([times, np.full(len(times), label["f0_hz"])], axis=1)
 
 
 def score(contour: Contour, truth: np.ndarray) -> tuple[float, float, int]:
@@ -94,32 +98,35 @@ def main() -> None:
     compare_speed(arguments.audio, arguments.seconds)
 
 
+def labels_of(folder: pathlib.Path) -> dict[str, dict[str, tp.Any]]:
+    """Return the labels of all files by their paths."""
+    with open(folder / "CATALOGUE.csv", newline="", encoding="utf-8") as f:
+        return {row["path"]: json.loads(row["label"] or "{}") for row in csv.DictReader(f)}
+
+
 def compare_pitch(folder: pathlib.Path) -> None:
     """Print raw pitch accuracy and voicing accuracy by folder."""
-    print(f"{'pitch':24}{'frames':>8}" + "".join(f"{name:>20}" for name in METHODS))
-    for group in sorted({path.parent for path in (folder / "pitch").rglob("*.f0.csv")} | {folder / "pitch" / "real"}):
-        rows: dict[str, list[tuple[float, float, int]]] = {name: [] for name in METHODS}
-        for path in sorted(p for p in group.iterdir() if p.suffix in (".wav", ".flac", ".ogg")):
-            truth = truth_of(path)
-            if truth is None or not ((truth[:, 1] >= FLOOR) & (truth[:, 1] <= CEILING)).any():
-                continue
-            wave = read(path)
-            for name, method in METHODS.items():
-                rows[name].append(score(method(wave), truth))
-        if rows["ours"]:
-            frames = sum(row[2] for row in rows["ours"])
-            cells = [
-                np.average([r[:2] for r in found], axis=0, weights=[r[2] for r in found]) for found in rows.values()
-            ]
-            text = "".join(f"{f'{rpa:.3f} / {voicing:.3f}':>20}" for rpa, voicing in cells)
-            print(f"{group.name:24}{frames:8d}{text}")
+    groups: dict[str, dict[str, list[tuple[float, float, int]]]] = {}
+    for name, label in sorted(labels_of(folder).items()):
+        truth = truth_of(folder / name, label) if name.startswith(("pitch/", "prosody/")) else None
+        if truth is None or not ((truth[:, 1] >= FLOOR) & (truth[:, 1] <= CEILING)).any():
+            continue
+        wave = read(folder / name)
+        rows = groups.setdefault(pathlib.PurePath(name).parent.name, {method: [] for method in METHODS})
+        for method, find in METHODS.items():
+            rows[method].append(score(find(wave), truth))
+    print(f"{'pitch':16}{'files':>8}{'frames':>8}" + "".join(f"{name:>20}" for name in METHODS))
+    for group, rows in groups.items():
+        files, frames = len(rows["ours"]), sum(row[2] for row in rows["ours"])
+        means = [np.average([r[:2] for r in found], axis=0, weights=[r[2] for r in found]) for found in rows.values()]
+        text = "".join(f"{f'{accuracy:.3f} / {voicing:.3f}':>20}" for accuracy, voicing in means)
+        print(f"{group:16}{files:8d}{frames:8d}{text}")
     print("(raw pitch accuracy within 50 cents / voicing accuracy)\n")
 
 
 def compare_vowels(folder: pathlib.Path) -> None:
     """Print the errors of f0, F1 and F2 on synthetic vowels."""
-    with open(folder / "CATALOGUE.csv", newline="", encoding="utf-8") as f:
-        labels = {row["path"]: json.loads(row["label"] or "{}") for row in csv.DictReader(f)}
+    labels = labels_of(folder)
     print(f"{'vowel':20}{'':8}{'f0 error, Hz':>14}{'F1 error':>10}{'F2 error':>10}")
     for path in sorted((folder / "prosody").glob("*.wav")):
         truth = labels.get(f"prosody/{path.name}", {})

@@ -80,6 +80,28 @@ def test_any_length_will_do(length):
     assert len(extractor.extract(audio_tensor=voice(1.0)[:length])["f0"]) == extractor.get_frames_count(length)
 
 
+def test_a_part_is_drawn_under_its_own_audio_and_times(recording, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: run in the torch environment")
+    from torch_models.prosody import plots
+
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure.axes))
+    extractor = ProsodicFeatureExtractor()
+    extractor.load_audio(recording)
+    whole = extractor.extract()
+    part = extractor.extract(start_ms=1000, end_ms=3000)
+    other = extractor.extract(audio_tensor=voice(1.0))
+    for values in (other, whole, part):
+        extractor.plot_features(values, tmp_path / "x.png")
+    extractor.extract(start_ms=1000, end_ms=3000)
+    extractor.plot_features(part, tmp_path / "x.png")
+    assert [len(axes) for axes in drawn] == [8, 8, 6, 8]  # of the part nothing is left once another was analysed
+    assert drawn[0][-1].get_xlim() == pytest.approx((0, 1), abs=0.02)
+    assert drawn[3][-1].get_xlim() == pytest.approx((1, 3))
+    assert drawn[3][1].images[0].get_extent()[:2] == pytest.approx((1, 3), abs=0.01)
+    assert drawn[3][2].lines[0].get_xdata()[[0, -1]] == pytest.approx((1, 1 + 124 / 62.5))
+
+
 def test_what_is_wrong_is_said():
     extractor = ProsodicFeatureExtractor()
     assert extractor.get_frames_count(0) == 0

@@ -40,13 +40,13 @@ def test_an_svg_names_every_feature_and_is_the_same_twice(values, wave, tmp_path
         texts.append(path.read_text())
     assert texts[0] == texts[1]
     comments = set(re.findall(r"<!-- (.+?) -->", texts[0]))
-    assert {"wave", "kHz", "tokens", "seconds"} <= comments
+    assert {"wave", "kHz", "tokens", "seconds (shaded: voiced)"} <= comments
     assert {name for name in features.NAMES if any(text.startswith(name) for text in comments)} == set(features.NAMES)
 
 
 def test_unvoiced_frames_are_gaps_in_all_but_power(values, tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(plots, "_save", lambda figure, axes, path: drawn.update(axes=axes))
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.update(axes=figure.axes))
     plots.draw_features(values, tmp_path / "x.png", RATE, normalized=False)
     gaps = [np.isnan(axes.lines[0].get_ydata()) for axes in drawn["axes"]]
     unvoiced = values["f0"] == 0

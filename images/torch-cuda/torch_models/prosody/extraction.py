@@ -56,7 +56,8 @@ class ProsodicFeatureExtractor:
             raise ValueError("sample_rate must be at least 1000 Hz, frame_ms and hop_ms lie above 0 and below 1000")
         self.sample_rate = sample_rate
         self.voiced = np.zeros(0, np.uint8)  # [T] of the last `extract`: 1 where there is a pitch
-        self._wave: tp.Optional[np.ndarray] = None
+        self._wave: tp.Optional[np.ndarray] = None  # what `load_audio` has read
+        self._part: tp.Optional[tp.Tuple[np.ndarray, float]] = None  # what `extract` saw, and its start in seconds
         self._settings = features.Settings(
             frame_length=_samples(frame_ms),
             hop_length=_samples(hop_ms),
@@ -100,12 +101,13 @@ class ProsodicFeatureExtractor:
         Raises:
             ValueError: no audio, an empty range, or samples that are not finite.
         """
-        wave = self._cut(self._given(audio_tensor), start_ms, end_ms)
+        part = wave = self._cut(self._given(audio_tensor), start_ms, end_ms)
         if self.sample_rate != features.SAMPLE_RATE:
             wave = soxr.resample(wave, self.sample_rate, features.SAMPLE_RATE, quality="HQ")
         if not len(wave):
             raise ValueError(f"the audio is too short: nothing is left of it at {features.SAMPLE_RATE} Hz")
         values, self.voiced = features.analyse(wave, self._settings)
+        self._part = part, max(0.0, start_ms) / 1000
         return {name: np.ascontiguousarray(values[:, i]) for i, name in enumerate(features.NAMES)}
 
     def get_frames_count(self, signal_length: int) -> int:
@@ -116,20 +118,23 @@ class ProsodicFeatureExtractor:
         return 1 + (samples - 1) // self._settings.hop_length if samples else 0
 
     def plot_features(self, values: Features, save_path: tp.Union[str, "os.PathLike[str]"]) -> pathlib.Path:
-        """Draw the features, under waveform and spectrogram of the audio that was loaded; PNG or SVG.
+        """Draw the features, PNG or SVG; under waveform and spectrogram where the audio is still here.
 
         Args:
             values: from `extract`.
             save_path: ends in .png or .svg.
         """
-        fits = self._wave is not None and len(values["f0"]) == self.get_frames_count(len(self._wave))
+        known = [self._part or (None, 0.0), (self._wave, 0.0)]
+        fits = [k for k in known if k[0] is not None and self.get_frames_count(len(k[0])) == len(values["f0"])]
+        wave, start = fits[0] if fits else (None, 0.0)
         return plots.draw_features(
             values,
             save_path,
             self.frame_rate,
             normalized=self._settings.output_normalize,
-            wave=self._wave if fits else None,
+            wave=wave,
             sample_rate=self.sample_rate,
+            start=start,
         )
 
     def _given(self, audio_tensor: tp.Optional[Waveform]) -> np.ndarray:

@@ -37,7 +37,7 @@ class Candidates(tp.NamedTuple):
 
     frequency: np.ndarray  # float32 [T, K], Hz
     correlation: np.ndarray  # float32 [T, K], r at the maximum
-    peak: np.ndarray  # float32 [T], largest amplitude in the frame
+    peak: np.ndarray  # float32 [T], largest amplitude within one longest period around the frame's centre
 
 
 def window_length(frame_length: int, sample_rate: int) -> int:
@@ -78,7 +78,9 @@ def find_candidates(frames: np.ndarray, window: np.ndarray, sample_rate: int, co
     r *= overlap > _MIN_OVERLAP
     lag, height = _peaks(r, first, last)
     frequency, height = _strongest(rate / lag, height, costs)
-    return Candidates(frequency, height, np.abs(signal).max(-1))
+    # Of the whole frame it would call the silence beside a voice loud, half a window far: voiced, that is.
+    middle, reach = frames.shape[-1] // 2, math.ceil(0.5 * sample_rate / FLOOR)
+    return Candidates(frequency, height, np.abs(signal[:, middle - reach : middle + reach]).max(-1))
 
 
 def _strongest(frequency: np.ndarray, height: np.ndarray, costs: Costs) -> tp.Tuple[np.ndarray, np.ndarray]:

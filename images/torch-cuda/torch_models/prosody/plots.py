@@ -19,6 +19,7 @@ Path = tp.Union[str, "os.PathLike[str]"]
 FORMATS = (".png", ".svg")
 
 _UNITS = ("Hz", "Hz", "Hz", "Hz", "dB", "dB")
+_STEPS = (150.0, 100.0, 500.0, 2000.0, 40.0, 20.0)  # between the ticks of a feature
 _COLOURS = ("#1b6ca8", "#5fa8d3", "#c1121f", "#e07a5f", "#3d405b", "#588157")
 _WIDTH = 10.0  # inches
 _DYNAMIC = 70.0  # dB that a spectrogram shows
@@ -32,6 +33,7 @@ def draw_features(
     wave: tp.Optional[np.ndarray] = None,
     sample_rate: int = features.SAMPLE_RATE,
     tokens: tp.Optional[np.ndarray] = None,
+    start: float = 0.0,
 ) -> pathlib.Path:
     """Draw features over time and return the file.
 
@@ -43,50 +45,60 @@ def draw_features(
         wave: `[N]`; adds a waveform and a spectrogram.
         sample_rate: of the wave.
         tokens: `[T]`; adds a strip.
+        start: time of the first frame in seconds.
     """
+    _check(path)
     heights = ([1.0, 1.6] if wave is not None else []) + [1.0] * len(features.NAMES) + ([0.4] * (tokens is not None))
     figure, axes = _panels(heights)
-    times = np.arange(len(values["f0"])) / frame_rate
+    times = start + np.arange(len(values["f0"])) / frame_rate
     rest = iter(axes)
     if wave is not None:
-        _draw_wave(next(rest), wave, sample_rate)
-        _draw_spectrogram(next(rest), wave, sample_rate)
+        _draw_wave(next(rest), wave, sample_rate, start)
+        _draw_spectrogram(next(rest), wave, sample_rate, start)
     voiced = np.asarray(values["f0"]) > 0
-    for name, unit, colour in zip(features.NAMES, _UNITS, _COLOURS, strict=True):
-        _draw_contour(next(rest), times, np.asarray(values[name]), voiced, name, "" if normalized else unit, colour)
+    for index, name in enumerate(features.NAMES):
+        panel = next(rest)
+        _set_scale(panel, index, normalized)
+        _draw_contour(panel, times, np.asarray(values[name]), voiced, name, _COLOURS[index])
     if tokens is not None:
-        _draw_strip(next(rest), np.asarray(tokens), frame_rate)
-    axes[-1].set_xlim(0, max(len(times), 1) / frame_rate)
-    return _save(figure, axes, path)
+        _draw_strip(next(rest), np.asarray(tokens), frame_rate, start=start)
+    axes[-1].set_xlim(start, start + max(len(times), 1) / frame_rate)
+    axes[-1].set_xlabel("seconds (shaded: voiced)")
+    return _save(figure, path)
 
 
 def draw_tokens(tokens: np.ndarray, path: Path, frame_rate: float, count: tp.Optional[int] = None) -> pathlib.Path:
     """Draw a sequence of tokens `[T]` as a strip of colours, one for each of `count`, and return the file."""
+    _check(path)
     figure, axes = _panels([0.8])
     _draw_strip(axes[0], np.asarray(tokens), frame_rate, count)
-    return _save(figure, axes, path)
+    axes[0].set_xlabel("seconds")
+    return _save(figure, path)
 
 
 def _panels(heights: tp.Sequence[float]) -> tp.Tuple["Figure", tp.List["Axes"]]:
-    import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams["svg.hashsalt"] = "consort"  # the same picture is the same file
     figure = Figure(figsize=(_WIDTH, 0.6 + 0.95 * sum(heights)), layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=list(heights))[:, 0]
     return figure, list(axes)
 
 
-def _draw_wave(axes: "Axes", wave: np.ndarray, sample_rate: int) -> None:
+def _name(axes: "Axes", text: str) -> None:
+    """Label a panel upright, so that low panels have room for their names."""
+    axes.set_ylabel(text, rotation=0, ha="right", va="center")
+
+
+def _draw_wave(axes: "Axes", wave: np.ndarray, sample_rate: int, start: float) -> None:
     step = max(1, len(wave) // 4000)  # what fits a page: the envelope of each step
     cut = wave[: len(wave) // step * step].reshape(-1, step)
-    times = np.arange(len(cut)) * step / sample_rate
+    times = start + np.arange(len(cut)) * step / sample_rate
     axes.fill_between(times, cut.min(1), cut.max(1), color="#3d405b", linewidth=0.3)
-    axes.set_ylabel("wave")
     axes.set_yticks([0])
+    _name(axes, "wave")
 
 
-def _draw_spectrogram(axes: "Axes", wave: np.ndarray, sample_rate: int) -> None:
+def _draw_spectrogram(axes: "Axes", wave: np.ndarray, sample_rate: int, start: float) -> None:
     """Draw the power of 25 ms Hann windows, `_DYNAMIC` dB down from the loudest, up to 5 kHz."""
     size = round(0.025 * sample_rate)
     hop = max(1, round(0.005 * sample_rate), len(wave) // 3000)
@@ -95,45 +107,54 @@ def _draw_spectrogram(axes: "Axes", wave: np.ndarray, sample_rate: int) -> None:
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[starts] * np.hanning(size)
     level = 10 * np.log10(np.abs(np.fft.rfft(frames, 2 * size)) ** 2 + 1e-12).T
     top = float(level.max())
-    extent = (-0.5 * hop / sample_rate, (len(starts) - 0.5) * hop / sample_rate, 0.0, sample_rate / 2000)
+    left, right = (start + (edge - 0.5) * hop / sample_rate for edge in (0, len(starts)))
     axes.imshow(
-        level, origin="lower", aspect="auto", cmap="magma", extent=extent, vmin=top - _DYNAMIC, vmax=top,
-        interpolation="bilinear",
+        level, origin="lower", aspect="auto", cmap="magma", extent=(left, right, 0.0, sample_rate / 2000),
+        vmin=top - _DYNAMIC, vmax=top, interpolation="bilinear",
     )  # fmt: skip
     axes.set_ylim(0, min(5.0, sample_rate / 2000))
-    axes.set_ylabel("kHz")
+    _name(axes, "kHz")
+
+
+def _set_scale(axes: "Axes", index: int, normalized: bool) -> None:
+    """Show a feature over the range that is normalised; outliers lie outside."""
+    low, high = (0.0, 1.0) if normalized else features.RANGES[index]
+    step = 0.5 if normalized else _STEPS[index]
+    axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    axes.set_yticks(np.arange(low, high + 0.5 * step, step))
+    axes.grid(axis="y", linewidth=0.3, alpha=0.6)
+    _name(axes, features.NAMES[index] + ("" if normalized else f"\n[{_UNITS[index]}]"))
 
 
 def _draw_contour(
-    axes: "Axes", times: np.ndarray, values: np.ndarray, voiced: np.ndarray, name: str, unit: str, colour: str
+    axes: "Axes", times: np.ndarray, values: np.ndarray, voiced: np.ndarray, name: str, colour: str
 ) -> None:
     """Draw one feature; where there is no voice only `power` means something, and the rest is left out."""
     shown = values if name == "power" else np.where(voiced, values, np.nan)
     axes.plot(times, shown, color=colour, linewidth=1.2, marker=".", markersize=2)
-    for start, stop in features.smoothing.find_runs(voiced.astype(np.uint8)) if len(voiced) else []:
-        if voiced[start]:
-            half = 0.5 * (times[1] - times[0]) if len(times) > 1 else 0.0
-            axes.axvspan(times[start] - half, times[stop - 1] + half, color="#000000", alpha=0.05, linewidth=0)
-    low, high = features.RANGES[features.NAMES.index(name)] if unit else (0.0, 1.0)
-    axes.set_ylim(low - 0.03 * (high - low), high + 0.03 * (high - low))  # what is normalised; outliers lie outside
-    axes.set_ylabel(f"{name}\n[{unit}]" if unit else name)
-    axes.grid(axis="y", linewidth=0.3, alpha=0.6)
+    half = 0.5 * (times[1] - times[0]) if len(times) > 1 else 0.5
+    runs = features.smoothing.find_runs(voiced.astype(np.uint8))
+    spans = [(times[a] - half, times[b - 1] - times[a] + 2 * half) for a, b in runs if voiced[a]]
+    axes.broken_barh(spans, (0, 1), transform=axes.get_xaxis_transform(), color="#000000", alpha=0.05, linewidth=0)
 
 
-def _draw_strip(axes: "Axes", tokens: np.ndarray, frame_rate: float, count: tp.Optional[int] = None) -> None:
+def _draw_strip(
+    axes: "Axes", tokens: np.ndarray, frame_rate: float, count: tp.Optional[int] = None, start: float = 0.0
+) -> None:
     size = count or int(tokens.max(initial=0)) + 1
-    extent = (-0.5 / frame_rate, (len(tokens) - 0.5) / frame_rate, 0.0, 1.0)
+    left, right = (start + (edge - 0.5) / frame_rate for edge in (0, len(tokens)))
     # neighbouring numbers are no similar sounds: a step of the golden ratio makes their colours differ
     hues = (np.arange(size) * 0.618034) % 1.0
     axes.imshow(
-        hues[tokens][None], aspect="auto", cmap="hsv", extent=extent, vmin=0.0, vmax=1.0, interpolation="nearest"
-    )
+        hues[tokens][None], aspect="auto", cmap="hsv", extent=(left, right, 0.0, 1.0), vmin=0.0, vmax=1.0,
+        interpolation="nearest",
+    )  # fmt: skip
     axes.set_yticks([])
-    axes.set_ylabel("tokens")
+    _name(axes, "tokens")
 
 
-def _save(figure: "Figure", axes: tp.Sequence["Axes"], path: Path) -> pathlib.Path:
-    """Write the picture.
+def _check(path: Path) -> None:
+    """Refuse what no picture can be written as, before any work is done.
 
     Raises:
         ValueError: another format than PNG or SVG.
@@ -141,8 +162,15 @@ def _save(figure: "Figure", axes: tp.Sequence["Axes"], path: Path) -> pathlib.Pa
     target = pathlib.Path(path)
     if target.suffix.lower() not in FORMATS:
         raise ValueError(f"{target.name}: a picture ends in {' or '.join(FORMATS)}")
-    axes[-1].set_xlabel("seconds")
+
+
+def _save(figure: "Figure", path: Path) -> pathlib.Path:
+    """Write the picture."""
+    import matplotlib
+
+    target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"Date": None} if target.suffix.lower() == ".svg" else {"Software": None}
-    figure.savefig(target, dpi=140, metadata=metadata)
+    with matplotlib.rc_context({"svg.hashsalt": "consort"}):  # the same picture is the same file
+        figure.savefig(target, dpi=140, metadata=metadata)
     return target

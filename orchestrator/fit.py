@@ -56,6 +56,8 @@ class Options:
         for name in ("clusters", "max_iter", "epochs", "steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise JobError(f"--{name.replace('_', '-')}: {getattr(self, name)} is less than 1")
+        if not 0 <= self.seed < 2**63:
+            raise JobError(f"--seed: {self.seed} does not lie between 0 and 2^63")
         if self.epochs is not None and self.steps is not None:
             raise JobError("--steps: ends the training instead of --epochs; give one of them")
 
@@ -89,11 +91,12 @@ def fit(job: JobSpec, options: Options, shown: Progress) -> tuple[pathlib.Path, 
         raise JobError(
             f"models: none is {EXTRACTOR}, whose features are learned from; add it and run `consort extract`"
         )
+    named = [model for model in models if options.model in (None, model.name)]
     clusters = None
     if options.stage == "encoder":
-        clusters = _clusters_folder(options.cluster_model or _named(models, "clusters") or "models/clusters")
+        clusters = _clusters_folder(options.cluster_model or _named(named, "clusters") or "models/clusters")
     material = choose(job, models, options, clusters)
-    folder = pathlib.Path(options.output or _named(models, options.stage) or f"models/{options.stage}").absolute()
+    folder = pathlib.Path(options.output or _named(named, options.stage) or f"models/{options.stage}").absolute()
     if folder.suffix == ".pt":
         raise JobError(f"{folder}: a fit writes a folder, with encoder.pt in it; name one by --output")
     if material.outdated:
@@ -122,12 +125,17 @@ def choose(job: JobSpec, models: list[ModelSpec], options: Options, clusters: pa
         centres = sha256_of(clusters / _CENTRES) if (clusters / _CENTRES).is_file() else ""
         found = [m for model in asked if (m := _material(ledger, contexts, model, "tokens", centres)).files]
     features = [_material(ledger, contexts, model, "features") for model in asked]
-    found = found[:1] or [material for material in features if material.files]
+    usable = [material for material in features if material.files]
+    every = {record.item for material in usable for record in material.files}
+    # tokens of a part of the corpus are no reason to learn from that part alone: they are made of features again
+    found = [m for m in found if every <= {record.item for record in m.files}][:1] or usable
     if not found:
         names = " or ".join(model.name for model in asked)
         outdated = sum(material.outdated for material in features)
         why = (
-            f"the {outdated} of {names} are of other parameters or an older version" if outdated else f"none of {names}"
+            f"the {outdated} of {names} are of other parameters or an older version"
+            if outdated
+            else f"none of {names} (a model with `outputs: [features]` alone needs no token model)"
         )
         raise JobError(f"no features to learn from in {job.output}: {why}; run `consort extract` on this job first")
     if len({protocol.canonical(material.parameters) for material in found}) > 1:
@@ -210,9 +218,15 @@ def _clusters_folder(name: str) -> pathlib.Path:
 
 
 def _named(models: list[ModelSpec], parameter: str) -> str | None:
-    """Return the path that the job gives for a model of its own, where it gives just one."""
+    """Return the path that the job gives for a model of its own, or None.
+
+    Raises:
+        JobError: it gives several, and a fit must not guess which one to replace.
+    """
     found = {path for model in models if (path := getattr(model.build(), parameter)) is not None}
-    return found.pop() if len(found) == 1 else None
+    if len(found) > 1:
+        raise JobError(f"{parameter}: the job names {', '.join(sorted(found))}; choose by --model")
+    return found.pop() if found else None
 
 
 def _run(

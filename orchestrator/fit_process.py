@@ -85,6 +85,6 @@ def _trouble(code: int, message: str, log: pathlib.Path) -> Exception:
     if code == protocol.EXIT_OUTPUT and message:
         return RunFailed(message)
     if code == protocol.EXIT_AGAIN:
-        return RunFailed("the fit was stopped; what it has learned is kept, repeat the command to go on")
+        return RunFailed("the fit was stopped; repeat the command (an encoder goes on where it stood)")
     end = f"signal {-code}" if code < 0 else f"code {code}"
     return RunFailed(f"the fit ended by {end}; repeat the command to go on where it stood, or see {log}")

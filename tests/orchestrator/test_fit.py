@@ -91,7 +91,7 @@ def test_arrays_of_other_parameters_or_versions_are_left_out_and_counted(job, wr
 
 def test_without_any_features_the_way_to_them_is_named(job, written):
     written("a.wav", holds="voiced")
-    with pytest.raises(JobError, match=r"no features .*: none of prosody; run `consort extract` on this job first"):
+    with pytest.raises(JobError, match=r"no features .*: none of prosody .*; run `consort extract` on this job first"):
         choose(job())
 
 
@@ -129,10 +129,27 @@ def test_an_encoder_reads_tokens_of_just_these_clusters_else_features(job, writt
     written("a.wav", model="tokens", holds="tokens", axes=("time",), checkpoint={"cluster_centers.pt": "other"})
     assert choose(both, options, clusters).holds == "features"
     written("b.wav", model="tokens", holds="tokens", axes=("time",), checkpoint={"cluster_centers.pt": sha})
+    assert choose(both, options, clusters).holds == "features", "a.wav has no tokens of these clusters"
+    written("a.wav", model="tokens", holds="tokens", axes=("time",), checkpoint={"cluster_centers.pt": sha})
     material = choose(both, options, clusters)
-    assert (material.holds, [r.item for r in material.files]) == ("tokens", ["b.wav"])
+    assert (material.holds, sorted(r.item for r in material.files)) == ("tokens", ["a.wav", "b.wav"])
     asked = fit.request(material, Options(stage="encoder", size="large", epochs=3))
     assert asked["encoder"] == {"size": "large", "plan": {"epochs": 3}} and "n_clusters" not in asked
+
+
+def test_a_job_with_several_token_models_is_asked_which_one_to_replace(job, written, tmp_path):
+    two = [
+        {"name": name, "extractor": "prosody", "params": {"clusters": str(tmp_path / name)}} for name in ("one", "two")
+    ]
+    with pytest.raises(JobError, match=r"clusters: the job names .*one, .*two; choose by --model"):
+        fit._named(job(*two).models, "clusters")
+    assert fit._named(job(*two).models[1:], "clusters") == str(tmp_path / "two")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**70])
+def test_a_seed_that_no_generator_takes_is_refused(seed):
+    with pytest.raises(JobError, match="--seed"):
+        Options(seed=seed)
 
 
 def test_pooled_features_are_refused_with_the_way_out(job, written):
@@ -227,7 +244,7 @@ FAILED = "import json, sys\nprint(json.dumps({'kind': 'failed', 'message': 'beca
     [
         (FAILED % 65, JobError, "^because$"),
         (FAILED % 74, RunFailed, "^because$"),
-        ("import sys; sys.exit(75)", RunFailed, "repeat the command to go on"),
+        ("import sys; sys.exit(75)", RunFailed, "repeat the command"),
         ("import sys; sys.exit(1)", RunFailed, "ended by code 1.*log"),
         ("import os; os.kill(os.getpid(), 9)", RunFailed, "ended by signal 9"),
         ("pass", RunFailed, "ended by code 0"),

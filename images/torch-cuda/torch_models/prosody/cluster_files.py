@@ -101,6 +101,8 @@ def load_files(description: str, centres: str) -> ClusterModel:
     if sha256 != said.get("centers_sha256"):
         raise ValueError(f"{os.path.basename(centres)}: not of the same fit as {DESCRIPTION}; fit the model again")
     tensors = storage.read_tensors(centres)
+    if not {"features", "feature_weights"} <= set(said) or "centers" not in tensors:
+        raise ValueError(f"{os.path.basename(description)}: lacks a part of the model; fit the model again")
     features = None if said["features"] is None else definition.read(said["features"])
     space = Space(torch.tensor(said["feature_weights"]), tensors.get("pca_mean"), tensors.get("pca_components"))
     return _check(ClusterModel(tensors["centers"], space, features, said, sha256), said["n_clusters"], description)

@@ -140,7 +140,7 @@ class ProsodicFeatureExtractor:
     def _given(self, audio_tensor: tp.Optional[Waveform]) -> np.ndarray:
         if audio_tensor is None and self._wave is None:
             raise ValueError("no audio: call load_audio, or give audio_tensor")
-        wave = self._wave if audio_tensor is None else np.asarray(audio_tensor, np.float32)
+        wave = self._wave if audio_tensor is None else floats(audio_tensor)
         if wave is None or wave.ndim not in (1, 2) or (wave.ndim == 2 and len(wave) != 1):
             raise ValueError(f"audio_tensor: expected [N] or [1, N], got {list(np.shape(wave))}")
         if not np.isfinite(wave).all():
@@ -154,6 +154,18 @@ class ProsodicFeatureExtractor:
             length = 1000 * len(wave) / self.sample_rate
             raise ValueError(f"nothing between {start_ms} and {end_ms} ms: the audio lasts {length:.0f} ms")
         return wave[start:end]
+
+
+def floats(wave: Waveform) -> np.ndarray:
+    """Return samples as float32.
+
+    Raises:
+        ValueError: integers, whose full scale nobody has said.
+    """
+    found = wave.detach().cpu().numpy() if isinstance(wave, torch.Tensor) else np.asarray(wave)
+    if found.dtype.kind != "f":
+        raise ValueError(f"audio of {found.dtype}: divide it by its full scale, 32768 for int16")
+    return found.astype(np.float32, copy=False)
 
 
 def _samples(milliseconds: float) -> int:

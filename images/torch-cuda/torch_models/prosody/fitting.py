@@ -83,6 +83,8 @@ def run(
     """Fit what a request asks for, and return the facts."""
 
     def say(text: str, share: tp.Optional[float]) -> None:
+        if stop.is_set() and request.stage == "clusters":
+            raise learning.Stopped  # k-means has no state to keep
         if share is None:
             emit("note", text=text)
         else:

@@ -129,7 +129,7 @@ def _build(n_tokens: int, options: Options) -> ProsodicSequenceEncoder:
     return ProsodicSequenceEncoder(
         n_tokens + 2,
         **{name: getattr(options, name) or value for name, value in named.items()},
-        pos_max_len=max(2000, options.window),
+        pos_max_len=options.window,  # longer sequences are embedded by windows such as it was trained on
         mask_prob=options.mask_prob,
         mask_span=options.mask_span,
         dropout=options.dropout,

@@ -13,7 +13,7 @@ import numpy as np
 import soxr
 import torch
 
-from torch_models.prosody import cluster_files, clustering, definition, devices, features
+from torch_models.prosody import cluster_files, clustering, definition, devices, extraction, features
 
 Audio = tp.Union[np.ndarray, torch.Tensor, tp.Sequence[np.ndarray], tp.Sequence[torch.Tensor]]
 Lengths = tp.Union[tp.Sequence[int], np.ndarray, torch.Tensor]
@@ -55,7 +55,7 @@ class ProsodicClusterSequences:
             waveform: `[N]` or `[C, N]`.
             sample_rate: of the waveform, in Hz.
         """
-        wave = np.asarray(waveform, np.float32)
+        wave = extraction.floats(waveform)
         if wave.ndim not in (1, 2) or not wave.size or sample_rate <= 0:
             raise ValueError(f"expected audio [N] or [C, N] and its rate, got {list(wave.shape)} at {sample_rate} Hz")
         mono = wave if wave.ndim == 1 else wave.mean(0)
@@ -136,7 +136,7 @@ def _is_single(audio: Audio) -> bool:
 
 def _flat(wave: tp.Union[np.ndarray, torch.Tensor]) -> np.ndarray:
     """Return one waveform `[N]` of `[N]` or `[1, N]`."""
-    found = np.asarray(wave, np.float32)
+    found = extraction.floats(wave)
     if found.ndim == 2 and len(found) == 1:
         found = found[0]
     if found.ndim != 1:

@@ -117,3 +117,17 @@ def test_what_is_wrong_is_said():
         ProsodicFeatureExtractor(smoothing_level="strong")
     with pytest.raises(ValueError, match="loader: 'sox' is not one of librosa"):
         extractor.load_audio("x.wav", loader="sox")
+
+
+def test_a_token_model_is_told_what_its_features_are(tmp_path, caplog):
+    from torch_models.prosody import ClusteringPipeline, ProsodicClusterSequences
+
+    extractor = ProsodicFeatureExtractor(frame_ms=40, hop_ms=20, smoothing_level="heavy")
+    found = extractor.extract(audio_tensor=voice(4.0))
+    vectors = np.stack(list(found.values()), axis=1)
+    ClusteringPipeline(8, device="cpu", features=extractor.definition).train(vectors, str(tmp_path / "told"))
+    assert not caplog.records
+    tokens = ProsodicClusterSequences(str(tmp_path / "told")).extract_cluster_sequences(voice(4.0))
+    assert len(tokens[0]) == len(found["f0"]) == 200
+    ClusteringPipeline(8, device="cpu").train(vectors, str(tmp_path / "untold"))
+    assert "taken for features of the default settings" in caplog.text

@@ -9,6 +9,7 @@
     clustering.train(collection.finalize(), "models/clusters")
 """
 
+import logging
 import typing as tp
 import warnings
 
@@ -22,6 +23,8 @@ from torch_models.prosody.points import Points, Space, fit_pca
 from torch_models.prosody.vectors import ArrayClass, Vectors, collect
 
 Collection = tp.Union[ArrayClass, Vectors]
+
+_LOG = logging.getLogger(__name__)
 
 _UMAP = (
     "dim_reducer_method='umap': a UMAP can only be kept as pickled Python objects, which may run code when "
@@ -160,6 +163,10 @@ class ClusteringPipeline:
         if self.input_features_dim != len(default.names):
             return None
         if all(block.min() >= 0 and block.max() <= 1 for block in blocks):
+            _LOG.warning(
+                "the vectors are taken for features of the default settings; if others made them, give "
+                "features=extractor.definition, or tokens of audio will be those of other features"
+            )
             return default
         warnings.warn(
             "vectors outside 0 .. 1 are not this package's normalised features, so the model will not say what they "

@@ -20,6 +20,9 @@ import torch
 from torch_models.prosody import features, plots
 from worker import audio
 
+if tp.TYPE_CHECKING:
+    from torch_models.prosody.definition import FeatureDefinition
+
 LOADERS = ("librosa", "soundfile", "ffmpeg", "auto")
 
 Waveform = tp.Union[np.ndarray, torch.Tensor]
@@ -70,6 +73,13 @@ class ProsodicFeatureExtractor:
     def frame_rate(self) -> float:
         """Frames per second: 62.5 for a hop of 16 ms."""
         return features.SAMPLE_RATE / self._settings.hop_length
+
+    @property
+    def definition(self) -> "FeatureDefinition":
+        """What the features are, for `ClusteringPipeline(features=...)`: tokens need the same ones again."""
+        from torch_models.prosody import definition  # which needs this package's declaration in the worker
+
+        return definition.today(self._settings)
 
     def load_audio(self, path: tp.Union[str, "os.PathLike[str]"], loader: str = "librosa") -> torch.Tensor:
         """Return the mono audio of a file, float32 `[N]` at `sample_rate`, and keep it for `extract`.

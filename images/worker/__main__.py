@@ -14,14 +14,13 @@ import platform
 import signal
 import sys
 import threading
-import time
 
 from worker import catalog, code, devices, pipeline, protocol, provenance, schema
 from worker.protocol import Channel, Event, Shard
 
 _LOG = logging.getLogger("worker")
 _HEARTBEAT = 5.0  # seconds
-_PATIENCE = 10.0  # seconds for the item at hand once the host is gone
+_PATIENCE = 10.0  # seconds for the item at hand once the host is gone; one that takes longer is cut short
 
 
 def main() -> int:
@@ -50,7 +49,7 @@ def main() -> int:
 def _run(shard: Shard, roots: pipeline.Roots, channel: Channel) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    threading.Thread(target=_watch_stdin, args=(stop,), daemon=True).start()
+    protocol.watch_host(stop, _PATIENCE)
     hello = dict(provenance.packages(), python=platform.python_version(), protocol=protocol.VERSION)
     _LOG.info("device %s; NVIDIA_VISIBLE_DEVICES: %s", shard.device, os.environ.get("NVIDIA_VISIBLE_DEVICES", "-"))
     try:
@@ -71,17 +70,6 @@ def _read(path: str) -> Shard:
     if shard.protocol != protocol.VERSION:
         raise ValueError("the shard speaks protocol {}, this worker {}".format(shard.protocol, protocol.VERSION))
     return shard
-
-
-def _watch_stdin(stop: threading.Event) -> None:
-    try:
-        while os.read(0, 4096):
-            pass
-    except OSError:
-        pass  # closed from the start is closed as well
-    stop.set()
-    time.sleep(_PATIENCE)  # the writer commits meanwhile; a model that hangs or takes long is cut short
-    os._exit(protocol.EXIT_AGAIN)
 
 
 def _beat(channel: Channel) -> None:

@@ -57,7 +57,7 @@ def main(argv: tp.Optional[tp.Sequence[str]] = None) -> int:
     emit = _claim_output()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    threading.Thread(target=_watch_stdin, args=(stop,), daemon=True).start()
+    protocol.watch_host(stop, _PATIENCE)
     try:
         with open(arguments.request, encoding="ascii") as f:
             request = schema.build(Request, json.load(f), "request")
@@ -148,17 +148,6 @@ def _locked(folder: str) -> tp.Iterator[None]:
         except OSError as error:
             raise OSError(f"{folder}: another fit is writing here; wait for it") from error
         yield
-
-
-def _watch_stdin(stop: threading.Event) -> None:
-    try:
-        while os.read(0, 4096):
-            pass
-    except OSError:
-        pass  # closed from the start is closed as well
-    stop.set()
-    time.sleep(_PATIENCE)  # k-means has no state to keep, and is cut short
-    os._exit(protocol.EXIT_AGAIN)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ checkpoint is missing; 4 shards lost or output unusable; 130 interrupted"
 _FLAGS: list[tuple[tuple[str, ...], dict[str, tp.Any]]] = [
     (("--audio", "--audio_dir", "--input"), {"metavar": "PATH", "help": "folder, file, list.txt or table.csv"}),
     (("--output", "--output_dir", "--output_base"), {"metavar": "DIR", "help": "where arrays are written"}),
-    (("--models",), {"nargs": "+", "metavar": "NAME", "help": "see `consort models`"}),
+    (("--models",), {"nargs": "+", "metavar": "NAME", "help": "these of the job's models alone; see `consort models`"}),
     (("--limit", "--max_samples"), {"type": int, "metavar": "N", "help": "at most N items that are not done yet"}),
     (("--devices", "--device"), {"metavar": "D", "help": "auto | cpu | cuda | cuda:N"}),
     (("--runtime",), {"metavar": "R", "help": "auto | docker | venv"}),

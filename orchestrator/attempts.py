@@ -2,11 +2,12 @@
 
 import collections
 import dataclasses
+import os
 import pathlib
 import typing as tp
 
 from orchestrator.engines.base import Ended
-from worker import protocol
+from worker import protocol, regular
 from worker.protocol import Event, Failure, Item, Shard
 
 _STRIKES = 2  # ends of a worker that an (item, model) may cause before it is left out
@@ -172,7 +173,8 @@ class Judge:
 def _last_words(log: pathlib.Path) -> str:
     """Return the last line of a log, where a worker that refuses its shard says why."""
     try:
-        lines = log.read_text("utf-8", errors="replace").strip().splitlines()
+        with os.fdopen(regular.open_file(log), "r", encoding="utf-8", errors="replace") as f:
+            lines = f.read().strip().splitlines()
     except OSError:
         lines = []
     return lines[-1].removeprefix("worker: cannot start: ") if lines else "it said nothing"

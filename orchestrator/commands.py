@@ -33,10 +33,12 @@ def extract(arguments: argparse.Namespace) -> int:
     from orchestrator.rundir import OutputDir
 
     output = OutputDir(job.output)
+    names = [model.name for model in job.models]
+    output.refuse_links(names)
     synthetic.write(job)
     audio = scan.scan(job)  # first, as a wrong audio path must not leave an output folder behind
     placed = placement.choose(job)
-    output.create()
+    output.create(names)
     with output.lock(), progress.choose() as shown:
         placed.sweep(output)
         records.sweep(output)
@@ -162,7 +164,7 @@ def compose(arguments: argparse.Namespace) -> int:
     output = OutputDir(job.output)
     audio = scan.scan(job)
     try:
-        output.create()
+        output.create([model.name for model in job.models])
     except RunFailed as error:
         raise RunFailed(f"{error}; or say who you are: CONSORT_UID=$(id -u) CONSORT_GID=$(id -g)") from error
     with output.lock(), progress.choose() as shown:
@@ -305,7 +307,10 @@ def _job(arguments: argparse.Namespace) -> spec.JobSpec:
     missing = [f"--{key}" for key in ("audio", "output", "models") if key not in dict(changes)]
     if not arguments.job and missing:
         raise JobError(f"without a job file the flags are the job: {' and '.join(missing)} missing")
-    return spec.read(arguments.job, changes)
+    job = spec.read(arguments.job, changes)
+    for name in spec.lacking(arguments.job, arguments.models) if arguments.job and arguments.models else ():
+        print(f"--models: {arguments.job} has no {name}; it is taken with its defaults", file=sys.stderr)
+    return job
 
 
 def _settings(arguments: argparse.Namespace) -> list[tuple[str, tp.Any]]:

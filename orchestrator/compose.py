@@ -11,7 +11,7 @@ import os
 import shutil
 import typing as tp
 
-from orchestrator import environments, errors, plan, records, rundir, status, tables
+from orchestrator import environments, errors, files, plan, records, rundir, status, tables
 from orchestrator.devices import Gpu, Grant
 from orchestrator.environments import Environment
 from orchestrator.errors import EnvironmentUnavailable, RunFailed
@@ -64,11 +64,11 @@ def write_plan(prepared: Prepared, progress: Progress) -> list[str]:
         except EnvironmentUnavailable as error:
             missing.append(str(error))
     folder = prepared.output.inner / _FOLDER
-    folder.mkdir(exist_ok=True)
+    files.make_folder(folder)
     for name in environments.names():
         _write_shard(prepared, environments.find(name), [m for m in ready if m.environment == name], placement)
     waiting = sum(len(c.missing) for c in prepared.plan.choices) - sum(len(c.missing) for c in prepared.plan.chosen)
-    rundir.replace(folder / "plan.json", json.dumps({"missing": missing, "waiting": waiting}) + "\n")
+    files.replace(folder / "plan.json", json.dumps({"missing": missing, "waiting": waiting}) + "\n")
     return missing
 
 
@@ -118,8 +118,8 @@ def _write_shard(prepared: Prepared, environment: Environment, models: list[Mode
     name = f"{_FOLDER}-{environment.name}"
     part = dataclasses.replace(prepared.plan, models=models)
     shard = plan.whole_shard(part, name, environment.name, fields)
-    (output.scratch / name).mkdir(exist_ok=True)
-    rundir.replace(output.inner / _FOLDER / f"{environment.name}.json", protocol.canonical(schema.dump(shard)))
+    files.make_folder(output.scratch / name)
+    files.replace(output.inner / _FOLDER / f"{environment.name}.json", protocol.canonical(schema.dump(shard)))
 
 
 def _planned(output: rundir.OutputDir) -> dict[str, tp.Any]:

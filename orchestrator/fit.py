@@ -12,7 +12,7 @@ import pathlib
 import tempfile
 import typing as tp
 
-from orchestrator import builder, devices, environments, fit_process, records, rundir
+from orchestrator import builder, devices, environments, files, fit_process, records
 from orchestrator.engines.local import default_slots
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.progress import Progress
@@ -245,7 +245,7 @@ def _run(
     except OSError as error:
         raise RunFailed(f"{folder}: {error.strerror}; choose another one by --output") from error
     file = folder / "request.json"
-    rundir.replace(file, json.dumps(asked, indent=1, sort_keys=True) + "\n")
+    files.replace(file, json.dumps(asked, indent=1, sort_keys=True) + "\n")
     arguments = [_MODULE, str(file), "--corpus", os.path.abspath(corpus), "--model", str(folder)]
     arguments += ["--clusters", str(clusters)] if clusters else []
     with tempfile.TemporaryDirectory(prefix="consort-fit-") as scratch:

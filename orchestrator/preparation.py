@@ -9,7 +9,7 @@ import typing as tp
 
 import yaml
 
-from orchestrator import environments, plan, records, rundir, scan
+from orchestrator import environments, files, plan, records, scan
 from orchestrator.plan import ModelPlan, Plan
 from orchestrator.records import Ledger, SeenSource
 from orchestrator.rundir import OutputDir, RunDir
@@ -35,13 +35,13 @@ class Prepared:
 
     def keep(self, run: RunDir) -> None:
         """Write what was asked and decided into the folder of a run."""
-        run.job.write_text(yaml.safe_dump(schema.dump(self.job), sort_keys=False), "utf-8")
+        files.replace(run.job, yaml.safe_dump(schema.dump(self.job), sort_keys=False), "utf-8")
         lines = [
             protocol.canonical({"id": c.source.id, "name": c.name, "labels": c.source.labels}) + "\n"
             for c in self.plan.choices
         ]
-        rundir.replace(run.items, "".join(lines))
-        rundir.replace(run.plan, plan.summary(self.plan))
+        files.replace(run.items, "".join(lines))
+        files.replace(run.plan, plan.summary(self.plan))
 
     def lacking_room(self) -> str | None:
         """Return why the arrays cannot fit on the disk, or None."""

@@ -5,24 +5,28 @@ Worker attempts append events to files of their own below `.consort/records`. `f
 files twice gives the same result, so a death in the middle of it costs nothing.
 """
 
+import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
 import pathlib
 import re
 import shutil
+import stat
 import time
 import typing as tp
 
-from orchestrator import rundir
+from orchestrator import files
 from orchestrator.errors import RunFailed
 from orchestrator.rundir import OutputDir
-from worker import protocol, schema
+from worker import protocol, regular, schema
 from worker.protocol import Event, Failure, Record
 
-# What `worker.store` and `rundir.replace` leave when they die; a user's own `.film.part` is not ours to remove.
-_PARTIAL = re.compile(r"\..+(\.\d+-\d+|\.(jsonl?|csv|txt)\.\d+)\.part\Z")
+# What `worker.store` and `files.replace` leave when they die; a user's own `.film.part` is not ours to remove.
+# Until version 0.4 their names did not end in random digits.
+_PARTIAL = re.compile(r"\..+(\.\d+-\d+(\.[0-9a-f]{16})?|\.(jsonl?|csv|txt)\.(\d+|[0-9a-f]{16}))\.part\Z")
 
 _Key = tuple[str, str, str, int]  # item, model, output, window
 _E = tp.TypeVar("_E")
@@ -121,9 +125,12 @@ def attempts(output: OutputDir) -> list[pathlib.Path]:
 def events(path: pathlib.Path) -> tp.Iterator[Event]:
     """Yield the whole lines of an event file; a line that a death cut short is left out."""
     try:
-        text = path.read_text("ascii", errors="replace")
+        with os.fdopen(regular.open_file(path), "r", encoding="ascii", errors="replace") as f:
+            text = f.read()
     except FileNotFoundError:
         return  # folded since it was listed
+    except OSError as error:
+        raise RunFailed(f"{path} cannot be read: {error.strerror}") from error
     for line in text.splitlines():
         try:
             yield protocol.decode(line)
@@ -135,24 +142,23 @@ def fold(output: OutputDir) -> Ledger:
     """Fold all event files into the manifest and its companions, and remove them.
 
     Raises:
-        RunFailed: the folder cannot be written; nothing is lost.
+        RunFailed: the folder cannot be written, or a worker has planted links there; nothing is lost.
     """
+    output.refuse_links()
     ledger = read(output)
     # first: a death in between leaves the events, and with them the knowledge of what they replace
     for name in ledger.outlived - {record.path for record in ledger.records.values()}:
         if os.path.realpath(output.root / name).startswith(os.path.realpath(output.root) + os.sep):
             (output.root / name).unlink(missing_ok=True)
-    rundir.replace(output.manifest, _lines(ledger.records))
-    rundir.replace(output.failures, _lines(ledger.failures))
-    rundir.replace(
+    files.replace(output.manifest, _lines(ledger.records))
+    files.replace(output.failures, _lines(ledger.failures))
+    files.replace(
         output.sources,
         "".join(
             protocol.canonical({"item": item, **dataclasses.asdict(source)}) + "\n"
             for item, source in sorted(ledger.sources.items())
         ),
     )
-    for path in (output.manifest, output.failures, output.sources):
-        output.hand_over(path)
     for path in attempts(output):
         path.unlink()
     return ledger
@@ -180,30 +186,33 @@ def sweep(output: OutputDir, patience: float = 30.0) -> int:
     scratch = list(output.scratch.iterdir())
     for path in scratch:
         shutil.rmtree(path, ignore_errors=True)
+        if path.is_file():
+            path.unlink()
     count = _remove_partials(output.root, os.listdir(output.root))
     # Only an attempt leaves something among the arrays; without one a large folder is not walked.
     walked = output.root if left or scratch else output.inner
-    return count + sum(_remove_partials(pathlib.Path(folder), files) for folder, files in _walk(walked))
+    return count + sum(_remove_partials(pathlib.Path(folder), names) for folder, names in _walk(walked))
 
 
 def _walk(root: pathlib.Path) -> tp.Iterator[tuple[str, list[str]]]:
     """Yield folders with their files, but for output folders of other jobs, whose runs may be under way."""
-    for folder, inner, files in os.walk(root):
+    for folder, inner, names in os.walk(root):
         inner[:] = [name for name in inner if not os.path.isdir(os.path.join(folder, name, ".consort"))]
-        yield folder, files
+        yield folder, names
 
 
-def _remove_partials(folder: pathlib.Path, files: list[str]) -> int:
-    partials = [name for name in files if _PARTIAL.match(name)]
-    for name in partials + [name for name in files if name.endswith(".part") and folder.name == "contexts"]:
-        (folder / name).unlink(missing_ok=True)
+def _remove_partials(folder: pathlib.Path, names: list[str]) -> int:
+    partials = [name for name in names if _PARTIAL.match(name)]
+    for name in partials + [name for name in names if name.endswith(".part") and folder.name == "contexts"]:
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            (folder / name).unlink()
     return len(partials)
 
 
 def locked(path: pathlib.Path) -> bool:
     """Return whether the writer of an event file lives."""
     try:
-        with open(path, "rb") as f:
+        with os.fdopen(regular.open_file(path), "rb") as f:
             fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False  # folded since it was listed
@@ -218,7 +227,7 @@ def _lines(entries: tp.Mapping[tp.Any, tp.Any]) -> str:
 
 def _entries(path: pathlib.Path, build: tp.Callable[[dict[str, tp.Any]], _E]) -> tp.Iterator[_E]:
     try:
-        with open(path, encoding="ascii") as f:
+        with open(path, encoding="ascii", opener=_no_wait) as f:
             for line in f:
                 yield build(json.loads(line))
     except FileNotFoundError:
@@ -227,3 +236,12 @@ def _entries(path: pathlib.Path, build: tp.Callable[[dict[str, tp.Any]], _E]) ->
         raise RunFailed(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise RunFailed(f"{path.name} is damaged ({error}); restore it or remove it and run again") from error
+
+
+def _no_wait(path: str, flags: int) -> int:
+    """Open what may be a link of the user's, as version control makes them, but wait for no FIFO."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", path)
+    return descriptor

@@ -5,7 +5,7 @@ import signal
 import types
 import typing as tp
 
-from orchestrator import records, rundir, tables
+from orchestrator import files, records, tables
 from orchestrator.errors import RunFailed
 from orchestrator.placement import Placement
 from orchestrator.preparation import Prepared
@@ -54,13 +54,14 @@ def _extract(prepared: Prepared, placement: Placement, progress: Progress, offli
                 session.loop()
             finally:
                 session.close()
+        prepared.output.refuse_links(report.models)
         if session.unclean:
             records.sweep(prepared.output)
     ledger = records.fold(prepared.output)
     report.tables = [str(path) for path in tables.write(prepared, ledger)]
     report.placement = {"runtime": placement.runtime.name, "why": placement.why, "devices": placement.devices}
     report.random = records.random_models(ledger) & set(report.models)
-    rundir.replace(run.report, report.json())
+    files.replace(run.report, report.json())
     return report, run
 
 

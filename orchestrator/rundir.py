@@ -1,13 +1,21 @@
-"""Every path below an output folder, in one place."""
+"""Every path below an output folder, in one place; nothing there is trusted, as others may have made it.
+
+A link in `.consort` would lead what is written, removed or given to another owner out of the folder, and a
+FIFO would be waited for: both are refused, by name, before anything is opened and again once workers have run.
+"""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
+import stat
 import time
 import typing as tp
 
+from orchestrator import files
 from orchestrator.errors import RunFailed
+from worker import regular
 
 
 class OutputDir:
@@ -24,24 +32,66 @@ class OutputDir:
         self.scratch = self.inner / "scratch"
         self.runs = self.inner / "runs"
 
-    def create(self) -> None:
-        """Make the folders.
+    def create(self, models: tp.Iterable[str] = ()) -> None:
+        """Make the folders, unless something there would lead out of the folder.
+
+        Args:
+            models: whose folders are going to be written.
 
         Raises:
-            RunFailed: the place cannot be written.
+            RunFailed: the place cannot be written, or must not be.
         """
+        self.refuse_links(models)
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
             for folder in (self.inner, self.records, self.contexts, self.scratch, self.runs):
-                folder.mkdir(parents=True, exist_ok=True)
-                self.hand_over(folder)
+                files.make_folder(folder)
         except OSError as error:
             raise RunFailed(f"output {self.root}: {error.strerror}; choose another folder") from error
 
-    def hand_over(self, path: pathlib.Path) -> None:
-        """Give what root has made to the owner of the folder, as whom containers write there."""
-        owner = os.stat(self.root)
-        if os.geteuid() == 0 and owner.st_uid:
-            os.chown(path, owner.st_uid, owner.st_gid)
+    def refuse_links(self, models: tp.Iterable[str] = ()) -> None:
+        """Look at everything in `.consort` and at the folders of models.
+
+        Raises:
+            RunFailed: something there is neither a file nor a folder.
+        """
+        mine = {self.inner.name, *models}
+        try:
+            for entry in _entries(self.root):
+                if entry.name in mine or entry.name.partition(".")[0] in mine:
+                    self._refuse(entry)
+            for entry in _below(self.inner):
+                self._refuse(entry)
+        except OSError as error:
+            raise RunFailed(f"output {self.root}: {error.strerror}: {error.filename}; choose another folder") from error
+
+    def refuse_moved(self, *folders: pathlib.Path) -> None:
+        """Look, in the middle of a run, whether the folders that it writes into are still folders.
+
+        Raises:
+            RunFailed: one of them is not.
+        """
+        for folder in (self.inner, self.records, self.contexts, self.scratch, self.runs, *folders):
+            try:
+                good = stat.S_ISDIR(os.lstat(folder).st_mode)
+            except OSError as error:
+                raise RunFailed(f"output {self.root}: {self._name(folder)}: {error.strerror}; run again") from error
+            if not good:
+                raise self._foreign(folder)
+
+    def _refuse(self, entry: "os.DirEntry[str]") -> None:
+        if not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
+            raise self._foreign(pathlib.Path(entry.path))
+
+    def _foreign(self, path: pathlib.Path) -> RunFailed:
+        what = "a link" if path.is_symlink() else "a FIFO" if path.is_fifo() else "no file and no folder"
+        return RunFailed(
+            f"output {self.root}: {self._name(path)} is {what}, and none is followed there: remove it and run again, "
+            "or choose another folder"
+        )
+
+    def _name(self, path: pathlib.Path) -> str:
+        return ascii(path.relative_to(self.root).as_posix())[1:-1]  # names of others need not be printable
 
     @contextlib.contextmanager
     def lock(self) -> tp.Iterator[None]:
@@ -50,12 +100,15 @@ class OutputDir:
         Raises:
             RunFailed: another run has it.
         """
+        path = self.inner / "lock"
         try:
-            f = open(self.inner / "lock", "a", encoding="ascii")  # noqa: SIM115 - closed below
+            if not os.path.lexists(path):
+                with contextlib.suppress(FileExistsError):  # made by another run at the same moment
+                    os.close(files.make_file(path))
+            f = os.fdopen(regular.open_file(path, os.O_WRONLY), "wb")
         except OSError as error:
             raise RunFailed(f"output {self.root}: {error.strerror}; choose another folder") from error
         with f:
-            self.hand_over(self.inner / "lock")
             try:
                 fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -69,10 +122,9 @@ class OutputDir:
         milliseconds = time.time_ns() // 10**6 % 1000
         run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{milliseconds:03d}-{os.urandom(2).hex()}"
         run = RunDir(self.runs / run_id)
-        run.logs.mkdir(parents=True)
-        run.shards.mkdir()
+        self.runs.mkdir(parents=True, exist_ok=True)
         for folder in (run.root, run.logs, run.shards):
-            self.hand_over(folder)
+            files.make_folder(folder, new=True)
         return run
 
     def last_run(self) -> "RunDir | None":
@@ -99,15 +151,21 @@ class RunDir:
         return self.logs / f"{name}.log"
 
 
-def replace(path: pathlib.Path, text: str, encoding: str = "ascii") -> None:
-    """Write `text` to `path` so that a reader sees the old file or the new one, whatever dies."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+def _below(folder: pathlib.Path) -> tp.Iterator["os.DirEntry[str]"]:
+    """Yield everything below a folder; links are not followed."""
+    waiting = [os.fspath(folder)]
+    while waiting:
+        for entry in _entries(waiting.pop()):
+            yield entry
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+
+
+def _entries(folder: str | os.PathLike[str]) -> tp.Iterator["os.DirEntry[str]"]:
+    """Yield what is in a folder; nothing where there is none."""
     try:
-        with open(partial, "w", encoding=encoding, errors="surrogateescape", newline="\n") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(partial, path)
+        with os.scandir(folder) as entries:
+            yield from entries
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RunFailed(f"cannot write {path.name}: {error.strerror}; make room and run again") from error
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # gone meanwhile, or never there
+            raise

@@ -9,7 +9,7 @@ import shutil
 import time
 import typing as tp
 
-from orchestrator import attempts, devices, environments, plan
+from orchestrator import attempts, devices, environments, files, plan
 from orchestrator.attempts import Attempt, Judge, Verdict
 from orchestrator.engines.base import Ended, Engine, Launch
 from orchestrator.engines.local import LocalEngine, default_slots
@@ -187,12 +187,15 @@ class Session:
         if not shard.items:
             return
         output, name = self._prepared.output, _name(shard)
+        self._refuse_moved()
         scratch = output.scratch / name
-        scratch.mkdir(parents=True)
+        files.make_folder(scratch, new=True)
         file = self._run.shards / f"{name}.json"
-        file.write_text(protocol.canonical(schema.dump(shard)), "ascii")
-        file.chmod(0o644)  # whatever the umask: a container of root's may run as another user
+        files.write_new(file, protocol.canonical(schema.dump(shard)))
         events = output.records / f"{name}.jsonl"
+        log = self._run.log(name)
+        for new in (events, log):
+            files.write_new(new)
         weights = str(self._prepared.weights.root)
         mounts = Mounts(
             self._prepared.audio.root,
@@ -203,15 +206,17 @@ class Session:
             tuple(self._own(shard.tasks)),
         )
         gpus = (self._gpus.pop(0),) if shard.device == "cuda" else ()
-        events.touch()
-        for path in (scratch, events):
-            output.hand_over(path)
         resources = Resources(gpus, self._prepared.job.memory_bytes)
         command = self._runtime.command(shard, _variant(shard), mounts, file, events, resources)
         self._attempts[name] = Attempt(shard, gpus, self._runtime.way)
-        self._engine.launch(Launch(shard, command, events, self._run.log(name), gpus))
+        self._engine.launch(Launch(shard, command, events, log, gpus))
+
+    def _refuse_moved(self) -> None:
+        """A worker may have changed what it writes into: nothing is made or removed through a link of its."""
+        self._prepared.output.refuse_moved(self._run.root, self._run.shards, self._run.logs)
 
     def _end(self, attempt: Attempt, ended: Ended) -> None:
+        self._refuse_moved()
         shutil.rmtree(self._prepared.output.scratch / _name(attempt.shard), ignore_errors=True)
         cause = self._runtime.end(_name(attempt.shard), ended.code, ended.log)
         ended = dataclasses.replace(ended, out_of_memory=cause.out_of_memory, problem=cause.problem)

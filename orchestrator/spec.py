@@ -155,14 +155,44 @@ def change(raw: dict[str, tp.Any], key: str, value: tp.Any) -> dict[str, tp.Any]
     """Return `raw` with `key` set; a key path begins with a job's key or a model's name."""
     head, _, rest = key.partition(".")
     if not rest:
-        return {**raw, head: value}
-    models = raw.get("models")
-    models = [{"name": m} if isinstance(m, str) else m for m in models] if isinstance(models, list) else []
-    names = [m.get("name") for m in models if isinstance(m, dict)]
+        return {**raw, head: _choose(raw, value) if head == "models" else value}
+    models = _mappings(raw)
+    names = _names(raw)
     if head not in names:
         raise JobError(f"--set {key}: {schema.unknown(head, [str(n) for n in names], 'model')}")
     models[names.index(head)] = _set(models[names.index(head)], rest.split("."), value)
     return {**raw, "models": models}
+
+
+def lacking(path: str, names: tp.Iterable[str]) -> list[str]:
+    """Return the names of models that the job file does not have; chosen, they are extractors with their defaults."""
+    raw = _read_yaml(path)
+    known = _names(raw) if isinstance(raw, dict) else []
+    return [name for name in names if name not in known]
+
+
+def _choose(raw: dict[str, tp.Any], chosen: tp.Any) -> tp.Any:
+    """Return the models of the job that are named, with all their settings and in its order, then the others."""
+    own = _names(raw)
+    if not own or not isinstance(chosen, list):
+        return chosen
+    others = [model for model in chosen if model not in own]
+    for index, name in enumerate(chosen):
+        if isinstance(name, str) and ":" not in name and name not in (*own, *catalog.names()):
+            known = dict.fromkeys([*own, *catalog.names()])
+            raise JobError(f"models[{index}].name: {name!r}: {schema.unknown(name, map(str, known), 'model')}")
+    models = zip(own, _mappings(raw), strict=True)
+    return [*(model for name, model in models for _ in range(chosen.count(name))), *others]
+
+
+def _mappings(raw: dict[str, tp.Any]) -> list[tp.Any]:
+    """Return the models of a job, those that are only a name as mappings too."""
+    models = raw.get("models")
+    return [{"name": m} if isinstance(m, str) else m for m in models] if isinstance(models, list) else []
+
+
+def _names(raw: dict[str, tp.Any]) -> list[tp.Any]:
+    return [model.get("name") if isinstance(model, dict) else None for model in _mappings(raw)]
 
 
 def _set(mapping: tp.Any, keys: list[str], value: tp.Any) -> dict[str, tp.Any]:

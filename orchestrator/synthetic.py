@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 
+from orchestrator import files
 from orchestrator.errors import RunFailed
 from orchestrator.spec import SYNTHETIC, JobSpec
 
@@ -22,6 +23,8 @@ def path(job: JobSpec) -> pathlib.Path:
 def write(job: JobSpec) -> None:
     """Make the sine of a job that wants one; one that is there already keeps its time of change.
 
+    The folder must have been looked at: links in it are followed, but one in the place of the sine is replaced.
+
     Raises:
         RunFailed: the output folder cannot be written.
     """
@@ -32,9 +35,9 @@ def write(job: JobSpec) -> None:
         if place.is_file() and place.read_bytes() == content:
             return
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
     except OSError as error:
         raise RunFailed(f"output {job.output}: {error.strerror}; choose another folder") from error
+    files.replace(place, content)
 
 
 def sine(rate: int, seconds: float = _SECONDS, pitch: float = _PITCH) -> bytes:

@@ -17,7 +17,7 @@ import pathlib
 import statistics
 import typing as tp
 
-from orchestrator import rundir
+from orchestrator import files
 from orchestrator.load import Run
 from orchestrator.plan import Choice, ModelPlan
 from orchestrator.preparation import Prepared
@@ -40,8 +40,8 @@ def write(prepared: Prepared, ledger: Ledger) -> list[pathlib.Path]:
         if rows:
             stem = f"{model.name}_{pathlib.Path(prepared.job.audio).stem}"
             path = prepared.output.root / f"{stem}.csv"
-            rundir.replace(path, _table(prepared, model, ledger, rows), "utf-8")
-            rundir.replace(prepared.output.root / f"{stem}_summary.txt", _summary(prepared, model, ledger, rows))
+            files.replace(path, _table(prepared, model, ledger, rows), "utf-8")
+            files.replace(prepared.output.root / f"{stem}_summary.txt", _summary(prepared, model, ledger, rows))
             written.append(path)
     return written
 

@@ -11,6 +11,7 @@ from orchestrator import records, spec
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.records import Ledger
 from orchestrator.rundir import OutputDir
+from worker import regular
 
 
 class Target:
@@ -76,12 +77,15 @@ class Target:
         """
         with contextlib.ExitStack() as stack:
             try:
-                lock = stack.enter_context(open(self.output.inner / "lock", "rb"))
+                descriptor = regular.open_file(self.output.inner / "lock")
+                lock = stack.enter_context(os.fdopen(descriptor, "rb"))
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except FileNotFoundError:
                 pass  # a copy, in which no run is under way
             except BlockingIOError as error:
                 raise self._busy() from error
+            except OSError as error:
+                raise RunFailed(f"{self.name}: .consort/lock: {error.strerror}; remove it") from error
             self._refuse_workers()
             yield
 
@@ -93,8 +97,8 @@ class Target:
             JobError: nothing was written there.
             RunFailed: a run is writing there, or it may only be read.
         """
-        self.ledger()  # first: a folder of something else must stay as it is
-        self.output.create()
+        ledger = self.ledger()  # first: a folder of something else must stay as it is
+        self.output.create({record.model for record in ledger.records.values()})
         with self.output.lock():
             self._refuse_workers()
             yield

@@ -15,7 +15,7 @@ import threading
 import time
 import typing as tp
 
-from worker import schema
+from worker import regular, schema
 
 VERSION = 1
 AUDIO_VERSION = 1  # raised when `worker.audio` gives other samples for the same file; part of every key
@@ -208,7 +208,13 @@ class Channel:
     """The append-only file of one attempt's events, locked for as long as its writer lives."""
 
     def __init__(self, path: str) -> None:
-        self._file = open(path, "a", encoding="ascii", newline="\n")  # noqa: SIM115 - lives with the process
+        """Open the file, or make it.
+
+        Raises:
+            OSError: it cannot be written, is no regular file, or somebody else writes it.
+        """
+        descriptor = regular.open_file(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._file = os.fdopen(descriptor, "a", encoding="ascii", newline="\n")
         try:
             _lock(self._file)
         except OSError:

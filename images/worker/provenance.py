@@ -6,7 +6,7 @@ import platform
 import sys
 import typing as tp
 
-from worker import audio, schema, store
+from worker import audio, regular, schema, store
 from worker.extractor import PROVENANCE, Extractor
 from worker.protocol import Shard, Task, canonical, digest
 
@@ -88,7 +88,7 @@ def context_of(
     if not os.path.exists(path):
         text = json.dumps(json.loads(canonical(context)), indent=1, sort_keys=True) + "\n"
         try:
-            _write(path, "{}.{}.{}.part".format(path, shard.id, shard.attempt), text)
+            _write(path, "{}.{}.part".format(path, regular.random_part()), text)
         except OSError as error:
             raise store.OutputError(error.errno, "cannot write {}: {}".format(path, error.strerror)) from error
     return name
@@ -110,7 +110,7 @@ def packages() -> tp.Dict[str, str]:
 
 def _write(path: str, partial: str, text: str) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(partial, "w", encoding="ascii") as f:
+    with os.fdopen(regular.create_file(partial), "w", encoding="ascii") as f:
         f.write(text)
         f.flush()
         os.fsync(f.fileno())

@@ -13,6 +13,7 @@ import typing as tp
 
 import numpy as np
 
+from worker import regular
 from worker.extractor import Output
 
 SUFFIX = {"npy": ".npy", "npz": ".npz", "txt": ".txt"}
@@ -97,18 +98,24 @@ def encode(values: np.ndarray, fmt: str) -> bytes:
 
 
 def write(root: str, path: str, data: bytes, tag: str) -> Stored:
-    """Write `data` beside `root/path` under a name that `tag` makes unique, synced but not renamed.
+    """Write `data` beside `root/path` under a name that nobody can foretell, synced but not renamed.
+
+    Args:
+        root: the output folder.
+        path: of the array, as `relative_path` gives it.
+        data: the whole file.
+        tag: `<attempt>-<number>`, by which a sweep knows what was left half-written.
 
     Raises:
         OutputError: the folder cannot be written; nothing half-written stays.
     """
     final = os.path.join(root, *path.split("/"))
-    partial = os.path.join(os.path.dirname(final), ".{}.part".format(tag))
+    partial = os.path.join(os.path.dirname(final), ".{}.{}.part".format(tag, regular.random_part()))
     try:
-        _refuse_escape(root, final)
+        _refuse_links(root, path)
         os.makedirs(os.path.dirname(final), exist_ok=True)
         _refuse_impossible(final)
-        with open(partial, "wb") as f:
+        with os.fdopen(regular.create_file(partial), "wb") as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
@@ -140,11 +147,12 @@ def discard(stored: tp.Sequence[Stored]) -> None:
         _remove(entry.partial)
 
 
-def _refuse_escape(root: str, final: str) -> None:
-    """A link inside the output folder must not lead a file out of it."""
-    real, base = os.path.realpath(os.path.dirname(final)), os.path.realpath(root)
-    if os.path.commonpath([real, base]) != base:
-        raise OSError(None, "a link leads out of the output folder")
+def _refuse_links(root: str, path: str) -> None:
+    """Below the output folder no link may lead a file elsewhere, be it within."""
+    folders = path.split("/")[:-1]
+    for depth in range(1, len(folders) + 1):
+        if os.path.islink(os.path.join(root, *folders[:depth])):
+            raise OSError(None, "{} is a link, and none is followed there".format("/".join(folders[:depth])))
 
 
 def _refuse_impossible(final: str) -> None:

@@ -5,13 +5,15 @@ and the workers end by themselves.
 """
 
 import os
+import pathlib
 import signal
 import subprocess
 import time
 import typing as tp
 
 from orchestrator.engines.base import Ended, Engine, Happening, Launch
-from worker import protocol
+from orchestrator.errors import RunFailed
+from worker import protocol, regular
 from worker.protocol import Event
 
 _GRACE = 30.0  # seconds a worker gets to commit and end when it is asked to
@@ -69,12 +71,13 @@ class _Process:
         self._limits = (seconds, per_second)
         self._durations: dict[str, float] = {}
         self._item = ""  # what the model is busy with; decoding ahead and writing behind speak of others
-        self._offset = 0
         self._rest = ""
         self._deadline = time.monotonic() + max(seconds, _LOADING)
         self._killer: subprocess.Popen[bytes] | None = None
-        launch.events.touch()
-        with open(launch.log, "ab") as log:
+        # opened once: whatever a worker puts in its place later is not read, nor waited for
+        self._events = os.fdopen(_open(launch.events, os.O_RDONLY), "rb")
+        log = _open(launch.log, os.O_WRONLY | os.O_APPEND)
+        try:
             self._process = subprocess.Popen(
                 launch.command.argv,
                 env=launch.command.env,
@@ -84,6 +87,8 @@ class _Process:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches this process alone, which ends them in order
             )
+        finally:
+            os.close(log)
 
     def poll(self) -> int | None:
         if time.monotonic() > self._deadline and self._process.poll() is None:
@@ -95,10 +100,7 @@ class _Process:
         return self._process.poll()
 
     def events(self) -> tp.Iterator[Event]:
-        with open(self.launch.events, encoding="ascii", errors="replace") as f:
-            f.seek(self._offset)
-            text = f.read()
-            self._offset = f.tell()
+        text = self._events.read().decode("ascii", errors="replace")
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             try:
@@ -127,6 +129,7 @@ class _Process:
             self._deadline = min(self._deadline, time.monotonic() + _GRACE)
 
     def close(self) -> None:
+        self._events.close()
         if self._process.stdin:
             self._process.stdin.close()
         if self._killer:
@@ -150,6 +153,13 @@ class _Process:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+
+
+def _open(path: pathlib.Path, flags: int) -> int:
+    try:
+        return regular.open_file(path, flags | os.O_CREAT)
+    except OSError as error:
+        raise RunFailed(f"{path.name}: {error.strerror}; run again") from error
 
 
 def default_slots() -> int:

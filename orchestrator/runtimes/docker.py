@@ -19,6 +19,7 @@ from orchestrator.environments import Environment
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.rundir import OutputDir
 from orchestrator.runtimes.base import THREADS, Cause, Command, Mounts, Resources, Runtime
+from worker import regular
 from worker.protocol import Shard
 
 AUDIO, OUTPUT, WEIGHTS = "/audio", "/output", "/weights"  # the roots inside
@@ -226,6 +227,7 @@ def _inside(output: pathlib.Path, path: pathlib.Path) -> str:
 
 def _tail(log: pathlib.Path) -> str:
     try:
-        return log.read_text("utf-8", errors="replace")[-_TAIL:]
+        with os.fdopen(regular.open_file(log), "r", encoding="utf-8", errors="replace") as f:
+            return f.read()[-_TAIL:]
     except OSError:
         return ""

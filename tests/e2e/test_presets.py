@@ -142,6 +142,80 @@ def test_encodecmae_mert_and_musicnn_as_one_vector(weights, songs, tmp_path):
     assert run.matrix("mert", "musicnn").values.shape == (2, len(loaded["mert"]) + 753)
 
 
+OPENL3 = {
+    "openl3__params__checkpoint": "openl3/openl3_audio_mel256_music-v0_4_0.h5.gz",
+    "openl3__params__hop_seconds": 0.5,
+}
+MERT = {"mert__params__checkpoint": "mert_95m"}
+LATENTS = {"encodec_output__params__checkpoint": "encodec_24khz"}
+ENCODECMAE = {"encodecmae__params__checkpoint": "encodecmae_base/mel256-ec-base_st.pt"}
+ALONE = [  # each model of each preset: what makes it tiny, the file of a clip, and how many axes the document gives it
+    (
+        "encodec-latents.yaml",
+        {"encodec_output__params__checkpoint": "encodec_24khz"},
+        "encodec_output/dog_frag0.txt",
+        2,
+    ),
+    ("encodec-tokens.yaml", {"tokenized__params__checkpoint": "encodec_24khz"}, "tokenized/dog.npy", 2),
+    ("openl3-crepe-madmom-mert.yaml", OPENL3, "openl3/dog.npy", 2),
+    ("openl3-crepe-madmom-mert.yaml", {"crepe__params__model_capacity": "tiny"}, "crepe/dog.npy", 2),
+    ("openl3-crepe-madmom-mert.yaml", {}, "madmom/dog.npy", 1),
+    ("openl3-crepe-madmom-mert.yaml", MERT, "mert/dog.npy", 2),
+    ("encodecmae-mert-musicnn.yaml", ENCODECMAE, "encodecmae/dog.npy", 1),
+    ("encodecmae-mert-musicnn.yaml", MERT, "mert/dog.npy", 1),
+    ("encodecmae-mert-musicnn.yaml", {}, "musicnn/dog.npy", 1),
+]
+
+
+@pytest.mark.parametrize(("preset", "tiny", "file", "axes"), ALONE)
+def test_each_model_of_a_preset_alone_keeps_its_settings(weights, tmp_path, preset, tiny, file, axes):
+    """`--models` chooses among the job's models: params, outputs, window, pooling, format and layout stay."""
+    out, model = tmp_path / "out", file.partition("/")[0]
+    settings = {key: weights / value if key.endswith("checkpoint") else value for key, value in tiny.items()}
+    audio = ["--audio", AUDIO / "environment" / "dog.ogg"]
+    if model == "tokenized":
+        (tmp_path / "train.csv").write_text("fname,labels\ndog.ogg,Bark\n")
+        audio = ["--audio", tmp_path / "train.csv", f"--set=audio_root={AUDIO / 'environment'}"]
+    for state in ("1 of 1 items to do", "0 of 1 items to do"):
+        done = extract(preset, out, "--models", model, *audio, **settings)
+        assert state in done.stderr and "defaults" not in done.stderr
+        folders = {path.name.partition(".")[0] for path in out.iterdir() if path.is_dir()} - {""}
+        assert folders == {model}
+        array = np.loadtxt(out / file, delimiter=",") if file.endswith("txt") else np.load(out / file)
+        assert array.ndim == axes
+    assert model != "tokenized" or len(pd.read_csv(out / "tokenized_train.csv")) == 1
+
+
+def test_frames_stay_frames_when_one_model_is_run_again(weights, songs, tmp_path):
+    """The whole preset first, then one of its models: nothing is computed again, and nothing is replaced."""
+    tiny = {
+        "openl3__params__checkpoint": weights / OPENL3["openl3__params__checkpoint"],
+        "openl3__params__hop_seconds": 0.5,
+        "crepe__params__model_capacity": "tiny",
+        "mert__params__checkpoint": weights / "mert_95m",
+    }
+    preset, out = "openl3-crepe-madmom-mert.yaml", tmp_path / "out"
+    extract(preset, out, "--audio_dir", songs, **tiny)
+    before = harness.fingerprint(out)
+    for model in ("openl3", "crepe", "madmom", "mert"):
+        mine = {key: value for key, value in tiny.items() if key.startswith(model)}
+        again = extract(preset, out, "--audio_dir", songs, "--models", model, **mine)
+        assert "0 of 2 items to do" in again.stderr
+    assert harness.fingerprint(out) == before
+    assert np.load(out / "mert" / "song1.npy").ndim == 2
+
+
+def test_a_model_that_the_job_does_not_have_is_taken_with_its_defaults_and_that_is_said(tmp_path):
+    done = extract("quickstart.yaml", tmp_path / "out", "--models", "prosody", "--limit", 1)
+    assert "--models" not in done.stderr
+    job = tmp_path / "job.yaml"
+    job.write_text(f"audio: {AUDIO / 'environment'}\noutput: out\nmodels: [{{name: pitch, extractor: prosody}}]\n")
+    done = harness.consort("extract", job, "--models", "prosody", "--limit", 1)
+    assert done.returncode == 0, done.stderr
+    assert f"--models: {job} has no prosody; it is taken with its defaults" in done.stderr
+    assert harness.written(tmp_path / "out") >= {("prosody", "dog.ogg")}
+
+
 def test_everything_at_once(weights, songs, tmp_path):
     extract(
         "all.yaml",

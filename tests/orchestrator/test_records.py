@@ -3,12 +3,13 @@
 import dataclasses
 import fcntl
 import json
+import os
 import threading
 import time
 
 import pytest
 
-from orchestrator import records, rundir
+from orchestrator import files, records
 from orchestrator.errors import RunFailed
 from orchestrator.rundir import OutputDir
 from worker import protocol
@@ -31,7 +32,7 @@ def attempt(output):
         number = next(count)
         path = output.records / f"{name or f'run-env-{number}.1'}.jsonl"
         path.write_text("".join(map(protocol.encode, events)) + tail, "ascii")
-        rundir.os.utime(path, ns=(number * 10**9, number * 10**9))
+        os.utime(path, ns=(number * 10**9, number * 10**9))
         return path
 
     return write
@@ -161,7 +162,7 @@ def test_a_death_in_the_middle_of_folding_loses_nothing(output, attempt, record,
         return step
 
     with monkeypatch.context() as patch:
-        patch.setattr(rundir.os, "replace", dying(rundir.os.replace))
+        patch.setattr(os, "replace", dying(os.replace))
         patch.setattr(records.pathlib.Path, "unlink", dying(records.pathlib.Path.unlink))
         try:
             records.fold(output)
@@ -332,7 +333,7 @@ def test_a_death_before_the_manifest_is_written_forgets_no_file_to_remove(output
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(rundir, "replace", die)
+        patch.setattr(files, "replace", die)
         with pytest.raises(KeyboardInterrupt):
             records.fold(output)
     records.fold(output)

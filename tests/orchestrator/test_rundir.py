@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from orchestrator import rundir
+from orchestrator import files
 from orchestrator.errors import RunFailed
 from orchestrator.rundir import OutputDir
 
@@ -56,7 +56,7 @@ def test_runs_sort_by_age_and_the_last_one_with_a_plan_counts(tmp_path):
 
 def test_replacing_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
     path = tmp_path / "f.json"
-    rundir.replace(path, "old")
+    files.replace(path, "old")
 
     def full(source, target):
         assert pathlib.Path(source).read_text() == "new"
@@ -65,8 +65,8 @@ def test_replacing_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
         with pytest.raises(RunFailed, match=r"cannot write f\.json: No space left on device"):
-            rundir.replace(path, "new")
+            files.replace(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["f.json"]
-    rundir.replace(path, "new")
+    files.replace(path, "new")
     assert path.read_text() == "new"

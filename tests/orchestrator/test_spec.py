@@ -233,3 +233,60 @@ def test_without_a_job_the_flags_must_be_one(capsys):
 
 def test_a_job_file_that_is_not_there(capsys, tmp_path):
     assert "no such job file" in refused([str(tmp_path / "none.yaml")], capsys)
+
+
+TWO = [
+    {"name": "frames", "extractor": "mert", "pooling": "none"},
+    "crepe",
+    {"name": "mert", "params": {"layers": [3, 7]}, "pooling": "max", "dtype": "float16", "format": "npz"},
+]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "names"),
+    [
+        (["mert"], ["mert"]),
+        (["frames"], ["frames"]),
+        (["mert", "crepe"], ["crepe", "mert"]),
+        (["prosody", "mert"], ["mert", "prosody"]),
+        (["crepe", "mert", "frames"], ["frames", "crepe", "mert"]),
+    ],
+)
+def test_models_that_are_chosen_keep_what_the_job_says_of_them(write, chosen, names):
+    job = spec.read(write(models=TWO))
+    found = spec.read(write(models=TWO), [("models", chosen)])
+    assert [model.name for model in found.models] == names
+    settings = {model.name: model for model in job.models}
+    assert all(model == settings.get(model.name, model) for model in found.models)
+    assert spec.lacking(write(models=TWO), chosen) == [name for name in chosen if name not in settings]
+
+
+def test_settings_of_a_chosen_model_come_on_top_of_its_own(write):
+    changes = [("models", ["mert"]), ("mert.pooling", "mean"), ("mert.params.layers", [-1])]
+    (model,) = spec.read(write(models=TWO), changes).models
+    assert (model.pooling, model.params, model.dtype) == ("mean", {"layers": [-1]}, "float16")
+
+
+def test_a_model_in_full_replaces_the_one_of_the_job(write):
+    (model,) = spec.read(write(models=TWO), [("models", [{"name": "mert"}])]).models
+    assert (model.pooling, model.params) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        (
+            ["frame"],
+            "models[0].name: 'frame': unknown model; did you mean frames?; known models: frames, crepe, mert, encodec",
+        ),
+        (["mert", "mert"], "models[1].name: 'mert' names two models"),
+        (["nowhere:Model"], "models[0].name: 'nowhere:Model' may hold only"),
+    ],
+)
+def test_a_choice_that_makes_no_sense_is_refused(write, chosen, words):
+    assert refusal(write(models=TWO), [("models", chosen)]).startswith(words)
+
+
+def test_a_model_left_out_has_no_settings(write):
+    words = refusal(write(models=TWO), [("models", ["crepe"]), ("mert.pooling", "none")])
+    assert words == "--set mert.pooling: unknown model; known models: crepe"

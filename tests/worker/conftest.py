@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import sys
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from worker import catalog, pipeline
+from worker import catalog, pipeline, regular
 from worker.protocol import Channel, Item, Shard, Task
 
 MODELS = '''
@@ -219,3 +220,22 @@ def hook(job, monkeypatch):
     """Set what every call of `extract` does first."""
     module = sys.modules.get("consort_test_models") or __import__("consort_test_models")
     return lambda action: monkeypatch.setattr(module, "HOOK", action)
+
+
+@pytest.fixture
+def full_disk():
+    """Return a function after which every file that is made takes no byte; as a context it ends."""
+
+    def fill():
+        patch = pytest.MonkeyPatch()
+        stack = contextlib.ExitStack()
+        stack.callback(patch.undo)
+        undo.append(stack)
+        for name in ("open_file", "create_file"):
+            patch.setattr(regular, name, lambda path, *flags: os.open("/dev/full", os.O_WRONLY))
+        return stack
+
+    undo = []
+    yield fill
+    for stack in undo:
+        stack.close()

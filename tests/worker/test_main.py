@@ -192,10 +192,24 @@ def test_no_model_that_loads(job, start):
 def test_events_that_cannot_be_written_at_all(job, start):
     job.add("a.wav")
     job.model("tone")
-    code, _, log = start("/dev/full").run()
+
+    def limit():  # to files without a byte, as a full disk does
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    code, _, log = start().run(preexec_fn=limit)
     assert code == protocol.EXIT_OUTPUT
-    assert "worker: cannot write events: [Errno 28] No space left on device" in log
+    assert "worker: cannot write events: [Errno 27] File too large" in log
     assert job.files() == []
+
+
+@pytest.mark.parametrize("plant", [os.mkfifo, lambda path: os.symlink("elsewhere", path)], ids=["fifo", "link"])
+def test_events_that_would_go_elsewhere_are_refused_at_once(job, start, plant):
+    job.add("a.wav")
+    job.model("tone")
+    plant(str(job.folder / "planted"))
+    code, _, log = start(str(job.folder / "planted")).run()
+    assert code == protocol.EXIT_PERMANENT and "is no regular file" in log
+    assert job.files() == [] and not os.path.lexists(str(job.folder / "elsewhere"))
 
 
 def test_events_that_cannot_be_written_any_more(job, start):

@@ -150,8 +150,9 @@ def test_threads_do_not_mix_their_lines(channel, tmp_path):
     assert told[::2] == told[1::2]  # what is told at once stays together
 
 
-def test_full_disk_is_an_error_of_the_writer():
-    channel = Channel("/dev/full")
+def test_full_disk_is_an_error_of_the_writer(full_disk):
+    full_disk()
+    channel = Channel("events.jsonl")
     for act in (lambda: channel.emit(Event("hello")), channel.close):
         with pytest.raises(OSError, match="No space"):
             act()

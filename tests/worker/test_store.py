@@ -2,6 +2,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 
 import numpy as np
 import pytest
@@ -136,7 +137,8 @@ def test_array_as_declared_passes(output, values, pooled, audible):
 
 def test_file_has_its_name_only_after_the_commit(tmp_path):
     stored = store.write(str(tmp_path), "m/a/b.npy", b"data", "s.1-1")
-    assert files(tmp_path) == [str(tmp_path / "m/a/.s.1-1.part")]
+    (part,) = files(tmp_path)
+    assert re.fullmatch(r"\.s\.1-1\.[0-9a-f]{16}\.part", os.path.basename(part))
     assert (stored.sha256, stored.bytes) == (hashlib.sha256(b"data").hexdigest(), 4)
     store.commit([stored])
     assert files(tmp_path) == [str(tmp_path / "m/a/b.npy")]
@@ -157,9 +159,8 @@ def test_discarded_file_leaves_the_older_one(tmp_path):
     assert (tmp_path / "a.npy").read_bytes() == b"old"
 
 
-def test_full_disk_leaves_nothing(tmp_path):
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m/.t-1.part").symlink_to("/dev/full")  # the temporary file: every write to it fails
+def test_full_disk_leaves_nothing(tmp_path, full_disk):
+    full_disk()
     assert fail(tmp_path).errno == errno.ENOSPC
     assert os.listdir(str(tmp_path / "m")) == []
 
@@ -193,20 +194,26 @@ def test_read_only_folder(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["m/a.npy", "m/deep/er/a.npy"])
-def test_link_that_leads_out_of_the_output_folder_is_refused(tmp_path, path):
-    (tmp_path / "out").mkdir()
+@pytest.mark.parametrize("target", ["../elsewhere", "other", "{}/elsewhere"])
+def test_link_below_the_output_folder_is_refused(tmp_path, path, target):
+    (tmp_path / "out/other").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "out/m").symlink_to(tmp_path / "elsewhere")
-    assert fail(tmp_path / "out", path).strerror.endswith("a link leads out of the output folder")
-    assert os.listdir(str(tmp_path / "elsewhere")) == []
+    (tmp_path / "out/m").symlink_to(target.format(tmp_path))
+    assert fail(tmp_path / "out", path).strerror.endswith("m is a link, and none is followed there")
+    assert os.listdir(str(tmp_path / "elsewhere")) == os.listdir(str(tmp_path / "out/other")) == []
 
 
-def test_links_to_and_within_the_output_folder_are_fine(tmp_path):
-    (tmp_path / "real/big").mkdir(parents=True)
-    (tmp_path / "real/m").symlink_to("big")
+def test_link_deeper_inside_is_refused(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/deep").symlink_to("..")
+    assert fail(tmp_path, "m/deep/a.npy").strerror.endswith("m/deep is a link, and none is followed there")
+
+
+def test_link_to_the_output_folder_is_fine(tmp_path):
+    (tmp_path / "real").mkdir()
     (tmp_path / "out").symlink_to("real")
     store.commit([store.write(str(tmp_path / "out"), "m/a.npy", b"x", "t")])
-    assert (tmp_path / "real/big/a.npy").read_bytes() == b"x"
+    assert (tmp_path / "real/m/a.npy").read_bytes() == b"x"
 
 
 def test_link_in_the_place_of_an_array_is_replaced_not_followed(tmp_path):

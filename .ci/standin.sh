@@ -22,7 +22,7 @@ if ! docker image inspect "$base" >/dev/null 2>&1; then
 fi
 
 # The one that really runs: the shims of pyenv answer to every version.
-prefix=$("${PYTHON:-python3}" -c 'import sys; from orchestrator import interpreters; print(interpreters.find(sys.argv[1]).resolve().parent.parent)' "$version")
+prefix=$("${PYTHON:-python3}" -c 'import sys; from orchestrator.environments import interpreters; print(interpreters.find(sys.argv[1]).resolve().parent.parent)' "$version")
 mkdir -p "$work/context/python/bin"
 cp -a "$prefix/lib" "$prefix/include" "$work/context/python/"
 cp -a "$prefix/bin/python$version" "$work/context/python/bin/"

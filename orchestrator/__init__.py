@@ -3,7 +3,7 @@
 Public names: `load` reads what a job has written.
 """
 
-from orchestrator.load import Matrix, Run, load
+from orchestrator.output.load import Matrix, Run, load
 
 __version__ = "0.4.0"
 __all__ = ["Matrix", "Run", "load"]

@@ -1,4 +1,4 @@
-"""The `consort` command: parse, call, print, exit code. The verbs are in `orchestrator.commands`."""
+"""The `consort` command: parse, call, print, exit code. The verbs are in `orchestrator.cli.commands`."""
 
 import argparse
 import errno
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
-        from orchestrator import commands
+        from orchestrator.cli import commands
 
         code = int(getattr(commands, arguments.command)(arguments))
         if sys.stdout is not None:  # as it is where the caller closed it

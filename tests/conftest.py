@@ -66,7 +66,8 @@ def write_wav():
 @pytest.fixture
 def prepare(tmp_path, write_wav, monkeypatch):
     """Return a function that looks at a job over `tmp_path/audio`, where three files are, and its output folder."""
-    from orchestrator import preparation, spec
+    from orchestrator.job import spec
+    from orchestrator.planning import preparation
 
     monkeypatch.setenv("CONSORT_CACHE", str(tmp_path / "cache"))
     for number, name in enumerate(("a.wav", "b.wav", "deep/c.wav")):
@@ -89,7 +90,8 @@ def work():
 
 def _work(prepared, failing=None, fold=True, run_id="run", strict=None):
     """Write an array and a record for all that is to do, a failure of a class for the (item, model) in `failing`."""
-    from orchestrator import plan, records
+    from orchestrator.output import ledger as ledgers
+    from orchestrator.planning import plan
     from worker import protocol
     from worker.protocol import Event, Failure
 
@@ -112,7 +114,7 @@ def _work(prepared, failing=None, fold=True, run_id="run", strict=None):
                     channel.emit(Event("wrote", record=_write(prepared.output, model, item, output, path, sha)))
         channel.emit(Event("finished"))
         channel.close()
-    return records.fold(prepared.output) if fold else None
+    return ledgers.fold(prepared.output) if fold else None
 
 
 def _write(output, model, item, name, path, source):

@@ -4,17 +4,17 @@ import re
 
 import pytest
 
-from orchestrator import environments
+from orchestrator.environments import definitions
 from worker import catalog
 
 PIN = re.compile(r"^[A-Za-z0-9_.-]+(\[[a-z0-9,_-]+\])?==[^ ]+( ;.*)? \\$|^[A-Za-z0-9_.-]+==[^ \\]+$")
 HASHED = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
 
-every_environment = pytest.mark.parametrize("name", environments.names())
+every_environment = pytest.mark.parametrize("name", definitions.names())
 
 
 def locks(name):
-    found = environments.find(name)
+    found = definitions.find(name)
     return [found.lock(variant) for variant in found.spec.locks]
 
 
@@ -25,7 +25,7 @@ def pins(lock):
 
 
 def test_the_three_environments_are_there():
-    assert {"legacy-py37", "tf-cuda", "torch-cuda"} <= set(environments.names())
+    assert {"legacy-py37", "tf-cuda", "torch-cuda"} <= set(definitions.names())
 
 
 @every_environment
@@ -35,7 +35,7 @@ def test_its_name_carries_a_hyphen_so_that_nothing_imports_it(name):
 
 @every_environment
 def test_its_declaration_is_complete(name):
-    spec = environments.find(name).spec
+    spec = definitions.find(name).spec
     assert re.fullmatch(r"3\.\d+", spec.python)
     assert spec.base_image == f"python:{spec.python}-slim-bookworm"
     assert (spec.gpu, "cuda" in spec.locks) in (("none", False), ("optional", True))
@@ -45,7 +45,7 @@ def test_its_declaration_is_complete(name):
 
 @every_environment
 def test_its_modules_and_requirements_are_there(name):
-    found = environments.find(name)
+    found = definitions.find(name)
     for module in found.spec.modules:
         assert (found.folder / module / "__init__.py").is_file()
     assert list(found.folder.glob("requirements*.in"))
@@ -68,15 +68,15 @@ def test_its_locks_hold_what_the_worker_needs(name):
 
 @every_environment
 def test_the_cpu_build_brings_no_cuda(name):
-    found = pins(environments.find(name).lock("cpu"))
+    found = pins(definitions.find(name).lock("cpu"))
     assert not [package for package in found if package.startswith(("nvidia-", "triton", "cuda-"))]
 
 
 @every_environment
 def test_the_hash_of_its_code_is_the_same_each_time(name):
-    assert environments.find(name).worker_sha256() == environments.find(name).worker_sha256()
-    assert len(environments.find(name).lock_sha256("cpu")) == 64
+    assert definitions.find(name).worker_sha256() == definitions.find(name).worker_sha256()
+    assert len(definitions.find(name).lock_sha256("cpu")) == 64
 
 
 def test_every_environment_is_of_use():
-    assert {catalog.find(name).environment for name in catalog.names()} == set(environments.names())
+    assert {catalog.find(name).environment for name in catalog.names()} == set(definitions.names())

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from orchestrator import environments
+from orchestrator.environments import definitions
 from worker import catalog, extractors, pooling, schema
 from worker.extractor import Extractor, Stream, WholeFile, Windows
 
@@ -45,7 +45,7 @@ def test_a_file_holds_one_documented_dataclass(name):
 
 @every_model
 def test_it_runs_in_an_environment_that_exists(name):
-    assert catalog.find(name).environment in environments.names()
+    assert catalog.find(name).environment in definitions.names()
 
 
 @every_model
@@ -66,7 +66,7 @@ def test_importing_it_brings_no_framework(name):
         "assert not opened, opened\n"
         "print(' '.join(sys.modules))\n"
     )
-    path = f"import sys; sys.path.insert(0, {str(environments.IMAGES)!r})\n"
+    path = f"import sys; sys.path.insert(0, {str(definitions.IMAGES)!r})\n"
     done = subprocess.run([sys.executable, "-c", path + code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert {module.partition(".")[0] for module in done.stdout.split()}.isdisjoint(FRAMEWORKS)

@@ -4,11 +4,12 @@ import re
 
 import pytest
 
-from orchestrator import environments, ffmpeg, images
+from orchestrator.environments import definitions, images
+from orchestrator.weights import ffmpeg
 
-ROOT = environments.IMAGES.parent
+ROOT = definitions.IMAGES.parent
 HOST = ROOT / "orchestrator" / "Dockerfile"
-DOCKERFILES = [*(environments.IMAGES / name / "Dockerfile" for name in environments.names()), HOST]
+DOCKERFILES = [*(definitions.IMAGES / name / "Dockerfile" for name in definitions.names()), HOST]
 LATER = {"VARIANT", "LOCK_SHA256", "WORKER_SHA256"}  # arguments that are others at every build
 EVERYWHERE = {
     "PYTHONPATH": "/opt/consort",
@@ -19,7 +20,7 @@ EVERYWHERE = {
     "CONSORT_FFMPEG": "/usr/local/bin/ffmpeg",
 }
 
-every_environment = pytest.mark.parametrize("name", environments.names())
+every_environment = pytest.mark.parametrize("name", definitions.names())
 every_dockerfile = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
 
 
@@ -31,7 +32,7 @@ def instructions(path):
 
 
 def of(name):
-    return instructions(environments.IMAGES / name / "Dockerfile")
+    return instructions(definitions.IMAGES / name / "Dockerfile")
 
 
 def rests(found, word):
@@ -48,7 +49,7 @@ def variables(found):
 
 @every_environment
 def test_its_arguments_are_those_of_the_declaration(name):
-    spec, found = environments.find(name).spec, arguments(of(name))
+    spec, found = definitions.find(name).spec, arguments(of(name))
     assert found["BASE_IMAGE"] == spec.base_image
     assert found["LOCK"] == spec.locks["cpu"]
     assert found["EXTRA_INDEX"] == spec.extra_index.get("cpu", "")
@@ -57,7 +58,7 @@ def test_its_arguments_are_those_of_the_declaration(name):
 
 @every_environment
 def test_its_variables_are_those_of_the_declaration(name):
-    spec = environments.find(name).spec
+    spec = definitions.find(name).spec
     assert variables(of(name)) == {**spec.variables, **EVERYWHERE, "CONSORT_MODULES": " ".join(spec.modules)}
 
 
@@ -75,7 +76,7 @@ def test_code_comes_after_all_that_is_installed(name):
     code = [n for n, (word, rest) in enumerate(found) if word == "COPY" and rest.split()[1].startswith("/opt/consort/")]
     code = [n for n in code if "requirements.lock" not in found[n][1]]  # by which the worker knows its packages
     copied = {found[n][1].split()[0] for n in code}
-    assert copied == {"images/worker", *(f"images/{name}/{one}" for one in environments.find(name).spec.modules)}
+    assert copied == {"images/worker", *(f"images/{name}/{one}" for one in definitions.find(name).spec.modules)}
     assert min(code) > install
     compiled = max(n for n, (word, rest) in enumerate(found) if word == "RUN" and "compileall" in rest)
     assert compiled > max(code)
@@ -91,8 +92,8 @@ def test_what_changes_with_every_build_stands_below_all_that_takes_time(name):
 
 def test_all_environments_have_one_shape():
     shapes = []
-    for name in environments.names():
-        spec = environments.find(name).spec
+    for name in definitions.names():
+        spec = definitions.find(name).spec
         found = [line for line in of(name) if line[0] != "ENV"]
         text = "\n".join(f"{word} {rest}" for word, rest in found)
         for own in (name, *spec.modules):
@@ -157,7 +158,7 @@ def test_its_ffmpeg_is_the_pinned_one(name):
     (tools,) = (run for run in rests(of(name), "RUN") if "--target /tools" in run)
     assert "sha256sum /tools/bin/ffmpeg" in tools and "${FFMPEG_SHA256}" in tools
     assert "/tools/bin/ffmpeg /usr/local/bin/ffmpeg" in "".join(rests(of(name), "COPY"))
-    lock = (environments.IMAGES / "build-tools.lock").read_text("utf-8")
+    lock = (definitions.IMAGES / "build-tools.lock").read_text("utf-8")
     assert all(one.archive_sha256 in lock for one in pinned)
     assert re.search(rf"^{pinned[0].name}=={re.escape(pinned[0].revision)} \\$", lock, re.MULTILINE)
 
@@ -174,7 +175,7 @@ def test_the_context_holds_what_is_copied_and_neither_history_nor_caches():
 
 
 def test_the_folder_of_wheels_is_there_and_empty_for_git():
-    assert (environments.IMAGES / "local-wheels" / ".gitignore").read_text("utf-8").splitlines()[-2:] == [
+    assert (definitions.IMAGES / "local-wheels" / ".gitignore").read_text("utf-8").splitlines()[-2:] == [
         "*",
         "!.gitignore",
     ]
@@ -183,4 +184,4 @@ def test_the_folder_of_wheels_is_there_and_empty_for_git():
 def test_the_names_of_images_are_those_of_compose():
     compose = (ROOT / "docker-compose.yml").read_text("utf-8")
     named = set(re.findall(r"^ +image: (\S+)$", compose, re.MULTILINE))
-    assert named == {images.HOST_TAG, *(images.tag(environments.find(n), "cpu") for n in environments.names())}
+    assert named == {images.HOST_TAG, *(images.tag(definitions.find(n), "cpu") for n in definitions.names())}

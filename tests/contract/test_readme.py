@@ -3,9 +3,9 @@
 import pathlib
 import re
 
-from orchestrator import listing
 from orchestrator.__main__ import main, parser
-from orchestrator.load import Run
+from orchestrator.cli import listing
+from orchestrator.output.load import Run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -37,7 +37,7 @@ def test_its_make_targets_exist():
 
 
 def test_its_job_is_a_job(tmp_path):
-    from orchestrator import spec
+    from orchestrator.job import spec
 
     jobs = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert jobs

@@ -102,7 +102,7 @@ def test_all_packages_are_listed_for_installation():
 
 
 def test_every_job_in_config_is_a_job():
-    from orchestrator import spec
+    from orchestrator.job import spec
 
     jobs = [path for path in FILES if path.parent == ROOT / "config"]
     assert jobs

@@ -14,7 +14,7 @@ import harness
 from engine import containers
 from fixtures import audio, output, start  # noqa: F401
 
-from orchestrator import docker_engine
+from orchestrator.environments import docker_client
 from orchestrator.errors import EnvironmentUnavailable
 
 
@@ -22,7 +22,7 @@ from orchestrator.errors import EnvironmentUnavailable
 def images() -> None:
     """Build the images of this checkout, and the environments that they are compared with."""
     try:
-        docker_engine.find()
+        docker_client.find()
     except EnvironmentUnavailable as error:
         if os.environ.get("CONSORT_REQUIRE_DOCKER"):
             pytest.fail(f"CONSORT_REQUIRE_DOCKER is set, but {error}")

@@ -5,7 +5,7 @@ import pytest
 from engine import containers, docker
 from harness import TONE, fingerprint, leftovers, until
 
-from orchestrator.runtimes import docker as runtime
+from orchestrator.running.runtimes import docker as runtime
 
 
 @pytest.fixture

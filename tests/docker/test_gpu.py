@@ -13,7 +13,7 @@ import pytest
 from engine import docker
 from harness import TONE
 
-from orchestrator import environments
+from orchestrator.environments import definitions
 
 FIRST, SECOND = "GPU-11111111-0000-4000-8000-000000000001", "GPU-22222222-0000-4000-8000-000000000002"
 GRAPHIC = {"name": "graphic", "extractor": "prying:Graphic"}
@@ -33,7 +33,7 @@ def path(tmp_path):
 @pytest.fixture
 def cuda_image():
     """Give the image for the CPU the name and the lock of the one for GPUs."""
-    environment = environments.find("torch-cuda")
+    environment = definitions.find("torch-cuda")
     lock, tag = environment.lock("cuda"), "consort/torch-cuda:cuda"
     text = f"""FROM consort/torch-cuda:cpu
 COPY {lock.name} /opt/consort/requirements.lock

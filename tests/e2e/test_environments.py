@@ -10,8 +10,9 @@ import xml.etree.ElementTree
 import harness
 import pytest
 
-from orchestrator import builder, environments, ffmpeg
-from orchestrator.weights import Weights, cache_root
+from orchestrator.environments import definitions, venvs
+from orchestrator.weights import ffmpeg
+from orchestrator.weights.store import Weights, cache_root
 from worker import catalog
 
 # The environment's own packages come first; the tools fill the gaps behind them.
@@ -33,7 +34,7 @@ def interpreter(name: str) -> pathlib.Path:
     """Return the interpreter of an environment, which is built if needed."""
     done = harness.consort("envs", "build", name, timeout=1500)
     assert done.returncode == 0, done.stderr
-    return builder.python(environments.find(name), "cpu")
+    return venvs.python(definitions.find(name), "cpu")
 
 
 def tools(python: pathlib.Path, version: str) -> pathlib.Path:
@@ -55,7 +56,7 @@ def tools(python: pathlib.Path, version: str) -> pathlib.Path:
 
 def run_tests(name: str, tmp_path: pathlib.Path, decoder: pathlib.Path, *paths: str) -> tuple[int, list[str]]:
     """Run tests inside an environment; return how many passed, and why others were skipped."""
-    python, environment = interpreter(name), environments.find(name)
+    python, environment = interpreter(name), definitions.find(name)
     report = tmp_path / f"{name}.xml"
     variables = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR", "LANG") if key in os.environ}
     variables |= environment.spec.variables | {

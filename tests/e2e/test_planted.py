@@ -180,8 +180,9 @@ def test_a_link_to_the_output_folder_itself_is_the_users_own(job, output, tmp_pa
 
 
 USER = """
-import os, sys
-from orchestrator import commands, placement, preparation, progress, records, run, supplies, synthetic
+import importlib, os, sys
+for name in "cli.commands running.placement planning.preparation running.run running.weights job.synthetic".split():
+    importlib.import_module("orchestrator." + name)
 from orchestrator.__main__ import main
 if os.geteuid() == 0:
     os.setgroups([])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.attempts import Attempt, Judge, words
-from orchestrator.engines.base import Ended
+from orchestrator.running.attempts import Attempt, Judge, words
+from orchestrator.running.engines.base import Ended
 from worker.protocol import Event, Failure, Item, Shard, Task
 
 LOG = pathlib.Path("/logs/s.1.log")

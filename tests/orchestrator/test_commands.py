@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from orchestrator import commands
 from orchestrator.__main__ import main, parser
+from orchestrator.cli import commands
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "soundfile", "soxr", "h5py", "requests", "docker", "rich")
 SECONDS = 1.0  # half of it on a quiet machine
@@ -222,7 +222,7 @@ def test_a_closed_stdout_is_no_error():
 
 @pytest.mark.parametrize("target", ["extract", "plan", "status"])
 def test_make_hands_over_a_job_with_blanks_in_its_name(target):
-    root = pathlib.Path(commands.__file__).parents[1]
+    root = pathlib.Path(commands.__file__).parents[2]
     done = subprocess.run(["make", "-n", "-C", str(root), target, "CONFIG=my job.yaml"], capture_output=True, text=True)
     assert f"consort {target} 'my job.yaml'" in done.stdout
 

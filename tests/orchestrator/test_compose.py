@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from orchestrator import compose, errors
+from orchestrator import errors
 from orchestrator.errors import EnvironmentUnavailable
+from orchestrator.running import compose
 from worker import protocol
 from worker.protocol import Channel, Event, Failure
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestrator import devices
-from orchestrator.devices import Found, Gpu, discover, grant
+from orchestrator.environments import devices
+from orchestrator.environments.devices import Found, Gpu, discover, grant
 from orchestrator.errors import EnvironmentUnavailable
 
 FIRST = Gpu(0, "GPU-11111111-0000-4000-8000-000000000001", "NVIDIA H200", 143771)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from orchestrator import difference
+from orchestrator.checking import difference
 
 VALUES = np.linspace(0.1, 0.9, 20, dtype=np.float32).reshape(10, 2)
 CODES = np.arange(3000, dtype=np.int16).reshape(2, 1500) % 1024

@@ -8,13 +8,15 @@ import types
 
 import pytest
 
-from orchestrator import devices, docker_engine, environments, placement, spec
-from orchestrator.devices import Gpu, Grant
-from orchestrator.docker_engine import Engine
+from orchestrator.environments import definitions, devices, docker_client
+from orchestrator.environments.devices import Gpu, Grant
+from orchestrator.environments.docker_client import Engine
 from orchestrator.errors import EnvironmentUnavailable
-from orchestrator.runtimes import docker
-from orchestrator.runtimes.base import Mounts, Resources
-from orchestrator.runtimes.docker import DockerRuntime
+from orchestrator.job import spec
+from orchestrator.running import placement
+from orchestrator.running.runtimes import docker
+from orchestrator.running.runtimes.base import Mounts, Resources
+from orchestrator.running.runtimes.docker import DockerRuntime
 from worker.protocol import Item, Shard, Task
 
 ENGINE = Engine("Docker 28.2.2", podman=False, rootless=False, selinux=False)
@@ -63,15 +65,15 @@ def command(tmp_path):
 
 def test_an_engine_is_known_by_what_it_says(client):
     client(**server(options='["name=rootless","name=selinux"]'))
-    assert docker_engine.find() == Engine("Docker 28.2.2", podman=False, rootless=True, selinux=True)
+    assert docker_client.find() == Engine("Docker 28.2.2", podman=False, rootless=True, selinux=True)
     client(**server(name="Podman Engine", version="4.3.1"))
-    assert docker_engine.find() == Engine("Podman 4.3.1", podman=True, rootless=False, selinux=False)
+    assert docker_client.find() == Engine("Podman 4.3.1", podman=True, rootless=False, selinux=False)
 
 
 def test_without_docker_the_way_out_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EnvironmentUnavailable, match="docker is not installed; install Docker, or use `runtime: venv`"):
-        docker_engine.find()
+        docker_client.find()
 
 
 def test_an_engine_that_does_not_run_is_one_line(client):
@@ -80,7 +82,7 @@ def test_an_engine_that_does_not_run_is_one_line(client):
         EnvironmentUnavailable,
         match=r"no Docker engine answers \(Cannot connect to the Docker daemon at unix:///x\); start",
     ):
-        docker_engine.find()
+        docker_client.find()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_an_engine_that_does_not_run_is_one_line(client):
     ],
 )  # fmt: skip
 def test_the_reason_is_taken_out_of_dockers_words(text, line):
-    assert docker_engine.reason(text) == line
+    assert docker_client.reason(text) == line
 
 
 def test_a_container_gets_nothing_but_its_mounts(command):
@@ -184,7 +186,7 @@ def job(tmp_path):
 
 
 def labels(variant="cpu"):
-    environment = environments.find("tf-cuda")
+    environment = definitions.find("tf-cuda")
     return f'{{"consort.lock":"{environment.lock_sha256(variant)}","consort.worker":"{environment.worker_sha256()}"}}'
 
 
@@ -231,8 +233,8 @@ def test_a_gpu_asks_for_the_image_of_its_variant(client, job, gpu):
     client(**server(), image=f"echo '{labels('cuda')}'")
     placed = placement.choose(job())
     assert (placed.runtime.name, placed.devices) == ("docker", "cuda NVIDIA H200")
-    assert placed.variant(environments.find("tf-cuda")) == "cuda"
-    assert placed.variant(environments.find("legacy-py37")) == "cpu"
+    assert placed.variant(definitions.find("tf-cuda")) == "cuda"
+    assert placed.variant(definitions.find("legacy-py37")) == "cpu"
 
 
 def test_giving_up_the_last_gpu_is_remembered_in_the_records(job, gpu):
@@ -261,12 +263,12 @@ def test_a_refused_gpu_is_known_by_any_line_and_code(client, tmp_path, text, cod
 def test_an_engine_too_busy_to_remove_is_no_trouble(client):
     client(rm="sleep 5")
     began = time.monotonic()
-    original = docker_engine.subprocess.run
-    docker_engine.subprocess.run = lambda *a, **k: original(*a, **{**k, "timeout": 0.2})
+    original = docker_client.subprocess.run
+    docker_client.subprocess.run = lambda *a, **k: original(*a, **{**k, "timeout": 0.2})
     try:
-        docker_engine.remove(["x"])
+        docker_client.remove(["x"])
     finally:
-        docker_engine.subprocess.run = original
+        docker_client.subprocess.run = original
     assert time.monotonic() - began < 4
 
 

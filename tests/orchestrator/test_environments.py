@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from orchestrator import environments
+from orchestrator.environments import definitions
 from orchestrator.errors import ConsortError, EnvironmentUnavailable, JobError
 
 ENV = """
@@ -19,34 +19,34 @@ probes: [numpy]
 @pytest.fixture
 def images(tmp_path, monkeypatch):
     """A checkout with one environment of ours."""
-    monkeypatch.setattr(environments, "IMAGES", tmp_path)
+    monkeypatch.setattr(definitions, "IMAGES", tmp_path)
     (tmp_path / "worker").mkdir()
     (tmp_path / "worker" / "main.py").write_text("x = 1\n")
     (tmp_path / "my-env" / "mine").mkdir(parents=True)
     (tmp_path / "my-env" / "mine" / "model.py").write_text("y = 1\n")
     (tmp_path / "my-env" / "env.yaml").write_text(ENV)
     (tmp_path / "my-env" / "requirements.lock").write_text("numpy==1\n")
-    environments._code_sha256.cache_clear()
+    definitions._code_sha256.cache_clear()
     yield tmp_path
-    environments._code_sha256.cache_clear()
+    definitions._code_sha256.cache_clear()
 
 
 def test_a_folder_with_an_env_yaml_is_an_environment(images):
     (images / "not-one").mkdir()
-    assert environments.names() == ["my-env"]
-    found = environments.find("my-env")
+    assert definitions.names() == ["my-env"]
+    found = definitions.find("my-env")
     assert (found.name, found.spec.python, found.spec.probes) == ("my-env", "3.11", ["numpy"])
     assert found.lock_sha256("cpu") == hashlib.sha256(b"numpy==1\n").hexdigest()
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(images):
     with pytest.raises(JobError, match=r"unknown environment; did you mean my-env.; known environments: my-env"):
-        environments.find("my-en")
+        definitions.find("my-en")
 
 
 def test_a_variant_that_is_not_there(images):
     with pytest.raises(EnvironmentUnavailable, match="my-env has no cuda variant; it has cpu"):
-        environments.find("my-env").lock("cuda")
+        definitions.find("my-env").lock("cuda")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_variant_that_is_not_there(images):
 def test_a_damaged_declaration_is_one_clear_error(images, text, message):
     (images / "my-env" / "env.yaml").write_text(text)
     with pytest.raises(ConsortError) as caught:
-        environments.find("my-env")
+        definitions.find("my-env")
     assert str(caught.value).startswith(message)
 
 
@@ -69,8 +69,8 @@ def test_a_damaged_declaration_is_one_clear_error(images, text, message):
 def test_the_hash_of_the_code_changes_with_every_file_that_runs_inside(images, name):
     path = images / "my-env" / "env.yaml"
     path.write_text(ENV + "modules: [mine]\n")
-    before = environments.find("my-env").worker_sha256()
+    before = definitions.find("my-env").worker_sha256()
     (images / name).write_text("z = 2\n")
-    assert environments.find("my-env").worker_sha256() == before  # once per process
-    environments._code_sha256.cache_clear()
-    assert environments.find("my-env").worker_sha256() != before
+    assert definitions.find("my-env").worker_sha256() == before  # once per process
+    definitions._code_sha256.cache_clear()
+    assert definitions.find("my-env").worker_sha256() != before

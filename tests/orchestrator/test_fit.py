@@ -7,11 +7,14 @@ import time
 
 import pytest
 
-from orchestrator import fit, fit_process, plan, spec
 from orchestrator.errors import JobError, RunFailed
-from orchestrator.fit import Options
-from orchestrator.rundir import OutputDir
-from orchestrator.runtimes.base import Command
+from orchestrator.fitting import fit
+from orchestrator.fitting import process as processes
+from orchestrator.fitting.fit import Options
+from orchestrator.job import spec
+from orchestrator.output.folder import OutputDir
+from orchestrator.planning import plan
+from orchestrator.running.runtimes.base import Command
 from worker import catalog, protocol, schema
 
 SETTINGS = {"frame_ms": 50.0, "hop_ms": 16.0, "emphasize_ratio": 0.7, "smoothing_level": "light",
@@ -231,7 +234,7 @@ def test_progress_is_shown_and_facts_come_back(tmp_path):
         "print(json.dumps({'kind': 'note', 'text': 'by the way'}))\n"
         "print('noise', file=sys.stderr)\nprint(json.dumps({'kind': 'finished', 'facts': {'a': 1}}))\n"
     )
-    assert fit_process.follow(process(code, tmp_path), tmp_path / "log", shown) == {"a": 1}
+    assert processes.follow(process(code, tmp_path), tmp_path / "log", shown) == {"a": 1}
     assert shown.lines == ["fit: 50 %  step 1", "fit: by the way"]
     assert (tmp_path / "log").read_text() == "noise\n"
 
@@ -252,7 +255,7 @@ FAILED = "import json, sys\nprint(json.dumps({'kind': 'failed', 'message': 'beca
 )
 def test_the_end_of_the_process_decides_the_error(tmp_path, code, error, words):
     with pytest.raises(error, match=words):
-        fit_process.follow(process(code, tmp_path), tmp_path / "log", Shown())
+        processes.follow(process(code, tmp_path), tmp_path / "log", Shown())
 
 
 def test_an_interrupt_ends_the_process_by_its_input(tmp_path):
@@ -267,5 +270,5 @@ def test_an_interrupt_ends_the_process_by_its_input(tmp_path):
 
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        fit_process.follow(process(code, tmp_path), tmp_path / "log", Interrupted())
+        processes.follow(process(code, tmp_path), tmp_path / "log", Interrupted())
     assert (tmp_path / "ended").exists() and time.monotonic() - began < 20

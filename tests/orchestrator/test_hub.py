@@ -9,10 +9,12 @@ import typing as tp
 import pytest
 from hub_server import COMMIT, CONFIG, FILES, MODEL, Server, git_blob, sha256
 
-from orchestrator import checkpoints, errors, progress
+from orchestrator import errors
+from orchestrator.cli import checkpoints
 from orchestrator.errors import EnvironmentUnavailable, JobError
-from orchestrator.hub import ENDPOINT, Hub
-from orchestrator.weights import CheckpointUnavailable, Weights
+from orchestrator.running import progress
+from orchestrator.weights.hub import ENDPOINT, Hub
+from orchestrator.weights.store import CheckpointUnavailable, Weights
 from worker import catalog
 from worker.extractor import Checkpoint
 
@@ -231,7 +233,7 @@ def test_a_file_in_a_folder_of_the_users_own_is_used_as_it_is(weights, tmp_path)
 
 PULL = """
 import pathlib, sys
-from orchestrator.weights import Weights
+from orchestrator.weights.store import Weights
 from worker.extractor import Checkpoint
 wanted = [Checkpoint("hub", "m-a-p/MERT-v1-95M", sys.argv[2], file, "", "CC") for file in sys.argv[3:]]
 Weights(pathlib.Path(sys.argv[1])).pull(wanted)

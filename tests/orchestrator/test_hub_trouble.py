@@ -6,10 +6,12 @@ import typing as tp
 import pytest
 from hub_server import COMMIT, CONFIG, FILES, MODEL, Server, git_blob, sha256
 
-from orchestrator import __main__, cache_files, checkpoints, errors, transfer
-from orchestrator.hub import Hub
-from orchestrator.weights import CheckpointUnavailable, Weights
-from orchestrator.weights_lock import Locked, WeightsLock
+from orchestrator import __main__, errors
+from orchestrator.cli import checkpoints
+from orchestrator.weights import cache_files, transfer
+from orchestrator.weights.hub import Hub
+from orchestrator.weights.lock import Locked, WeightsLock
+from orchestrator.weights.store import CheckpointUnavailable, Weights
 from worker import catalog
 from worker.extractor import Checkpoint
 

@@ -9,11 +9,11 @@ import threading
 
 import pytest
 
-from orchestrator import environments, image_inputs, images
-from orchestrator.environments import Environment, EnvironmentSpec
+from orchestrator.environments import definitions, image_inputs, images
+from orchestrator.environments.definitions import Environment, EnvironmentSpec
 from orchestrator.errors import EnvironmentUnavailable
-from orchestrator.index import Link, PackageIndex
-from orchestrator.pip_settings import PipSettings
+from orchestrator.weights.package_index import Link, PackageIndex
+from orchestrator.weights.pip_settings import PipSettings
 
 WHEEL = b"a wheel"
 LOCK = f"""six==1.0 \\
@@ -138,7 +138,7 @@ def after(words, flag):
 
 
 def test_an_image_has_the_name_of_its_environment_and_variant():
-    assert images.tag(environments.find("torch-cuda"), "cuda") == "consort/torch-cuda:cuda"
+    assert images.tag(definitions.find("torch-cuda"), "cuda") == "consort/torch-cuda:cuda"
 
 
 def test_no_image_is_not_built(docker, environment):
@@ -169,9 +169,9 @@ def test_an_image_without_labels_is_of_other_code(docker, environment):
     assert images.state(environment, "cpu") == images.OUTDATED
 
 
-@pytest.mark.parametrize("name", environments.names())
+@pytest.mark.parametrize("name", definitions.names())
 def test_a_build_is_told_everything(docker, name):
-    environment = environments.find(name)
+    environment = definitions.find(name)
     images.build(environment, "cpu", lambda text: None)
     words, variables, _ = docker.built()
     given = dict(word.split("=", 1) for word in after(words, "--build-arg"))
@@ -184,7 +184,7 @@ def test_a_build_is_told_everything(docker, name):
     }
     assert after(words, "--file") == [str(environment.folder / "Dockerfile")]
     assert after(words, "--tag") == [f"consort/{name}:cpu"]
-    assert words[-1] == str(environments.IMAGES.parent)
+    assert words[-1] == str(definitions.IMAGES.parent)
     assert variables["DOCKER_BUILDKIT"] == "1"
 
 
@@ -197,7 +197,7 @@ def test_a_variant_that_is_not_there_is_refused(docker, environment):
 def test_other_base_images_can_be_named(docker, monkeypatch):
     monkeypatch.setenv("CONSORT_BASE_IMAGE_3_7", "own/python:3.7")
     monkeypatch.setenv("CONSORT_BASE_IMAGE_3_11", "own/python:3.11")
-    build(environments.find("legacy-py37"))
+    build(definitions.find("legacy-py37"))
     given = after(docker.built()[0], "--build-arg")
     assert {"BASE_IMAGE=own/python:3.7", "TOOLS_IMAGE=own/python:3.11"} <= set(given)
 
@@ -313,7 +313,7 @@ def test_an_image_that_has_lost_its_name_is_removed(docker, environment, tags, r
 
 
 def test_those_that_are_there_can_be_removed(docker):
-    environment = environments.find("torch-cuda")
+    environment = definitions.find("torch-cuda")
     docker.has(known(environment, worker="0" * 64))
     assert images.remove(environment) == ["consort/torch-cuda:cpu"]
     assert [words for words, _, _ in docker.calls("image", "rm")] == [["image", "rm", "consort/torch-cuda:cpu"]]

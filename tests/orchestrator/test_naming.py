@@ -6,7 +6,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import naming
+from orchestrator.output import naming
 
 COMPOSED, DECOMPOSED = "caf\u00e9.wav", "cafe\u0301.wav"
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from orchestrator import pip_settings
+from orchestrator.weights import pip_settings
 
 
 @pytest.fixture(autouse=True)

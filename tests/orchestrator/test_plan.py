@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import environments, plan, spec
-from orchestrator.plan import DONE, FAILED, STALE, TODO
-from orchestrator.records import Ledger
-from orchestrator.scan import Source
+from orchestrator.environments import definitions
+from orchestrator.job import spec
+from orchestrator.job.scan import Source
+from orchestrator.output.ledger import Ledger
+from orchestrator.planning import plan
+from orchestrator.planning.plan import DONE, FAILED, STALE, TODO
 from worker import protocol
 from worker.extractors.crepe import Crepe
 
@@ -122,7 +124,7 @@ def test_resume_exists_looks_at_files_alone(prepare, work):
 
 
 def test_resume_strict_asks_for_todays_lock_as_well(prepare, work):
-    lock = {"lock": environments.find("torch-cuda").lock_sha256("cpu")}
+    lock = {"lock": definitions.find("torch-cuda").lock_sha256("cpu")}
     work(prepare(), strict=lock)
     assert chosen(prepare(resume="strict")) == []
     work(prepare(resume="never"), strict={"lock": "of last year"})

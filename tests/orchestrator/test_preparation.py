@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from orchestrator import preparation, transfer
 from orchestrator.errors import RunFailed
+from orchestrator.planning import preparation
+from orchestrator.weights import transfer
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from orchestrator import progress
-from orchestrator.report import Report
+from orchestrator.running import progress
+from orchestrator.running.report import Report
 from worker.protocol import Event, Failure
 
 

@@ -9,9 +9,10 @@ import time
 
 import pytest
 
-from orchestrator import files, records
+from orchestrator import files
 from orchestrator.errors import RunFailed
-from orchestrator.rundir import OutputDir
+from orchestrator.output import ledger as ledgers
+from orchestrator.output.folder import OutputDir
 from worker import protocol
 from worker.protocol import Event, Failure
 
@@ -57,7 +58,7 @@ def everything(output):
 def test_records_are_folded_sorted_and_their_files_removed(output, attempt, record):
     attempt(decoded(), wrote(record, item="b.wav"), wrote(record, output="activation"), wrote(record))
     attempt(failed("c.wav"), decoded("c.wav", ""), wrote(record, model="another"))
-    records.fold(output)
+    ledgers.fold(output)
     lines = [json.loads(line) for line in output.manifest.read_text().splitlines()]
     assert [(r["item"], r["model"], r["output"]) for r in lines] == [
         ("a.wav", "another", "pitch"),
@@ -74,33 +75,33 @@ def test_records_are_folded_sorted_and_their_files_removed(output, attempt, reco
 
 def test_the_manifest_does_not_depend_on_who_wrote_what(output, attempt, record):
     attempt(wrote(record), wrote(record, item="b.wav"))
-    records.fold(output)
+    ledgers.fold(output)
     first = output.manifest.read_bytes()
     output.manifest.unlink()
     attempt(wrote(record, item="b.wav"))
     attempt(wrote(record))
-    records.fold(output)
+    ledgers.fold(output)
     assert output.manifest.read_bytes() == first
 
 
 def test_folding_twice_changes_nothing(output, attempt, record):
     events = [decoded(), wrote(record), failed("b.wav")]
     attempt(*events)
-    records.fold(output)
+    ledgers.fold(output)
     first = everything(output)
-    records.fold(output)
+    ledgers.fold(output)
     assert everything(output) == first
     attempt(*events)
-    records.fold(output)
+    ledgers.fold(output)
     assert everything(output) == first
 
 
 def test_reading_sees_what_is_not_folded_yet(output, attempt, record):
     attempt(wrote(record))
-    records.fold(output)
+    ledgers.fold(output)
     attempt(wrote(record, item="b.wav"), failed("c.wav"))
     before = everything(output)
-    ledger = records.read(output)
+    ledger = ledgers.read(output)
     assert {key[0] for key in ledger.records} == {"a.wav", "b.wav"}
     assert set(ledger.failures) == {("c.wav", "crepe")}
     assert everything(output) == before
@@ -108,25 +109,25 @@ def test_reading_sees_what_is_not_folded_yet(output, attempt, record):
 
 def test_reading_while_another_process_folds_loses_nothing(output, attempt, record, monkeypatch):
     attempt(wrote(record))
-    expected = records.read(output)
-    real = records._entries
+    expected = ledgers.read(output)
+    real = ledgers._entries
 
     def folding(path, build):
         if path == output.failures:  # the manifest has been read
             with monkeypatch.context() as patch:
-                patch.setattr(records, "_entries", real)
-                records.fold(output)
+                patch.setattr(ledgers, "_entries", real)
+                ledgers.fold(output)
         return real(path, build)
 
-    monkeypatch.setattr(records, "_entries", folding)
-    assert records.read(output) == expected
+    monkeypatch.setattr(ledgers, "_entries", folding)
+    assert ledgers.read(output) == expected
 
 
 def test_the_newest_word_counts(output, attempt, record):
     attempt(failed(), failed("b.wav"))
     attempt(wrote(record, key="old"), failed("b.wav", kind="model"))
     attempt(wrote(record, key="new"))
-    ledger = records.fold(output)
+    ledger = ledgers.fold(output)
     assert [r.key for r in ledger.records.values()] == ["new"]
     assert {f.item: f.kind for f in ledger.failures.values()} == {"b.wav": "model"}
 
@@ -135,7 +136,7 @@ def test_the_newest_word_counts(output, attempt, record):
 def test_a_line_cut_short_is_ignored(output, attempt, record, tail):
     path = attempt(wrote(record))
     path.write_bytes(path.read_bytes() + tail.encode("latin-1"))
-    assert len(records.fold(output).records) == 1
+    assert len(ledgers.fold(output).records) == 1
 
 
 @pytest.mark.parametrize("cut", range(0, 900, 50))
@@ -143,14 +144,14 @@ def test_a_file_torn_anywhere_gives_its_whole_lines(output, attempt, record, cut
     whole = attempt(wrote(record), wrote(record, item="b.wav"))
     data = whole.read_bytes()
     whole.write_bytes(data[:cut])
-    assert len(records.read(output).records) == data[:cut].count(b"\n")
+    assert len(ledgers.read(output).records) == data[:cut].count(b"\n")
 
 
 @pytest.mark.parametrize("moment", range(1, 8))
 def test_a_death_in_the_middle_of_folding_loses_nothing(output, attempt, record, monkeypatch, moment):
     attempt(failed("b.wav"), wrote(record, key="old"), decoded())
     attempt(wrote(record, item="b.wav"), wrote(record), failed("c.wav"))
-    expected = records.read(output)
+    expected = ledgers.read(output)
     steps = iter(range(1, 100))
 
     def dying(real):
@@ -163,15 +164,15 @@ def test_a_death_in_the_middle_of_folding_loses_nothing(output, attempt, record,
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", dying(os.replace))
-        patch.setattr(records.pathlib.Path, "unlink", dying(records.pathlib.Path.unlink))
+        patch.setattr(ledgers.pathlib.Path, "unlink", dying(ledgers.pathlib.Path.unlink))
         try:
-            records.fold(output)
+            ledgers.fold(output)
         except KeyboardInterrupt:
             pass
-    assert records.read(output) == expected
-    assert records.fold(output) == expected
+    assert ledgers.read(output) == expected
+    assert ledgers.fold(output) == expected
     assert list(output.records.iterdir()) == []
-    assert records.read(output) == expected
+    assert ledgers.read(output) == expected
 
 
 @pytest.mark.parametrize("name", ["manifest", "failures", "sources"])
@@ -180,11 +181,11 @@ def test_a_death_in_the_middle_of_folding_loses_nothing(output, attempt, record,
 )
 def test_a_damaged_file_is_one_clear_error(output, attempt, record, name, damage):
     attempt(wrote(record), failed("b.wav"), decoded())
-    records.fold(output)
+    ledgers.fold(output)
     path = getattr(output, name)
     path.write_bytes(path.read_bytes() + damage)
     with pytest.raises(RunFailed, match=rf"{path.name} is damaged \(.*; restore it or remove it and run again"):
-        records.read(output)
+        ledgers.read(output)
 
 
 def test_an_unwritable_manifest_keeps_the_records(output, attempt, record):
@@ -192,7 +193,7 @@ def test_an_unwritable_manifest_keeps_the_records(output, attempt, record):
     output.manifest.mkdir()
     (output.manifest / "x").touch()
     with pytest.raises(RunFailed, match=r"manifest\.jsonl"):
-        records.fold(output)
+        ledgers.fold(output)
     assert path.exists()
 
 
@@ -215,16 +216,16 @@ def test_a_sweep_removes_temporary_files_and_nothing_else(output, attempt, recor
         (output.root / name).parent.mkdir(parents=True, exist_ok=True)
         (output.root / name).write_bytes(b"mine")
     (output.scratch / "run-env-0.1" / "deep").mkdir(parents=True)
-    assert records.sweep(output) == 3
+    assert ledgers.sweep(output) == 3
     assert partials(output) == ["crepe/.film.part", "crepe/my.part"]
     assert all((output.root / name).read_bytes() == b"mine" for name in kept)
     assert list(output.scratch.iterdir()) == []
-    assert len(records.attempts(output)) == 1
+    assert len(ledgers.attempts(output)) == 1
 
 
 def test_a_sweep_without_attempts_still_finds_what_the_host_left(output):
     leftovers(output)
-    records.sweep(output)
+    ledgers.sweep(output)
     assert partials(output) == ["crepe/.run-env-0.1-3.part"]  # where only an attempt could have left it
 
 
@@ -234,28 +235,28 @@ def test_a_sweep_waits_for_an_attempt_that_is_still_ending(output, attempt, reco
     with open(path, "a") as f:
         fcntl.flock(f, fcntl.LOCK_EX)
         with pytest.raises(RunFailed, match="a worker of an earlier run is still writing"):
-            records.sweep(output, patience=0.2)
+            ledgers.sweep(output, patience=0.2)
         assert len(partials(output)) == 4
         timer = threading.Timer(0.3, lambda: fcntl.flock(f, fcntl.LOCK_UN))
         began = time.monotonic()
         timer.start()
-        records.sweep(output, patience=10)
+        ledgers.sweep(output, patience=10)
         assert 0.2 < time.monotonic() - began < 5
         timer.join()
     assert partials(output) == []
 
 
 def test_asking_for_a_lock_makes_no_file(output):
-    assert not records.locked(output.records / "folded.jsonl")
+    assert not ledgers.locked(output.records / "folded.jsonl")
     assert list(output.records.iterdir()) == []
 
 
 def test_a_channel_is_locked_as_long_as_its_writer_lives(output):
     path = output.records / "x.jsonl"
     channel = protocol.Channel(str(path))
-    assert records.locked(path)
+    assert ledgers.locked(path)
     channel.close()
-    assert not records.locked(path)
+    assert not ledgers.locked(path)
 
 
 def windows(record, output, count, key="k", folder="latents"):
@@ -272,23 +273,23 @@ def windows(record, output, count, key="k", folder="latents"):
 
 def test_windows_of_an_item_are_records_of_their_own(output, attempt, record):
     attempt(*windows(record, output, 3))
-    ledger = records.fold(output)
+    ledger = ledgers.fold(output)
     assert [r.window for r in ledger.of("a.wav", "latents", "latents")] == [0, 1, 2]
-    assert records.read(output).of("a.wav", "latents", "latents") == ledger.of("a.wav", "latents", "latents")
+    assert ledgers.read(output).of("a.wav", "latents", "latents") == ledger.of("a.wav", "latents", "latents")
     assert ledger.of("a.wav", "latents", "codes") == []
 
 
 def test_an_item_with_a_window_missing_is_not_there(output, attempt, record):
     attempt(*windows(record, output, 3)[:2])
-    assert records.fold(output).of("a.wav", "latents", "latents") == []
+    assert ledgers.fold(output).of("a.wav", "latents", "latents") == []
 
 
 def test_windows_that_an_item_no_longer_has_are_removed_with_their_files(output, attempt, record):
     attempt(*windows(record, output, 3))
-    records.fold(output)
+    ledgers.fold(output)
     (output.root / "latents" / "mine.txt").write_text("a user's own")
     attempt(*windows(record, output, 2, key="new"))
-    ledger = records.fold(output)
+    ledger = ledgers.fold(output)
     assert [r.key for r in ledger.of("a.wav", "latents", "latents")] == ["new", "new"]
     assert sorted(p.name for p in (output.root / "latents").iterdir()) == ["a_frag0.txt", "a_frag1.txt", "mine.txt"]
 
@@ -299,34 +300,34 @@ def test_a_window_outside_the_output_folder_is_not_removed(output, attempt, reco
     events = windows(record, output, 2)
     lost = dataclasses.replace(events[1].record, path="../outside.txt")
     attempt(events[0], dataclasses.replace(events[1], record=lost))
-    records.fold(output)
+    ledgers.fold(output)
     attempt(*windows(record, output, 1, key="new"))
-    records.fold(output)
+    ledgers.fold(output)
     assert outside.read_text() == "keep"
 
 
 def test_an_array_of_another_layout_replaces_the_windows_and_their_files(output, attempt, record):
     attempt(*windows(record, output, 3))
-    records.fold(output)
+    ledgers.fold(output)
     (output.root / "latents" / "a.txt").write_text("whole")
     attempt(wrote(record, model="latents", output="latents", path="latents/a.txt"))
-    ledger = records.fold(output)
+    ledger = ledgers.fold(output)
     assert [r.path for r in ledger.of("a.wav", "latents", "latents")] == ["latents/a.txt"]
     assert [p.name for p in (output.root / "latents").iterdir()] == ["a.txt"]
 
 
 def test_an_array_whose_file_became_a_window_of_another_item_is_to_be_made_again(output, attempt, record):
     attempt(wrote(record, item="a_frag0.wav", model="latents", output="latents", path="latents/a_frag0.txt"))
-    records.fold(output)
+    ledgers.fold(output)
     attempt(*windows(record, output, 1))
-    ledger = records.fold(output)
+    ledger = ledgers.fold(output)
     assert ledger.of("a_frag0.wav", "latents", "latents") == []
     assert [r.window for r in ledger.of("a.wav", "latents", "latents")] == [0]
 
 
 def test_a_death_before_the_manifest_is_written_forgets_no_file_to_remove(output, attempt, record, monkeypatch):
     attempt(*windows(record, output, 3))
-    records.fold(output)
+    ledgers.fold(output)
     attempt(*windows(record, output, 1, key="new"))
 
     def die(*arguments):
@@ -335,8 +336,8 @@ def test_a_death_before_the_manifest_is_written_forgets_no_file_to_remove(output
     with monkeypatch.context() as patch:
         patch.setattr(files, "replace", die)
         with pytest.raises(KeyboardInterrupt):
-            records.fold(output)
-    records.fold(output)
+            ledgers.fold(output)
+    ledgers.fold(output)
     assert [p.name for p in (output.root / "latents").iterdir()] == ["a_frag0.txt"]
 
 
@@ -348,11 +349,11 @@ def test_a_sweep_leaves_the_output_folders_of_other_jobs_alone(output, attempt, 
     (output.root / "crepe").mkdir()
     for root in (inner.root, output.root):
         (root / "crepe" / ".x.1-2.part").write_text("half")
-    assert records.sweep(output) == 1
+    assert ledgers.sweep(output) == 1
     assert (inner.root / "crepe" / ".x.1-2.part").exists()
 
 
 @pytest.mark.parametrize("name", [".t.csv.123.part", ".t_summary.txt.123.part"])
 def test_what_a_table_left_half_written_is_swept(output, name):
     (output.root / name).write_text("half")
-    assert records.sweep(output) == 1
+    assert ledgers.sweep(output) == 1

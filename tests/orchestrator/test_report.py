@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from orchestrator.report import Report, duration, table
+from orchestrator.running.report import Report, duration, table
 from worker.protocol import Event, Failure
 
 

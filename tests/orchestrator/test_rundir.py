@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator import files
 from orchestrator.errors import RunFailed
-from orchestrator.rundir import OutputDir
+from orchestrator.output.folder import OutputDir
 
 
 def test_creating_twice_is_no_error(tmp_path):

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from orchestrator import scan, spec
 from orchestrator.errors import JobError
+from orchestrator.job import scan, spec
 
 
 @pytest.fixture

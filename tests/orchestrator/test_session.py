@@ -6,20 +6,21 @@ import threading
 
 import pytest
 
-from orchestrator import builder, plan
-from orchestrator.devices import Grant
-from orchestrator.engines.base import Ended
-from orchestrator.placement import Placement
-from orchestrator.progress import Lines
-from orchestrator.report import Report
-from orchestrator.runtimes.venv import VenvRuntime
-from orchestrator.session import Session, _done
+from orchestrator.environments import venvs
+from orchestrator.environments.devices import Grant
+from orchestrator.planning import plan
+from orchestrator.running.engines.base import Ended
+from orchestrator.running.placement import Placement
+from orchestrator.running.progress import Lines
+from orchestrator.running.report import Report
+from orchestrator.running.runtimes.venv import VenvRuntime
+from orchestrator.running.session import Session, _done
 
 
 @pytest.fixture
 def session(prepare, monkeypatch):
     """Return a session of three shards whose environment is ready."""
-    monkeypatch.setattr(builder, "_CANCELLED", threading.Event())
+    monkeypatch.setattr(venvs, "_CANCELLED", threading.Event())
     prepared = prepare()
     run = prepared.output.new_run()
     placement = Placement(VenvRuntime(), "asked for", Grant((), "asked for"), frozenset())

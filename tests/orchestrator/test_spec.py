@@ -7,9 +7,9 @@ import sys
 import pytest
 import yaml
 
-from orchestrator import spec
 from orchestrator.__main__ import main
 from orchestrator.errors import JobError
+from orchestrator.job import spec
 
 JOB = {"audio": "music", "output": "out", "models": ["crepe", {"name": "prosody"}]}
 

@@ -6,9 +6,12 @@ import shutil
 
 import pytest
 
-from orchestrator import commands, records, spec, status
 from orchestrator.__main__ import main
+from orchestrator.cli import commands
 from orchestrator.errors import JobError
+from orchestrator.job import spec
+from orchestrator.output import ledger as ledgers
+from orchestrator.planning import status
 from worker import protocol, schema
 
 
@@ -162,7 +165,7 @@ def test_many_failures_are_cut_short_unless_asked_for(prepare, work, write_wav, 
 def test_a_manifest_that_was_lost_is_rebuilt_from_nothing_but_its_records(prepare, work):
     prepared = prepare()
     work(prepared, fold=False)
-    records.fold(prepared.output)
+    ledgers.fold(prepared.output)
     first = hashlib.sha256(prepared.output.manifest.read_bytes()).hexdigest()
     work(prepare(resume="never"), run_id="again")
     assert hashlib.sha256(prepared.output.manifest.read_bytes()).hexdigest() == first

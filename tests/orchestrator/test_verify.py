@@ -8,11 +8,13 @@ import shutil
 import numpy as np
 import pytest
 
-from orchestrator import comparison, difference, errors, recompute, records, verify
+from orchestrator import errors
 from orchestrator.__main__ import main, parser
+from orchestrator.checking import comparison, difference, recompute, verify
+from orchestrator.checking.target import Target
 from orchestrator.errors import JobError, RunFailed
-from orchestrator.rundir import OutputDir
-from orchestrator.target import Target
+from orchestrator.output import ledger as ledgers
+from orchestrator.output.folder import OutputDir
 from worker import protocol, store
 from worker.protocol import Event
 
@@ -41,7 +43,7 @@ def write(tmp_path, record):
         channel.close()
         with output.lock():
             if fold:
-                records.fold(output)
+                ledgers.fold(output)
         return output.root
 
     return write

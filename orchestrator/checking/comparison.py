@@ -1,0 +1,201 @@
+"""Compare the arrays of two output folders: by item, model, output, window, key and sha256, then by value.
+
+Equal bytes are the rule. What has the same key and other bytes is laid over each other, and counts as the same
+only where a tolerance is granted.
+"""
+
+import collections
+import dataclasses
+import typing as tp
+import zipfile
+
+import numpy as np
+
+from orchestrator import errors
+from orchestrator.checking import difference, verify
+from orchestrator.checking.difference import SHARE, TOLERANCE
+from orchestrator.checking.target import Target
+from orchestrator.checking.verify import Checked
+from orchestrator.output.load import read
+from orchestrator.running.report import table
+from worker.protocol import Record
+
+_EQUAL, _CLOSE = "equal", "close"  # the kinds that count as the same
+_KINDS = {  # in the words of the verdict
+    _EQUAL: "to the byte",
+    _CLOSE: "within the tolerance",
+    "bytes": "with other bytes alone",
+    "values": "with other values",
+    "key": "of another source, other parameters or another version",
+    "gone": "only in {0}",
+    "new": "only in {1}",
+    "unreadable": "unreadable",
+    "damaged": "damaged",
+}
+
+Key = tuple[str, str, str, int]  # item, model, output, window
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One of the two that are compared."""
+
+    target: Target
+    arrays: tp.Mapping[Key, Record]
+    broken: tp.AbstractSet[str] = frozenset()  # paths of files that are not what their records say
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """What came of one array.
+
+    `kind` is equal, close (other bytes, values within the tolerance, which is granted), bytes (the same, not
+    granted), values, key (of another source or other parameters), gone, new, unreadable, or damaged (on the disk).
+    """
+
+    item: str
+    model: str
+    output: str
+    window: int
+    kind: str
+    text: str = ""
+    largest: float | None = None
+
+    @property
+    def name(self) -> str:
+        number = f"[{self.window}]" if self.window else ""
+        return f"{self.model}.{self.output}{number} of {self.item}"
+
+
+@dataclasses.dataclass
+class Comparison:
+    """What came of all arrays, and of hashing both folders again."""
+
+    names: tuple[str, str]
+    tolerance: float
+    matches: list[Match]
+    checked: list[Checked] = dataclasses.field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        same = all(match.kind in (_EQUAL, _CLOSE) for match in self.matches)
+        return errors.OK if same and not any(c.problems for c in self.checked) else errors.ITEMS_FAILED
+
+    def json(self) -> dict[str, tp.Any]:
+        """Return everything as plain values; of equal arrays the number."""
+        return {
+            "names": list(self.names),
+            "tolerance": self.tolerance,
+            "counts": dict(collections.Counter(match.kind for match in self.matches)),
+            "differences": [dataclasses.asdict(match) for match in self.matches if match.kind != _EQUAL],
+            "checked": [found.json() for found in self.checked],
+        }
+
+    def lines(self, everything: bool) -> list[str]:
+        """Return the problems of both folders, a line for each difference, a table by model, and the verdict."""
+        shown = [m for m in self.matches if m.kind != _EQUAL and (everything or m.kind != _CLOSE)]
+        broken = [line for found in self.checked if found.problems for line in found.lines(everything)]
+        different = verify.listed([(m.kind, f"{m.name}: {m.text}") for m in shown], everything)
+        return [*broken, *different, *table(self._rows()).splitlines(), self._verdict()]
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        groups: dict[tuple[str, str], list[Match]] = {}
+        for match in self.matches:
+            groups.setdefault((match.model, match.output), []).append(match)
+        seen = {match.kind for match in self.matches}
+        kinds = [kind for kind in _KINDS if kind in seen or kind == _EQUAL]
+        rows: list[tuple[str, ...]] = [("model", "output", *kinds, "largest difference")]
+        for (model, output), mine in sorted(groups.items()):
+            counts = collections.Counter(match.kind for match in mine)
+            values = [match.largest for match in mine if match.largest is not None]
+            largest = f"{max(values):.3g}" if values else "-"
+            rows.append((model, output, *(str(counts[kind]) for kind in kinds), largest))
+        return rows
+
+    def _verdict(self) -> str:
+        counts = collections.Counter(match.kind for match in self.matches)
+        allowed = f"tolerance {self.tolerance:g} + {self.tolerance:g} x value, {SHARE:.1%} of integers"
+        if self.exit_code == errors.OK:
+            close = f", {counts[_CLOSE]} within the {allowed}" if counts[_CLOSE] else ""
+            return f"the same: {counts[_EQUAL]} arrays to the byte{close}"
+        parts = [f"{counts[kind]} {_KINDS[kind]}" for kind in _KINDS if counts[kind] and kind not in (_EQUAL, _CLOSE)]
+        words = ", ".join(parts or ["contexts are lost"]).format(*self.names)
+        hint = "; --tolerance lets other bytes pass" if counts["bytes"] else ""
+        return f"not the same: {words} ({allowed}){hint}"
+
+
+def compare(one: Target, other: Target, tolerance: float | None = None) -> Comparison:
+    """Return what two output folders have in common; both are hashed again first.
+
+    Args:
+        one: an output folder.
+        other: another.
+        tolerance: within which other bytes count as the same; None grants none.
+
+    Raises:
+        JobError: nothing was written there.
+        RunFailed: a run is writing there.
+    """
+    with one.at_rest(), other.at_rest():
+        checked, sides = [], []
+        for target in (one, other):
+            ledger = target.ledger()
+            checked.append(verify.examine(target, ledger))
+            sides.append(Side(target, ledger.records, broken(checked[-1])))
+    allowed = TOLERANCE if tolerance is None else tolerance
+    matches = match(sides[0], sides[1], allowed, lambda _: tolerance is not None)
+    return Comparison((one.name, other.name), allowed, matches, checked)
+
+
+def broken(found: Checked) -> frozenset[str]:
+    """Return the paths of arrays that are not what their records say."""
+    return frozenset(problem.path for problem in found.problems)
+
+
+def match(one: Side, other: Side, tolerance: float, granted: tp.Callable[[Key], bool]) -> list[Match]:
+    """Return what came of each array, in order.
+
+    Args:
+        one: records of a folder.
+        other: those of another.
+        tolerance: of values.
+        granted: says whether an array may differ by as much.
+    """
+    found = []
+    for key in sorted(one.arrays.keys() | other.arrays.keys()):
+        a, b = one.arrays.get(key), other.arrays.get(key)
+        if a is None or b is None:
+            kind, name = ("new", other.target.name) if a is None else ("gone", one.target.name)
+            found.append(Match(*key, kind, f"only in {name}"))
+        elif a.path in one.broken or b.path in other.broken:
+            found.append(Match(*key, "damaged", "is not what its record says"))
+        elif a.key != b.key:
+            found.append(Match(*key, "key", _why_other(a, b)))
+        elif a.sha256 == b.sha256:
+            found.append(Match(*key, _EQUAL))
+        else:
+            found.append(_by_value(key, (one.target, a), (other.target, b), tolerance, granted(key)))
+    return found
+
+
+def _why_other(a: Record, b: Record) -> str:
+    return "made of another source" if a.source != b.source else "made with other parameters or another version"
+
+
+def _by_value(
+    key: Key, one: tuple[Target, Record], other: tuple[Target, Record], tolerance: float, granted: bool
+) -> Match:
+    try:
+        found = difference.between(_values(*one), _values(*other), tolerance)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return Match(*key, "unreadable", " ".join(str(error).split()))
+    kind = (_CLOSE if granted else "bytes") if found.within else "values"
+    return Match(*key, kind, found.text, found.largest)
+
+
+def _values(target: Target, record: Record) -> np.ndarray:
+    """Return the array of a record."""
+    place = target.place(record.path)
+    if place is None:
+        raise ValueError("leads out of the output folder")
+    return read(place, record.dtype, record.shape)

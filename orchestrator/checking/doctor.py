@@ -1,0 +1,140 @@
+"""Look whether everything is there, and say how to mend what is not.
+
+Each environment imports its frameworks and runs one second of audio through each of its models.
+"""
+
+import dataclasses
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import typing as tp
+
+from orchestrator.environments import definitions, devices, docker_client, images, interpreters, venvs
+from orchestrator.environments.definitions import Environment
+from orchestrator.errors import ConsortError
+from orchestrator.job import spec, synthetic
+from orchestrator.output import ledger as ledgers
+from orchestrator.output.folder import OutputDir
+from orchestrator.planning import preparation
+from orchestrator.weights import ffmpeg
+from orchestrator.weights.store import Weights, cache_root
+from worker import catalog
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: good, or with the way to mend it."""
+
+    what: str
+    good: bool
+    text: str
+
+
+def examine(run: tp.Callable[[preparation.Prepared], tp.Any]) -> tp.Iterator[Finding]:
+    """Yield findings as they are made.
+
+    Args:
+        run: does what a prepared job says; used for the one-second extraction.
+    """
+    yield Finding("host", True, f"Python {sys.version.split()[0]}, cache {cache_root()}")
+    weights = Weights()
+    yield _ffmpeg(weights)
+    yield _gpus()
+    yield _docker()
+    for name in definitions.names():
+        environment = definitions.find(name)
+        found = _interpreter(environment)
+        yield found
+        if found.good:
+            yield from _environment(environment, run, weights)
+
+
+def _gpus() -> Finding:
+    """Say what GPUs there are; a machine needs none."""
+    found = devices.discover()
+    return Finding("GPU", True, ", ".join(f"{g.index} = {g.name} ({g.uuid})" for g in found.gpus) or found.reason)
+
+
+def _docker() -> Finding:
+    """Say what engine answers and which images are there; `runtime: venv` needs neither."""
+    try:
+        engine = docker_client.find()
+        every = [definitions.find(name) for name in definitions.names()]
+        states = [f"{images.tag(e, v)} {images.state(e, v)}" for e in every for v in e.spec.locks]
+    except ConsortError as error:
+        return Finding("docker", True, f"{error} (not needed)".replace(", or use `runtime: venv`", ""))
+    return Finding("docker", True, f"{engine.name}; {', '.join(states)}; `make images` builds")
+
+
+def _ffmpeg(weights: Weights) -> Finding:
+    try:
+        checkpoint = ffmpeg.checkpoint()
+        problem = weights.problem(checkpoint)
+        if problem:
+            return Finding("ffmpeg", False, f"{problem}; run `consort weights pull ffmpeg`")
+        said = subprocess.run([str(weights.path(checkpoint)), "-version"], capture_output=True, text=True, timeout=30)
+        return Finding("ffmpeg", said.returncode == 0, " ".join(said.stdout.split()[:3]) or "does not run")
+    except (ConsortError, OSError, subprocess.TimeoutExpired) as error:
+        return Finding("ffmpeg", False, str(error))
+
+
+def _interpreter(environment: Environment) -> Finding:
+    what = f"Python {environment.spec.python}"  # one line per environment: each says what it will use
+    try:
+        return Finding(what, True, str(interpreters.find(environment.spec.python)))
+    except ConsortError as error:
+        return Finding(what, False, str(error))
+
+
+def _environment(
+    environment: Environment, run: tp.Callable[[preparation.Prepared], tp.Any], weights: Weights
+) -> tp.Iterator[Finding]:
+    if not venvs.built(environment, "cpu"):
+        yield Finding(environment.name, False, f"is not built; run `consort envs build {environment.name}`")
+        return
+    code = (
+        "import sys\nfor name in sys.argv[1:]:\n version = getattr(__import__(name), '__version__', '')\n"
+        " if '.' not in name: print(name, version, end='; ')"
+    )
+    command = [str(venvs.python(environment, "cpu")), "-I", "-c", code, *environment.spec.probes]
+    env = {**environment.spec.variables, "PATH": os.environ.get("PATH", ""), "HOME": tempfile.gettempdir()}
+    said = subprocess.run(command, capture_output=True, text=True, env=env)
+    if said.returncode != 0:
+        words = (said.stderr.strip().splitlines() or ["no words"])[-1]
+        yield Finding(environment.name, False, f"{words}; run `consort envs remove {environment.name}`, then build it")
+        return
+    yield Finding(environment.name, True, said.stdout.strip("; \n"))
+    for name in catalog.names():
+        if catalog.find(name).environment == environment.name:
+            yield _second(name, run, weights)
+
+
+def _second(name: str, run: tp.Callable[[preparation.Prepared], tp.Any], weights: Weights) -> Finding:
+    """Run one second of a 440 Hz tone through a model."""
+    missing = [p for c in catalog.build(name, {}).checkpoints() if (p := weights.problem(c))]
+    if missing:
+        return Finding(name, False, f"{missing[0]}; run `consort weights pull {name}`")
+    with tempfile.TemporaryDirectory(prefix="consort-doctor-") as folder:
+        tone = pathlib.Path(folder, "tone.wav")
+        tone.write_bytes(synthetic.sine(44100, 1.0))
+        job = spec.check(
+            {
+                "audio": str(tone),
+                "output": os.path.join(folder, "out"),
+                "models": [name],
+                "runtime": "venv",
+                "devices": "cpu",
+            }
+        )
+        try:
+            run(preparation.prepare(job))
+        except ConsortError as error:
+            return Finding(name, False, str(error))
+        ledger = ledgers.read(OutputDir(job.output))
+        if ledger.failures:
+            return Finding(name, False, next(iter(ledger.failures.values())).message)
+        if not ledger.records:
+            return Finding(name, False, "wrote nothing; `consort extract` shows why")
+        return Finding(name, True, ", ".join(f"{r.output} {r.shape}" for r in ledger.records.values()))

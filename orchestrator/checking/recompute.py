@@ -1,0 +1,238 @@
+"""Compute some items of an output folder again, and compare: what hashes cannot show, as they could be wrong alike.
+
+The job is the one that the last run kept, or the one that the user names; only where it writes, which items it
+takes and that it resumes nothing are changed. Arrays that were made alike on a CPU must be equal to the byte;
+others are compared by value.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import shutil
+import tempfile
+import typing as tp
+
+from orchestrator import errors
+from orchestrator.checking import comparison, verify
+from orchestrator.checking.comparison import Comparison, Key, Match, Side
+from orchestrator.checking.difference import TOLERANCE
+from orchestrator.checking.target import Target
+from orchestrator.errors import JobError, RunFailed
+from orchestrator.job import scan, spec
+from orchestrator.job.scan import Audio, Source
+from orchestrator.job.spec import JobSpec
+from orchestrator.output import ledger as ledgers
+from orchestrator.output.ledger import Ledger
+from orchestrator.planning import preparation
+from orchestrator.planning.preparation import Prepared
+from orchestrator.running import placement, run, weights
+from orchestrator.running.progress import Progress
+from orchestrator.running.report import Report
+from worker.protocol import Failure, Record
+
+_ALIKE = ("lock", "worker", "device")  # of contexts: what decides how numbers are rounded, besides the processor
+_UNFINISHED = (errors.INTERRUPTED, errors.UNAVAILABLE, errors.LOST)  # exit codes
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Which items are computed again, and where."""
+
+    count: int
+    seed: int | None = None  # draws them; None spreads them evenly over the sorted ids
+    runtime: str | None = None  # in the place of the job's own
+
+
+@dataclasses.dataclass
+class Recomputed(Comparison):
+    """What came of the items that were computed again, and of hashing the folder before."""
+
+    items: list[str] = dataclasses.field(default_factory=list)
+    alike: int = 0  # arrays that were made alike, and must be equal to the byte
+    unlike: dict[str, int] = dataclasses.field(default_factory=dict)  # how many others, by what is another one
+    left_out: list[str] = dataclasses.field(default_factory=list)  # outputs that the job does not ask for
+    command: str = ""  # that makes removed arrays again
+    placement: dict[str, str] = dataclasses.field(default_factory=dict)
+    code: int = errors.OK  # of the run
+
+    @property
+    def exit_code(self) -> int:
+        return self.code if self.code in _UNFINISHED else super().exit_code
+
+    def json(self) -> dict[str, tp.Any]:
+        """Return everything as plain values."""
+        facts = {name: getattr(self, name) for name in ("items", "alike", "unlike", "left_out", "placement")}
+        return {**super().json(), **facts}
+
+    def lines(self, everything: bool) -> list[str]:
+        """Return a line for each difference, a table by model, the verdict, and what was not looked at."""
+        whole = [line for found in self.checked if not found.problems for line in found.lines(everything)]
+        where = f"runtime {self.placement['runtime']}, device {self.placement['devices']}"
+        held = f"made alike, so that every byte should be equal: {self.alike} of {len(self.matches)} arrays"
+        held += "".join(f"; with another {what}: {number}" for what, number in sorted(self.unlike.items()))
+        said = [f"items computed again: {len(self.items)} ({where})", held, *super().lines(everything)]
+        if self.left_out:
+            said.append(f"not computed again, as the job does not ask for it: {', '.join(self.left_out)}")
+        if any(match.kind in ("bytes", "values") for match in self.matches):
+            said.append(f"next: remove what should not differ; `{self.command}` makes it again")
+        return [*whole, *said]
+
+
+def recompute(
+    target: Target, choice: Choice, tolerance: float | None, progress: Progress, repair: bool = False
+) -> Recomputed:
+    """Hash an output folder again, and return how some of its items come out today.
+
+    Args:
+        target: the folder.
+        choice: of items.
+        tolerance: within which other bytes count as the same even where arrays were made alike.
+        progress: shows what happens.
+        repair: remove what is damaged.
+
+    Raises:
+        JobError: no job was kept, or its audio is out of reach.
+        RunFailed: a run is writing there, or there is no room for the arrays.
+    """
+    ledger, job = target.ledger(), _job(target)
+    audio = Audio(scan.root_of(job), _choose(job, ledger, choice))
+    checked = verify.check(target, repair)
+    with _scratch() as scratch:
+        runtime = choice.runtime or job.runtime
+        changed = dataclasses.replace(job, output=scratch.folder, resume="never", limit=None, runtime=runtime)
+        prepared, report = _run(changed, audio, progress)
+        scratch.keep = report.exit_code in (errors.UNAVAILABLE, errors.LOST)
+        asked, left_out = _asked(prepared, ledger)
+        before = Side(target, asked, comparison.broken(checked))
+        matches, ways = _match(before, Target(scratch.folder), tolerance)
+        failures = ledgers.read(prepared.output).failures
+    return Recomputed(
+        names=(target.name, "the new run"),
+        tolerance=TOLERANCE if tolerance is None else tolerance,
+        matches=[_explain(match, report, failures) for match in matches],
+        checked=[checked],
+        items=[source.id for source in audio.sources],
+        alike=ways.pop("", 0),
+        unlike=dict(ways),
+        left_out=left_out,
+        command=target.command,
+        placement=report.placement,
+        code=report.exit_code,
+    )
+
+
+@dataclasses.dataclass
+class _Scratch:
+    """Where items are computed again. It is kept where that failed, as its logs say why."""
+
+    folder: str
+    keep: bool = False
+
+
+@contextlib.contextmanager
+def _scratch() -> tp.Iterator[_Scratch]:
+    scratch = _Scratch(tempfile.mkdtemp(prefix="consort-verify-"))
+    try:
+        yield scratch
+    finally:
+        if not scratch.keep:
+            shutil.rmtree(scratch.folder, ignore_errors=True)
+
+
+def _job(target: Target) -> JobSpec:
+    if target.job is None:
+        raise JobError(f"{target.name}: its job was not kept; name the job file instead of the folder")
+    return spec.read(target.job, [("output", str(target.output.root))])
+
+
+def _choose(job: JobSpec, ledger: Ledger, choice: Choice) -> list[Source]:
+    """Return some of the items that the job's models have written and whose audio is there."""
+    models = {model.name for model in job.models}
+    root = scan.root_of(job)
+    written = sorted({r.item for r in ledger.records.values() if r.model in models})
+    # a manifest from elsewhere must not lead out of the audio folder
+    below = [item for item in written if not os.path.isabs(item) and ".." not in item.split("/")]
+    there = [source for item in below if (source := scan.look(root, item, {})).size >= 0]
+    if not there:
+        raise JobError(f"audio: nothing of what was read is in {root}; bring it back, or name a job file that has it")
+    return pick(there, choice.count, choice.seed)
+
+
+_T = tp.TypeVar("_T")
+
+
+def pick(entries: list[_T], count: int, seed: int | None = None) -> list[_T]:
+    """Return `count` entries in their order: evenly spread, or drawn."""
+    if count >= len(entries):
+        return entries
+    if seed is None:
+        return [entries[(2 * n + 1) * len(entries) // (2 * count)] for n in range(count)]
+    drawn = random.Random(seed).sample(range(len(entries)), count)  # noqa: S311 - a sample, no secret
+    return [entries[n] for n in sorted(drawn)]
+
+
+def _run(job: JobSpec, audio: Audio, progress: Progress) -> tuple[Prepared, Report]:
+    placed = placement.choose(job)
+    weights.fetch_unpinned(job, progress)
+    prepared = preparation.prepare(job, audio)
+    trouble = prepared.lacking_room()
+    if trouble:
+        raise RunFailed(f"{trouble}; let TMPDIR name a folder with more room, or ask for fewer items")
+    prepared.output.create()
+    progress.say(f"computing {len(audio.sources)} items again, runtime {placed.runtime.name} ({placed.why})")
+    with prepared.output.lock():
+        report, _ = run.extract(prepared, placed, progress)
+    return prepared, report
+
+
+def _asked(prepared: Prepared, ledger: Ledger) -> tuple[dict[Key, Record], list[str]]:
+    """Return the records that the new run should make again, and the names of outputs that its job does not make."""
+    wanted = {(model.name, output) for model in prepared.plan.models for output in model.task.outputs}
+    items = {source.id for source in prepared.audio.sources}
+    of_job = {key: record for key, record in ledger.records.items() if (record.model, record.output) in wanted}
+    others = {f"{r.model}.{r.output}" for r in ledger.records.values() if (r.model, r.output) not in wanted}
+    return {key: record for key, record in of_job.items() if record.item in items}, sorted(others)
+
+
+def _match(before: Side, fresh: Target, tolerance: float | None) -> tuple[list[Match], "collections.Counter[str]"]:
+    """Return what came of each array, and how many were made in which other way; alike is ""."""
+    made = ledgers.read(fresh.output).records
+    computed = {key: record for key, record in made.items() if key in before.arrays}
+    ways = {key: _unlike(before.target, before.arrays[key], fresh, now) for key, now in computed.items()}
+
+    def granted(key: Key) -> bool:
+        return tolerance is not None or ways[key] != ""
+
+    allowed = TOLERANCE if tolerance is None else tolerance
+    return comparison.match(before, Side(fresh, computed), allowed, granted), collections.Counter(ways.values())
+
+
+def _unlike(target: Target, before: Record, fresh: Target, now: Record) -> str:
+    """Return what lets the bytes of two arrays differ; empty where nothing does."""
+    old, new = _context(target, before), _context(fresh, now)
+    differing = [name for name in _ALIKE if name not in old or old[name] != new.get(name)]
+    if not differing and old["device"] != "cpu":
+        return "batch"  # on a GPU it holds windows of several items, here those of fewer
+    return ", ".join(differing)
+
+
+def _context(target: Target, record: Record) -> dict[str, tp.Any]:
+    """Return what an array was made with; nothing where that is lost."""
+    place = target.place(f".consort/contexts/{record.context}.json")
+    try:
+        return dict(json.loads(place.read_text("ascii"))) if place else {}
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _explain(match: Match, report: Report, failures: tp.Mapping[tuple[str, str], Failure]) -> Match:
+    """Say why an array was not computed again."""
+    if match.kind != "gone":
+        return match
+    failure = failures.get((match.item, match.model))
+    trouble = report.models[match.model].unavailable or "; ".join(report.lost) or "its run did not finish"
+    why = failure.message if failure else trouble
+    return dataclasses.replace(match, text=f"was not computed again: {why}")

@@ -1,0 +1,168 @@
+"""What `consort weights` prints, pulls and verifies: the checkpoints of the models, and ffmpeg."""
+
+import typing as tp
+from pathlib import Path
+
+from orchestrator import errors
+from orchestrator.errors import EnvironmentUnavailable, JobError
+from orchestrator.planning.preparation import size
+from orchestrator.running.progress import Progress
+from orchestrator.running.report import table
+from orchestrator.weights import ffmpeg, transfer
+from orchestrator.weights.store import Weights
+from worker import catalog, schema
+from worker.extractor import Checkpoint
+
+
+def of_model(name: str, checkpoint: str | None = None) -> tuple[Checkpoint, ...]:
+    """Return all checkpoints that a model needs, for every output.
+
+    Args:
+        name: of a model, or ffmpeg.
+        checkpoint: its parameter of that name; None takes the default.
+
+    Raises:
+        JobError: there is no such model, or no such checkpoint of it.
+    """
+    if name == "ffmpeg" and checkpoint is None:
+        return (ffmpeg.checkpoint(),)
+    try:
+        model = catalog.build(name, {} if checkpoint is None else {"checkpoint": checkpoint})
+    except (catalog.UnknownExtractor, schema.SchemaError) as error:
+        raise JobError(str(error)) from error
+    model.wanted = frozenset()
+    return model.checkpoints()
+
+
+def _of_models(names: list[str], checkpoint: str | None) -> dict[str, tuple[Checkpoint, ...]]:
+    if checkpoint is not None and len(names) != 1:
+        raise JobError("--checkpoint: name the one model that it is of")
+    return {name: of_model(name, checkpoint) for name in names}
+
+
+def listing(names: list[str], checkpoint: str | None = None) -> str:
+    """Return a table of checkpoints: where from, whether they are here, their size and licence.
+
+    Args:
+        names: of models.
+        checkpoint: another one than the default, where a single model is named.
+
+    Raises:
+        JobError: a name is wrong.
+    """
+    weights = Weights()
+    rows = [("model", "source", "files", "here", "size", "licence", "folder")]
+    for name, needed in _of_models(names, checkpoint).items():
+        if not needed:
+            rows.append((name, "-", "0", "yes", "-", "none needed", "-"))
+            continue
+        here = [c for c in needed if weights.problem(c) is None]
+        state = "yes" if len(here) == len(needed) else f"{len(here)} of {len(needed)}"
+        licences = ", ".join(dict.fromkeys(c.licence for c in needed))
+        rows.append((name, _source(needed[0]), str(len(needed)), state, _size(weights, needed), licences,
+                     str(_folder(weights, needed[0]))))  # fmt: skip
+    return table(rows)
+
+
+def pull(names: list[str], shown: Progress, policy: str = "any", checkpoint: str | None = None) -> int:
+    """Fetch what is missing; return the exit code.
+
+    Args:
+        names: of models.
+        shown: says what happens.
+        policy: `commercial` refuses weights whose licence forbids commercial use.
+        checkpoint: another one than the default, where a single model is named.
+
+    Raises:
+        JobError: a name is wrong.
+    """
+    wanted = _of_models(names, checkpoint)
+    weights, code = Weights(), errors.OK
+    for name, needed in wanted.items():
+        barred = sorted({c.licence for c in needed if not c.commercial})
+        try:
+            if policy == "commercial" and barred:
+                raise EnvironmentUnavailable(f"licence_policy is commercial, but its weights are {', '.join(barred)}")
+            for line in weights.licence_news(needed):
+                shown.say(f"licence: {line}")
+            weights.pull(needed, lambda *file: shown.stage("weights", transfer.share(*file)))
+        except EnvironmentUnavailable as error:
+            shown.say(f"{name}: {error}")
+            code = errors.UNAVAILABLE
+            continue
+        shown.say(f"{name}: {len(needed)} files here")
+    return code
+
+
+def verify(names: list[str], checkpoint: str | None = None) -> tuple[str, int]:
+    """Read every file again, and hold it to its declaration and to `weights.lock`.
+
+    Args:
+        names: of models, whose files must all be there; empty holds whatever is there, and what is gone of it.
+        checkpoint: another one than the default, where a single model is named.
+
+    Returns:
+        A table, and the exit code.
+
+    Raises:
+        JobError: a name is wrong.
+    """
+    weights = Weights(fresh=True)
+    rows = [("file", "state")]
+    for label, one in _known(weights, names, checkpoint):
+        missing = not weights.path(one).exists()
+        problem = None if missing and not names and not _is_gone(weights, one) else weights.problem(one)
+        if problem or not missing:
+            rows.append((label, problem or "right"))
+    bad = [row for row in rows[1:] if row[1] != "right"]
+    rows = bad or [rows[0], ("all", f"{len(rows) - 1} files are what they should be")]
+    return table(rows), errors.UNAVAILABLE if bad else errors.OK
+
+
+def _known(weights: Weights, names: list[str], checkpoint: str | None) -> tp.Iterator[tuple[str, Checkpoint]]:
+    """Yield the files of models, and without names everything else in the lock too."""
+    seen = set()
+    everything = [] if names or checkpoint else [*catalog.names(), "ffmpeg"]
+    for name, needed in _of_models(names or everything, checkpoint).items():
+        for one in needed:
+            seen.add(weights.path(one))
+            yield f"{name}: {one.file}", one
+    for other in _locked(weights) if everything else []:
+        if weights.path(other) not in seen:
+            yield f"{other.name}: {other.file}", other
+
+
+def _locked(weights: Weights) -> list[Checkpoint]:
+    return [Checkpoint(e.kind, e.name, e.revision, e.file, "", e.licence) for e in weights.lock.entries()]
+
+
+def _is_gone(weights: Weights, checkpoint: Checkpoint) -> bool:
+    """Return whether a file was here once, and others of its repository still are: then nobody removed them all."""
+    beside = [c for c in _locked(weights) if c[:3] == checkpoint[:3]]
+    return any(c.file == checkpoint.file for c in beside) and any(weights.path(c).exists() for c in beside)
+
+
+def _folder(weights: Weights, checkpoint: Checkpoint) -> Path:
+    own = {"file": Path(checkpoint.name).parent, "folder": Path(checkpoint.name)}
+    return own.get(checkpoint.kind) or weights.folder(checkpoint)
+
+
+def _source(checkpoint: Checkpoint) -> str:
+    if checkpoint.kind in ("file", "folder"):
+        return "your own"
+    if checkpoint.kind != "pypi":
+        return f"{checkpoint.name}@{checkpoint.revision[:7]}"
+    return f"{checkpoint.name}=={checkpoint.revision}"
+
+
+def _size(weights: Weights, checkpoints: tp.Iterable[Checkpoint]) -> str:
+    """Return how large files are: on the disk, as declared, or once fetched; `-` where nobody knows."""
+    total = 0
+    for checkpoint in checkpoints:
+        path = weights.path(checkpoint)
+        locked = weights.lock.find(checkpoint)
+        found = path.stat().st_size if path.is_file() else checkpoint.size or (locked.size if locked else 0)
+        if not found:
+            return "-"
+        total += found
+    return size(total)

@@ -1,0 +1,128 @@
+"""The models as text: what `consort models` prints and the README shows. No framework is imported."""
+
+import dataclasses
+import inspect
+import typing as tp
+
+from orchestrator.running.report import table
+from worker import catalog
+from worker.extractor import Extractor, Output
+
+
+def overview() -> str:
+    """Return every model with environment, parameters and defaults, outputs and licence."""
+    blocks = []
+    width = max(map(len, catalog.names()))
+    for name in catalog.names():
+        model = _default(name)
+        fields = dataclasses.fields(model)  # type: ignore[arg-type]
+        params = " ".join(f"{f.name}={_yaml(getattr(model, f.name))}" for f in fields)
+        outputs = ", ".join(f"{o.name} {_shape(o)}" for o in model.outputs())
+        blocks.append(
+            f"{name:<{width}} {_summary(model)}\n"
+            f"{'':<{width}} {model.environment}, {model.sample_rate} Hz; weights: {_licence(model)}\n"
+            f"{'':<{width}} parameters: {params or 'none'}{'; takes `window`' if model.takes_window else ''}\n"
+            f"{'':<{width}} outputs: {outputs}"
+        )
+    return "\n\n".join(
+        [*blocks, "`consort models NAME` explains one; the first output is written without being asked for"]
+    )
+
+
+def detail(name: str) -> str:
+    """Return everything about one model.
+
+    Raises:
+        catalog.UnknownExtractor: there is none of that name.
+    """
+    catalog.find(name)
+    model = _default(name)
+    lines = [inspect.cleandoc(model.__doc__ or ""), ""]
+    lines.append(f"environment {model.environment}, {model.sample_rate} Hz, {model.audio_channels} channel(s)")
+    lines.append(f"weights     {_licence(model)}")
+    lines.append("\nparameters (default)")
+    rows = [("  " + f.name, _yaml(getattr(model, f.name)), _allowed(f)) for f in dataclasses.fields(model)]  # type: ignore[arg-type]
+    lines.append(table(rows) if rows else "  none")
+    if model.takes_window:
+        lines.append("\nbeside them the job may say `window: {seconds, hop_seconds, pad: reflect | zero}`")
+    lines.append("\noutputs (the first is written without being asked for)")
+    lines.append(table([("  " + o.name, _shape(o), o.dtype, _rate(o), o.doc) for o in model.outputs()]))
+    return "\n".join(lines)
+
+
+def markdown() -> str:
+    """Return the table of the README."""
+    lines = [
+        "| model | environment | rate | outputs | frames/s | licence of the weights |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in catalog.names():
+        model = _default(name)
+        outputs = model.outputs()
+        shapes = ", ".join(f"`{o.name}` {_shape(o)}" for o in outputs)
+        cells = (name, model.environment, f"{model.sample_rate} Hz", shapes, _rate(outputs[0]), _licence(model))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _default(name: str) -> Extractor:
+    model = catalog.build(name, {})
+    model.wanted = frozenset()
+    return model
+
+
+def _yaml(value: object) -> str:
+    """Return a default as it would stand in the job file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)  # lists look the same in YAML
+
+
+def _allowed(field: "dataclasses.Field[object]") -> str:
+    if "choices" in field.metadata:
+        return " | ".join(str(c) for c in dict.fromkeys(field.metadata["choices"]))
+    if "range" in field.metadata:
+        return "{} to {}".format(*field.metadata["range"])
+    if field.type is bool:
+        return "true | false"
+    return " | ".join(_kinds(field.type))
+
+
+def _kinds(hint: tp.Any) -> list[str]:
+    """Return the words for a type as it would be said of a value in the job file."""
+    args: tuple[tp.Any, ...] = getattr(hint, "__args__", ())
+    if getattr(hint, "__origin__", None) is tp.Union:
+        return [word for part in args for word in _kinds(part)]
+    if getattr(hint, "__origin__", None) is list:
+        return ["list of " + " or ".join(_kinds(args[0])) + "s"]
+    return [_KINDS.get(hint, getattr(hint, "__name__", str(hint)))]
+
+
+_KINDS: dict[tp.Any, str] = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    type(None): "null",
+}
+
+
+def _licence(model: Extractor) -> str:
+    found = sorted({c.licence for c in model.checkpoints()})
+    restricted = any(not c.commercial for c in model.checkpoints())
+    return (", ".join(found) or "none needed") + (" (not commercial)" if restricted else "")
+
+
+def _summary(model: Extractor) -> str:
+    return (inspect.cleandoc(model.__doc__ or "").splitlines() or [""])[0].rstrip(".")
+
+
+def _shape(output: Output) -> str:
+    names = [
+        axis[0].upper() if size is None else str(size) for axis, size in zip(output.axes, output.shape, strict=True)
+    ]
+    return f"[{', '.join(names)}]"
+
+
+def _rate(output: Output) -> str:
+    return f"{output.frame_rate:.4g}" if output.frame_rate else "-"

@@ -1,0 +1,100 @@
+"""What the build of an image takes from this machine, and leaves outside: certificates, indexes and wheels."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import pathlib
+import platform
+import re
+import shutil
+import threading
+import typing as tp
+import urllib.parse
+
+from orchestrator.environments.definitions import IMAGES, Environment
+from orchestrator.errors import EnvironmentUnavailable
+from orchestrator.weights.package_index import PackageIndex
+from orchestrator.weights.pip_settings import PipSettings
+
+_LOCAL_WHEELS = IMAGES / "local-wheels"
+_WHEELS = threading.Lock()  # two builds side by side share one folder of wheels
+_CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+_VARIABLE = "CONSORT_PIP_CONF"
+_HERE = ("localhost", "127.0.0.1", "::1")
+
+
+def secrets(settings: PipSettings, offers_all: bool) -> tuple[list[str], dict[str, str]]:
+    """Return arguments of `docker build` that hand over certificates and indexes, and the variables they need.
+
+    pip's configuration is written anew, as the machine's own may name files that are not inside; and into a
+    variable, as addresses may hold credentials.
+
+    Args:
+        settings: of this machine's pip.
+        offers_all: whether the environment's extra index need not be asked. Not an argument of the build, which
+            would do everything again when the answer changes.
+    """
+    first, *others = [*_web(settings), ""]
+    values = {"index-url": first, "extra-index-url": " ".join(others), "trusted-host": " ".join(settings.trusted_hosts)}
+    values["# offers-all"] = "yes" if offers_all else "no"
+    lines = ["[global]", *(f"{option} = {value.strip()}" for option, value in values.items() if value.strip()), ""]
+    words = ["--secret", f"id=pip.conf,env={_VARIABLE}"]
+    own = settings.cert or next((os.environ[v] for v in _CERTIFICATES if os.environ.get(v)), None)
+    if own and os.path.isfile(own):
+        words += ["--secret", f"id=ca.pem,src={own}"]
+    return words, {_VARIABLE: "\n".join(lines)}
+
+
+def _web(settings: PipSettings) -> list[str]:
+    """Return the indexes that a build can reach: neither folders nor servers of this machine are inside."""
+    parts = {url: urllib.parse.urlsplit(url) for url in settings.index_urls}
+    return [url for url, part in parts.items() if part.scheme in ("http", "https") and part.hostname not in _HERE]
+
+
+def offered(environment: Environment, variant: str, settings: PipSettings) -> bool:
+    """Return whether the indexes of this machine have what the environment names another one for."""
+    if variant not in environment.spec.extra_index:
+        return True
+    index = PackageIndex(dataclasses.replace(settings, index_urls=tuple(_web(settings)), find_links=()))
+    try:
+        return all(index.offers(name, f"{name}-{version}-*") for name, version, _ in _special(environment, variant))
+    except EnvironmentUnavailable:  # then a build from what is there already is still possible
+        return False
+
+
+@contextlib.contextmanager
+def wheels(environment: Environment, variant: str, settings: PipSettings) -> tp.Iterator[bool]:
+    """Put wheels that this machine has, and no index, where the build finds them; yield whether any is there."""
+    placed = []
+    python = environment.spec.python.replace(".", "")
+    with _WHEELS if (special := _special(environment, variant)) else contextlib.nullcontext():
+        try:
+            for name, version, hashes in special:
+                pattern = f"{name}-{version}-cp{python}-*linux*_{platform.machine()}.whl"
+                found = PackageIndex(settings).local(name, pattern)
+                if found is not None and hashlib.sha256(found.read_bytes()).hexdigest() in hashes:
+                    placed.append(_LOCAL_WHEELS / found.name)
+                    placed[-1].unlink(missing_ok=True)
+                    _link(found, placed[-1])
+            yield bool(placed)
+        finally:
+            for path in placed:
+                path.unlink(missing_ok=True)
+
+
+def _special(environment: Environment, variant: str) -> list[tuple[str, str, str]]:
+    """Return the pins of builds that the public index does not have, with their hashes: `torch==2.13.0+cpu`."""
+    pins = re.findall(
+        r"^([\w.-]+)==(\S+) \\\n((?: +--hash=\S+(?: \\)?\n)+)",
+        environment.lock(variant).read_text("utf-8"),
+        re.MULTILINE,
+    )
+    return [pin for pin in pins if "+" in pin[1]]
+
+
+def _link(source: pathlib.Path, target: pathlib.Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)  # with its time, by which the next build sees that it is the same

@@ -1,0 +1,202 @@
+"""Build the container images of the environments, and tell whether they are those of this checkout.
+
+An image is named by its environment and variant, and labelled with the hashes of its lock and of the code
+inside: one whose labels are not today's is built again, which takes a second where only code has changed.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import re
+import subprocess
+import threading
+import typing as tp
+
+from orchestrator.environments import docker_client, image_inputs
+from orchestrator.environments.definitions import IMAGES, Environment
+from orchestrator.environments.docker_client import PREFIX
+from orchestrator.environments.venvs import redact
+from orchestrator.errors import EnvironmentUnavailable
+from orchestrator.weights import pip_settings
+
+Say = tp.Callable[[str], None]
+READY, OUTDATED, MISSING = "ready", "of other code", "not built"
+HOST_TAG = f"{PREFIX}/orchestrator:latest"
+_ROOT = IMAGES.parent
+_RUNNING: set["subprocess.Popen[str]"] = set()  # what `cancel` ends
+_CANCELLED = threading.Event()
+_STEP = re.compile(r"#\d+ \[(?:[\w-]+ )?(\d+)/(\d+)\] (\w+)")
+
+
+def tag(environment: Environment, variant: str) -> str:
+    """Return the name of an image: `consort/torch-cuda:cpu`."""
+    return f"{PREFIX}/{environment.name}:{variant}"
+
+
+def state(environment: Environment, variant: str) -> str:
+    """Return READY, OUTDATED or MISSING."""
+    try:
+        labels = json.loads(
+            docker_client.ask("image", "inspect", "-f", "{{json .Config.Labels}}", tag(environment, variant))
+        )
+    except EnvironmentUnavailable:
+        return MISSING
+    made_of = {label: (labels or {}).get(f"{PREFIX}.{label}") for label in ("lock", "worker")}
+    today = {"lock": environment.lock_sha256(variant), "worker": environment.worker_sha256()}
+    return READY if made_of == today else OUTDATED
+
+
+def current(environment: Environment, variant: str) -> bool:
+    """Return whether there is an image of today's lock and code."""
+    return state(environment, variant) == READY
+
+
+def image_id(environment: Environment, variant: str) -> str | None:
+    """Return the id of an image, `sha256:...`, or None where there is none."""
+    return _id(tag(environment, variant))
+
+
+def size(environment: Environment, variant: str) -> int | None:
+    """Return the bytes of an image, or None where there is none."""
+    try:
+        return int(docker_client.ask("image", "inspect", "-f", "{{.Size}}", tag(environment, variant)))
+    except EnvironmentUnavailable:
+        return None
+
+
+def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | None = None) -> None:
+    """Build the image of an environment, if there is none of today's lock and code.
+
+    Args:
+        environment: which.
+        variant: cpu or cuda.
+        say: gets a line of progress now and then.
+        log: file for what docker prints; None keeps it only for the error.
+
+    Raises:
+        EnvironmentUnavailable: it cannot be built; one line that says why.
+    """
+    environment.lock(variant)
+    if current(environment, variant):
+        return
+    say(f"builds the image {tag(environment, variant)}")
+    before, settings = image_id(environment, variant), pip_settings.read()
+    with image_inputs.wheels(environment, variant, settings) as placed:
+        secrets = image_inputs.secrets(settings, placed or image_inputs.offered(environment, variant, settings))
+        _run(_command(environment, variant), secrets, environment.name, say, log)
+    _forget(before)
+
+
+def build_host(say: Say) -> None:
+    """Build the image of the host side, which plans and reports in docker-compose.yml.
+
+    Raises:
+        EnvironmentUnavailable: it cannot be built; one line that says why.
+    """
+    base = os.environ.get("CONSORT_BASE_IMAGE_3_11")
+    command = ["docker", "build", "--progress", "plain", "--file", str(_ROOT / "orchestrator" / "Dockerfile")]
+    command += ["--tag", HOST_TAG, *(["--build-arg", f"BASE_IMAGE={base}"] if base else [])]
+    before = _id(HOST_TAG)
+    _run(command, image_inputs.secrets(pip_settings.read(), True), "orchestrator", say, None)
+    _forget(before)
+
+
+def remove(environment: Environment) -> list[str]:
+    """Remove the images of an environment in all variants; return what was removed."""
+    tags = [tag(environment, variant) for variant in environment.spec.locks if state(environment, variant) != MISSING]
+    for one in tags:
+        docker_client.ask("image", "rm", one, timeout=120)
+    return tags
+
+
+def cancel() -> None:
+    """End the builds of this process."""
+    _CANCELLED.set()
+    for process in list(_RUNNING):
+        process.kill()
+
+
+def _command(environment: Environment, variant: str) -> list[str]:
+    arguments = {
+        "LOCK": environment.spec.locks[variant],
+        "VARIANT": variant,
+        "EXTRA_INDEX": environment.spec.extra_index.get(variant, ""),
+        "LOCK_SHA256": environment.lock_sha256(variant),
+        "WORKER_SHA256": environment.worker_sha256(),
+        **_bases(environment),
+    }
+    file = environment.folder / "Dockerfile"
+    command = ["docker", "build", "--progress", "plain", "--file", str(file), "--tag", tag(environment, variant)]
+    for key, value in arguments.items():
+        command += ["--build-arg", f"{key}={value}"]
+    return command
+
+
+def _bases(environment: Environment) -> dict[str, str]:
+    """Return other base images than the official ones, where the user names them."""
+    own = os.environ.get(f"CONSORT_BASE_IMAGE_{environment.spec.python.replace('.', '_')}")
+    tools = os.environ.get("CONSORT_BASE_IMAGE_3_11")
+    return {**({"BASE_IMAGE": own} if own else {}), **({"TOOLS_IMAGE": tools} if tools else {})}
+
+
+def _id(name: str) -> str | None:
+    try:
+        return docker_client.ask("image", "inspect", "-f", "{{.Id}}", name)
+    except EnvironmentUnavailable:
+        return None
+
+
+def _forget(image: str | None) -> None:
+    """Remove an image whose name a newer one has got; one with another name, or in use, stays."""
+    with contextlib.suppress(EnvironmentUnavailable):
+        if image and docker_client.ask("image", "inspect", "-f", "{{len .RepoTags}}", image) == "0":
+            docker_client.ask("image", "rm", image, timeout=120)
+
+
+def _run(
+    command: list[str], secrets: tuple[list[str], dict[str, str]], name: str, say: Say, log: pathlib.Path | None
+) -> None:
+    lines: list[str] = []
+    seen = (0, 0)  # of the stage with the most steps: stages are built side by side
+    with open(log or os.devnull, "w", encoding="utf-8") as out, subprocess.Popen(
+        [*command, *secrets[0], str(_ROOT)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace",
+        env={**os.environ, "DOCKER_BUILDKIT": "1", **secrets[1]},
+    ) as process:  # fmt: skip
+        _RUNNING.add(process)
+        if _CANCELLED.is_set():
+            process.kill()
+        try:
+            for line in process.stdout or ():
+                lines.append(line)
+                out.write(redact(line))
+                out.flush()
+                step = _STEP.match(line)
+                if step and (total := (int(step[2]), int(step[1]))) > seen:
+                    seen = total
+                    say(f"image: step {step[1]} of {step[2]}")
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            _RUNNING.discard(process)
+    if process.returncode:
+        where = f"; see {log}" if log else ""
+        raise EnvironmentUnavailable(f"image {name} could not be built: {_reason(lines)}{where}")
+
+
+def _reason(lines: list[str]) -> str:
+    """Return the line that says why a build failed: what a step printed, rather than that it failed."""
+    said = [re.sub(r"^#\d+ [\d.]+ ", "", line).strip() for line in lines]
+    errors = [n for n, line in enumerate(said) if re.match(r"error|ERROR", line) and "failed to solve" not in line]
+    if errors:
+        first = errors[0]
+        causes = list(itertools.takewhile(lambda line: line.startswith("cause: "), said[first + 1 :]))
+        # the first is what uv was about, the last what went wrong; those between are layers of its libraries
+        told = dict.fromkeys(line.removeprefix("cause: ") for line in (*causes[:1], *causes[-1:]))
+        return redact(said[first]) + "".join(f" ({redact(cause)})" for cause in told)
+    words = docker_client.reason("".join(lines[-5:])).rpartition("failed to do request: ")[2]
+    of_base = "/manifests/" in words
+    return redact(words) + ("; `CONSORT_BASE_IMAGE_3_11` and `_3_7` name other base images" if of_base else "")

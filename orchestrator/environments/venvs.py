@@ -1,0 +1,208 @@
+"""Build an environment as a virtual environment: once per lock, whoever asks, whatever dies.
+
+A folder counts only with its marker, which is written last. A builder holds a lock file, so a second one
+waits and finds the work done; what a killed builder left has no marker and is removed by the next.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import typing as tp
+
+from orchestrator.environments import interpreters
+from orchestrator.environments.definitions import Environment
+from orchestrator.errors import EnvironmentUnavailable
+from orchestrator.weights.package_index import PackageIndex
+from orchestrator.weights.store import cache_root
+
+Say = tp.Callable[[str], None]
+_RUNNING: set["subprocess.Popen[str]"] = set()  # what `cancel` ends
+_CANCELLED = threading.Event()  # from then on this process builds nothing
+_PAUSE = 0.2  # seconds between two looks at a lock that another builder holds
+_ADDRESS = re.compile(r"(https?)://(?:[^\s/@]*@)?([^\s/]+)(/\S*)?|(with url: )\S+")
+_FILE = re.compile(r"/[^/?#]+\.(?:whl|tar\.gz|zip)")
+_MARKER = "complete.json"
+_KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def folder(environment: Environment, variant: str) -> pathlib.Path:
+    """Return where the environment is or would be: the name holds the hash of its lock and Python."""
+    digest = environment.lock_sha256(variant)[:12]
+    return cache_root() / "envs" / f"{environment.name}-{variant}-py{environment.spec.python}-{digest}"
+
+
+def python(environment: Environment, variant: str) -> pathlib.Path:
+    """Return the interpreter of an environment that is built."""
+    return folder(environment, variant) / "bin" / "python"
+
+
+def built(environment: Environment, variant: str) -> bool:
+    """Return whether the environment is complete and its interpreter is still there."""
+    return (folder(environment, variant) / _MARKER).is_file() and python(environment, variant).exists()
+
+
+def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | None = None) -> pathlib.Path:
+    """Return the interpreter of the environment, after building it if needed.
+
+    Args:
+        environment: which.
+        variant: cpu or cuda.
+        say: gets a line of progress now and then.
+        log: file for what pip prints.
+
+    Raises:
+        EnvironmentUnavailable: no interpreter, no package, no room; one line that says what to do.
+    """
+    target = folder(environment, variant)
+    if built(environment, variant):
+        return python(environment, variant)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target, lambda: say("waits for another builder of the same environment")):
+            if not built(environment, variant):
+                _build(environment, variant, target, say, log or target.parent / f"{target.name}.log")
+    except OSError as error:
+        why = error.strerror or error
+        raise EnvironmentUnavailable(f"{target} cannot be made: {why}; make room, or set CONSORT_CACHE") from error
+    return python(environment, variant)
+
+
+def _build(environment: Environment, variant: str, target: pathlib.Path, say: Say, log: pathlib.Path) -> None:
+    base = interpreters.find(environment.spec.python)
+    say(f"builds once from its lock with {base}")
+    if target.exists():
+        shutil.rmtree(target)
+    _create(environment, variant, str(base), target, say, log)
+    (target / _MARKER).write_text(json.dumps({"lock": environment.lock_sha256(variant)}) + "\n")
+
+
+def cancel() -> None:
+    """End the builds of this process, also those that wait; the next builder removes what they leave."""
+    _CANCELLED.set()  # first: what starts from here on ends itself
+    for process in list(_RUNNING):
+        process.kill()
+
+
+def remove(environment: Environment) -> list[pathlib.Path]:
+    """Remove every build of an environment, also those of older locks; return what was removed."""
+    found = [p for v in environment.spec.locks for p in (cache_root() / "envs").glob(f"{environment.name}-{v}-py*")]
+    gone = sorted(path for path in found if path.is_dir())
+    for path in gone:
+        with _locked(path, lambda: None):  # the lock's file stays: another process may be waiting for it
+            shutil.rmtree(path)
+    return gone
+
+
+def _create(
+    environment: Environment, variant: str, base: str, target: pathlib.Path, say: Say, log: pathlib.Path
+) -> None:
+    lock = environment.lock(variant)
+    pins = sum(1 for line in lock.read_text("utf-8").splitlines() if "==" in line and not line.startswith("#"))
+    command = [
+        str(target / "bin" / "python"), "-I", "-m", "pip", "install", "--no-deps", "--require-hashes",
+        "--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--no-warn-script-location",
+        "--progress-bar", "off", "--no-compile", "-r", str(lock),
+    ]  # fmt: skip
+    command += _extra_index(environment, variant)
+    with open(log, "w", encoding="utf-8") as out:
+        # -I, here and below: the folder that the user stands in may hold a json.py, or a torch/
+        _run([base, "-I", "-m", "venv", str(target)], environment, out, log, lambda line: None)
+        seen: set[str] = set()
+
+        def follow(line: str) -> None:
+            if line.startswith(("Collecting ", "Downloading ", "Using cached ")):
+                seen.add(line.split("==")[0]) if line.startswith("Collecting ") else None
+                say(f"package {len(seen)} of {pins}: {line.split()[1].split('==')[0].rpartition('/')[2]}")
+            elif line.startswith("Installing collected"):
+                say(f"unpacks {pins} packages")
+
+        _run(command, environment, out, log, follow)
+        say("imports its frameworks once")
+        imports = "; ".join(f"import {name}" for name in environment.spec.probes)
+        _run([command[0], "-I", "-c", imports], environment, out, log, lambda line: None)
+
+
+def _extra_index(environment: Environment, variant: str) -> list[str]:
+    """Add the index that holds a CPU build, only when the configured places do not have it."""
+    url = environment.spec.extra_index.get(variant)
+    if url is None:
+        return []
+    for line in environment.lock(variant).read_text("utf-8").splitlines():
+        name, _, version = line.partition("==")
+        version = version.split()[0] if version else ""
+        if "+" in version and not PackageIndex().offers(name.strip(), f"{name.strip()}-{version}-*"):
+            return ["--extra-index-url", url]
+    return []
+
+
+def _run(
+    command: list[str], environment: Environment, out: tp.TextIO, log: pathlib.Path, follow: tp.Callable[[str], None]
+) -> None:
+    kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith("PIP_") or k.lower().endswith("_proxy")}
+    kept.update(environment.spec.variables, PYTHONNOUSERSITE="1")
+    tail = ""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        errors="replace", env=kept,
+    ) as process:  # fmt: skip
+        _RUNNING.add(process)
+        if _CANCELLED.is_set():
+            process.kill()
+        try:
+            for line in map(redact, process.stdout or ()):
+                out.write(line)
+                out.flush()
+                follow(line.strip())
+                tail = line.strip() if line.startswith("ERROR") or not tail.startswith("ERROR") else tail
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            _RUNNING.discard(process)
+    if process.returncode != 0:
+        raise EnvironmentUnavailable(
+            f"environment {environment.name} could not be built: {tail or 'pip failed'}; see {log}"
+        )
+
+
+def redact(line: str) -> str:
+    """Return what pip says without credentials and the paths of indexes, which may hold a token."""
+
+    def shorten(found: "re.Match[str]") -> str:
+        if found[4]:
+            return f"{found[4]}..."
+        name = _FILE.search(found[3] or "")
+        return f"{found[1]}://{found[2]}/...{name[0] if name else ''}"
+
+    return _ADDRESS.sub(shorten, line)
+
+
+@contextlib.contextmanager
+def _locked(target: pathlib.Path, waiting: tp.Callable[[], None]) -> tp.Iterator[None]:
+    with open(target.with_name(target.name + ".lock"), "a", encoding="ascii") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            _wait(f)
+        yield
+
+
+def _wait(file: tp.TextIO) -> None:
+    """Take a lock when it is free; not by the blocking call, which nothing can end."""
+    while not _CANCELLED.wait(_PAUSE):
+        with contextlib.suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    raise EnvironmentUnavailable("interrupted while another process was building; run again")
+
+
+def install_command() -> str:
+    """Return how this program is called in the hints it prints."""
+    return "consort" if pathlib.Path(sys.argv[0]).name == "consort" else "python -m orchestrator"

@@ -1,0 +1,273 @@
+"""Fit the models of `prosody` to what a job has written: a token model, then an encoder of token sequences.
+
+Nothing is extracted here. The features come from the records of the job's output folder, and a process in
+the environment of `prosody` reads them: `torch_models.prosody.fitting`, which gets one request file, and
+folders as arguments.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+import typing as tp
+
+from orchestrator import files
+from orchestrator.environments import definitions, devices, venvs
+from orchestrator.errors import JobError, RunFailed
+from orchestrator.fitting import process
+from orchestrator.job.spec import JobSpec, ModelSpec
+from orchestrator.output import ledger as ledgers
+from orchestrator.output.folder import OutputDir
+from orchestrator.output.ledger import Ledger
+from orchestrator.running.engines.local import default_slots
+from orchestrator.running.progress import Progress
+from orchestrator.running.report import duration
+from orchestrator.running.runtimes import venv
+from orchestrator.weights.transfer import sha256_of
+from worker import catalog, protocol, schema
+from worker.protocol import Record
+
+EXTRACTOR = "prosody"
+STAGES = ("clusters", "encoder")
+SIZES = ("small", "default", "large")
+_MODULE = "torch_models.prosody.fitting"
+_CENTRES = "cluster_centers.pt"
+_ANALYSIS = ("frame_ms", "hop_ms", "emphasize_ratio", "smoothing_level", "output_normalize")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the flags of `consort fit` say; None leaves it to the default."""
+
+    stage: str = "clusters"
+    model: str | None = None  # the job's model whose arrays are learned from
+    output: str | None = None
+    cluster_model: str | None = None  # folder of the token model, for the encoder
+    clusters: int | None = None
+    max_iter: int | None = None
+    seed: int = 0
+    size: str | None = None
+    epochs: int | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        foreign = {"clusters": ("size", "epochs", "steps", "cluster_model"), "encoder": ("clusters", "max_iter")}
+        for name in foreign[self.stage]:
+            if getattr(self, name) is not None:
+                raise JobError(f"--{name.replace('_', '-')}: has no meaning for the stage {self.stage}")
+        for name in ("clusters", "max_iter", "epochs", "steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise JobError(f"--{name.replace('_', '-')}: {getattr(self, name)} is less than 1")
+        if not 0 <= self.seed < 2**63:
+            raise JobError(f"--seed: {self.seed} does not lie between 0 and 2^63")
+        if self.epochs is not None and self.steps is not None:
+            raise JobError("--steps: ends the training instead of --epochs; give one of them")
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """Arrays of one model that a fit can read."""
+
+    model: str
+    holds: str  # features or tokens
+    files: list[Record]
+    parameters: dict[str, tp.Any]
+    outdated: int  # arrays of other parameters, which are left out
+
+
+def fit(job: JobSpec, options: Options, shown: Progress) -> tuple[pathlib.Path, dict[str, tp.Any]]:
+    """Fit one model and return its folder and what it is like.
+
+    Args:
+        job: has been run, at least in part.
+        options: what to fit.
+        shown: says what happens.
+
+    Raises:
+        JobError: there is nothing to fit to, or it cannot be fitted to.
+        EnvironmentUnavailable: the environment of `prosody` cannot be built, or a GPU is not there.
+        RunFailed: the folder cannot be written, or the process was lost.
+    """
+    models = [model for model in job.models if model.reference == EXTRACTOR]
+    if not models:
+        raise JobError(
+            f"models: none is {EXTRACTOR}, whose features are learned from; add it and run `consort extract`"
+        )
+    named = [model for model in models if options.model in (None, model.name)]
+    clusters = None
+    if options.stage == "encoder":
+        clusters = _clusters_folder(options.cluster_model or _named(named, "clusters") or "models/clusters")
+    material = choose(job, models, options, clusters)
+    folder = pathlib.Path(options.output or _named(named, options.stage) or f"models/{options.stage}").absolute()
+    if folder.suffix == ".pt":
+        raise JobError(f"{folder}: a fit writes a folder, with encoder.pt in it; name one by --output")
+    if material.outdated:
+        shown.say(f"{material.outdated} arrays of other parameters are left out; `consort extract` renews them")
+    shown.say(f"fits {options.stage} to the {material.holds} of {len(material.files)} files of {material.model}")
+    gpus = [gpu.uuid for gpu in devices.grant(job.devices).gpus[:1]]
+    asked = {**request(material, options), "device": "cuda" if gpus else "cpu"}
+    return folder, _run(asked, job.output, folder, clusters, gpus, shown)
+
+
+def choose(job: JobSpec, models: list[ModelSpec], options: Options, clusters: pathlib.Path | None) -> Material:
+    """Return the arrays to learn from: tokens of just these clusters where there are any, else features.
+
+    Raises:
+        JobError: there are none, or of several models and nobody says which.
+    """
+    if options.model is not None and options.model not in [model.name for model in models]:
+        known = ", ".join(model.name for model in models)
+        raise JobError(f"--model {options.model}: the job's models of {EXTRACTOR} are {known}")
+    asked = [model for model in models if options.model in (None, model.name)]
+    output = OutputDir(job.output)
+    ledger = ledgers.read(output)
+    contexts = _Contexts(output)
+    found: list[Material] = []
+    if clusters is not None:
+        centres = sha256_of(clusters / _CENTRES) if (clusters / _CENTRES).is_file() else ""
+        found = [m for model in asked if (m := _material(ledger, contexts, model, "tokens", centres)).files]
+    features = [_material(ledger, contexts, model, "features") for model in asked]
+    usable = [material for material in features if material.files]
+    every = {record.item for material in usable for record in material.files}
+    # tokens of a part of the corpus are no reason to learn from that part alone: they are made of features again
+    found = [m for m in found if every <= {record.item for record in m.files}][:1] or usable
+    if not found:
+        names = " or ".join(model.name for model in asked)
+        outdated = sum(material.outdated for material in features)
+        why = (
+            f"the {outdated} of {names} are of other parameters or an older version"
+            if outdated
+            else f"none of {names} (a model with `outputs: [features]` alone needs no token model)"
+        )
+        raise JobError(f"no features to learn from in {job.output}: {why}; run `consort extract` on this job first")
+    if len({protocol.canonical(material.parameters) for material in found}) > 1:
+        names = ", ".join(material.model for material in found)
+        raise JobError(f"models: {names} have features of different parameters; choose by --model")
+    return max(found, key=lambda material: len(material.files))
+
+
+def request(material: Material, options: Options) -> dict[str, tp.Any]:
+    """Return what the process is asked to do; paths are relative to the output folder of the job."""
+    plan = {"epochs": options.epochs, "steps": options.steps}
+    encoder = {"size": options.size, "plan": {k: v for k, v in plan.items() if v is not None}}
+    asked = {
+        "stage": options.stage,
+        "holds": material.holds,
+        "files": [
+            {"item": r.item, "path": r.path, "sha256": r.sha256, "shape": r.shape, "dtype": r.dtype}
+            for r in sorted(material.files, key=lambda record: record.item)
+        ],
+        "parameters": material.parameters,
+        "seed": options.seed,
+        "n_clusters": options.clusters,
+        "max_iter": options.max_iter,
+        "encoder": {k: v for k, v in encoder.items() if v is not None},
+    }
+    return {key: value for key, value in asked.items() if value is not None}
+
+
+def rows(stage: str, facts: dict[str, tp.Any]) -> list[tuple[str, ...]]:
+    """Return what a fit has given, as the rows of a table."""
+    if stage == "clusters":
+        quality = facts["quality"]
+        seconds = quality["vectors"] * facts["frame_seconds"]
+        return [
+            ("corpus", f"{facts['files']} files, {quality['vectors']} frames, {duration(seconds)}"),
+            ("iterations", f"{facts['iterations']}, {'' if facts['converged'] else 'not '}converged"),
+            ("inertia", f"{quality['inertia']:.4g}, {quality['inertia'] / quality['vectors']:.4g} per frame"),
+            ("variance explained", f"{100 * quality['explained']:.1f} %"),
+            ("silhouette", f"{quality['silhouette']:.3f} of {quality['silhouette_sample']} frames"),
+            ("tokens in use", f"{quality['used']} of {facts['n_clusters']}"),
+            ("perplexity", f"{quality['perplexity']:.1f} tokens"),
+        ]
+    score, unigram = facts["validation"], facts["unigram"]
+    return [
+        ("network", f"{facts['size']}, {facts['parameters'] / 1e6:.1f} M parameters"),
+        ("tokens", f"{facts['train_tokens']} to learn from, {facts['validation_tokens']} to validate with"),
+        ("training", f"{facts['steps']} steps, {facts['epochs']} epochs; the best was {facts['best_epoch']}"),
+        ("validation loss", f"{score['loss']:.3f} nats (unigram {unigram['loss']:.3f})"),
+        ("hidden tokens guessed", f"{100 * score['accuracy']:.1f} %"),
+        ("  most frequent token", f"{100 * unigram['accuracy']:.1f} %"),
+        ("  nearest visible token", f"{100 * score['nearest_accuracy']:.1f} %"),
+    ]
+
+
+def _material(
+    ledger: Ledger, contexts: "_Contexts", model: ModelSpec, holds: str, centres: str | None = None
+) -> Material:
+    """Return the arrays of a model that were made as the job says, and of `centres` where that is given."""
+    extractor = model.build()
+    settings = schema.dump(extractor)
+    parameters = {name: settings[name] for name in _ANALYSIS}
+    mine = [r for r in ledger.records.values() if r.model == model.name and r.output == holds]
+    files = []
+    for record in mine:
+        context = contexts.read(record.context)
+        said = {name: context.get("params", {}).get(name) for name in _ANALYSIS}
+        same = said == parameters and context.get("version") == extractor.version
+        if same and (centres is None or context.get("checkpoint", {}).get(_CENTRES) == centres):
+            files.append(record)
+    if any("time" not in record.axes for record in files):
+        raise JobError(f"{model.name}: its {holds} are pooled, and a fit needs the frames; set `pooling: none`")
+    return Material(model.name, holds, files, parameters, len(mine) - len(files))
+
+
+def _clusters_folder(name: str) -> pathlib.Path:
+    folder = pathlib.Path(name).absolute()
+    if not (folder / "kmeans_model.json").is_file():
+        raise JobError(f"{folder}: there is no token model; run `consort fit` without --stage first")
+    return folder
+
+
+def _named(models: list[ModelSpec], parameter: str) -> str | None:
+    """Return the path that the job gives for a model of its own, or None.
+
+    Raises:
+        JobError: it gives several, and a fit must not guess which one to replace.
+    """
+    found = {path for model in models if (path := getattr(model.build(), parameter)) is not None}
+    if len(found) > 1:
+        raise JobError(f"{parameter}: the job names {', '.join(sorted(found))}; choose by --model")
+    return found.pop() if found else None
+
+
+def _run(
+    asked: dict[str, tp.Any],
+    corpus: str,
+    folder: pathlib.Path,
+    clusters: pathlib.Path | None,
+    gpus: tp.Sequence[str],
+    shown: Progress,
+) -> dict[str, tp.Any]:
+    environment = definitions.find(catalog.find(EXTRACTOR).environment)
+    variant = asked["device"]
+    venvs.build(environment, variant, lambda text: shown.stage(environment.name, text))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFailed(f"{folder}: {error.strerror}; choose another one by --output") from error
+    file = folder / "request.json"
+    files.replace(file, json.dumps(asked, indent=1, sort_keys=True) + "\n")
+    arguments = [_MODULE, str(file), "--corpus", os.path.abspath(corpus), "--model", str(folder)]
+    arguments += ["--clusters", str(clusters)] if clusters else []
+    with tempfile.TemporaryDirectory(prefix="consort-fit-") as scratch:
+        command = venv.module_command(environment, variant, arguments, scratch, default_slots(), gpus)
+        return process.follow(command, folder / "fit.log", shown)
+
+
+class _Contexts:
+    """What records share, read once each."""
+
+    def __init__(self, output: OutputDir) -> None:
+        self._folder = output.contexts
+        self._known: dict[str, dict[str, tp.Any]] = {}
+
+    def read(self, name: str) -> dict[str, tp.Any]:
+        """Return a context; an empty one where its file is gone, so that its arrays count as outdated."""
+        if name not in self._known:
+            try:
+                self._known[name] = json.loads((self._folder / f"{name}.json").read_text("ascii"))
+            except (OSError, ValueError):
+                self._known[name] = {}
+        return self._known[name]

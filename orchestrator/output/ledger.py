@@ -1,0 +1,247 @@
+"""What has been produced: read for resume, folded into the manifest when a run ends.
+
+Worker attempts append events to files of their own below `.consort/records`. `fold` turns them into
+`manifest.jsonl` (arrays), `failures.jsonl` and `sources.jsonl`, and removes them. Folding the same
+files twice gives the same result, so a death in the middle of it costs nothing.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import json
+import os
+import pathlib
+import re
+import shutil
+import stat
+import time
+import typing as tp
+
+from orchestrator import files
+from orchestrator.errors import RunFailed
+from orchestrator.output.folder import OutputDir
+from worker import protocol, regular, schema
+from worker.protocol import Event, Failure, Record
+
+# What `worker.store` and `files.replace` leave when they die; a user's own `.film.part` is not ours to remove.
+# Until version 0.4 their names did not end in random digits.
+_PARTIAL = re.compile(r"\..+(\.\d+-\d+(\.[0-9a-f]{16})?|\.(jsonl?|csv|txt)\.(\d+|[0-9a-f]{16}))\.part\Z")
+
+_Key = tuple[str, str, str, int]  # item, model, output, window
+_E = tp.TypeVar("_E")
+
+
+@dataclasses.dataclass(frozen=True)
+class SeenSource:
+    """The hash of a source at a size and time of change, so that it is read again only when they change."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclasses.dataclass
+class Ledger:
+    """Everything that is known about an output folder."""
+
+    records: dict[_Key, Record] = dataclasses.field(default_factory=dict)
+    failures: dict[tuple[str, str], Failure] = dataclasses.field(default_factory=dict)
+    sources: dict[str, SeenSource] = dataclasses.field(default_factory=dict)
+    # paths of arrays that others have replaced
+    outlived: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
+    _owners: dict[str, _Key] = dataclasses.field(default_factory=dict, compare=False, repr=False)  # by path
+
+    def put(self, record: Record) -> None:
+        """Take in a record in the place of an older one; an item may have fewer windows than before."""
+        of = (record.item, record.model, record.output)
+        key = of + (record.window or 0,)
+        self._drop(key)
+        owner = self.records.get(self._owners.get(record.path, key))
+        if owner is not None and (owner.window is None) != (record.window is None):
+            del self.records[self._owners[record.path]]  # `a_frag0.wav`, whose file is a window of `a.wav` by now
+        self.records[key], self._owners[record.path] = record, key
+        number = record.windows or 1
+        while record.window in (None, 0) and self._drop(of + (number,)):
+            number += 1
+
+    def _drop(self, key: _Key) -> bool:
+        """Forget a record, and remember its file as replaced; return whether there was one."""
+        gone = self.records.pop(key, None)
+        if gone is None:
+            return False
+        if self._owners.get(gone.path) == key:
+            del self._owners[gone.path]
+            self.outlived.add(gone.path)
+        return True
+
+    def of(self, item: str, model: str, output: str) -> list[Record]:
+        """Return the records of one output: of the whole item, or of its windows; none if one is missing."""
+        first = self.records.get((item, model, output, 0))
+        count = first.windows or 1 if first else 0
+        found = [self.records.get((item, model, output, number)) for number in range(count)]
+        whole = [record for record in found if record is not None]
+        return whole if len(whole) == count else []
+
+    def add(self, event: Event) -> None:
+        """Take in what an event says; the newest word about an (item, model) counts."""
+        if event.record is not None:
+            record = event.record
+            self.put(record)
+            self.failures.pop((record.item, record.model), None)
+        elif event.failure is not None:
+            self.failures[event.failure.item, event.failure.model] = event.failure
+        facts = event.source or {}
+        if event.item is not None and "mtime_ns" in facts and facts.get("sha256"):
+            self.sources[event.item] = SeenSource(facts["size"], facts["mtime_ns"], facts["sha256"])
+
+
+def read(output: OutputDir) -> Ledger:
+    """Return the ledger of a folder from its files alone; works while a run is going."""
+    ledger = Ledger()
+    told = [event for path in attempts(output) for event in events(path)]  # first: a fold moves them on
+    for record in _entries(output.manifest, lambda line: Record(**line)):
+        ledger.put(record)
+    for failure in _entries(output.failures, lambda line: Failure(**line)):
+        ledger.failures[failure.item, failure.model] = failure
+    for item, source in _entries(output.sources, lambda line: (line.pop("item"), SeenSource(**line))):
+        ledger.sources[item] = source
+    for event in told:
+        ledger.add(event)
+    return ledger
+
+
+def random_models(ledger: Ledger) -> set[str]:
+    """Return the models that have written arrays with weights that were never trained."""
+    return {record.model for record in ledger.records.values() if "random_weights" in record.flags}
+
+
+def attempts(output: OutputDir) -> list[pathlib.Path]:
+    """Return the event files that are not folded yet, oldest first."""
+    files = list(output.records.glob("*.jsonl")) if output.records.is_dir() else []
+    return sorted(files, key=lambda path: (path.stat().st_mtime_ns if path.exists() else 0, path.name))
+
+
+def events(path: pathlib.Path) -> tp.Iterator[Event]:
+    """Yield the whole lines of an event file; a line that a death cut short is left out."""
+    try:
+        with os.fdopen(regular.open_file(path), "r", encoding="ascii", errors="replace") as f:
+            text = f.read()
+    except FileNotFoundError:
+        return  # folded since it was listed
+    except OSError as error:
+        raise RunFailed(f"{path} cannot be read: {error.strerror}") from error
+    for line in text.splitlines():
+        try:
+            yield protocol.decode(line)
+        except ValueError:
+            continue
+
+
+def fold(output: OutputDir) -> Ledger:
+    """Fold all event files into the manifest and its companions, and remove them.
+
+    Raises:
+        RunFailed: the folder cannot be written, or a worker has planted links there; nothing is lost.
+    """
+    output.refuse_links()
+    ledger = read(output)
+    # first: a death in between leaves the events, and with them the knowledge of what they replace
+    for name in ledger.outlived - {record.path for record in ledger.records.values()}:
+        if os.path.realpath(output.root / name).startswith(os.path.realpath(output.root) + os.sep):
+            (output.root / name).unlink(missing_ok=True)
+    files.replace(output.manifest, _lines(ledger.records))
+    files.replace(output.failures, _lines(ledger.failures))
+    files.replace(
+        output.sources,
+        "".join(
+            protocol.canonical({"item": item, **dataclasses.asdict(source)}) + "\n"
+            for item, source in sorted(ledger.sources.items())
+        ),
+    )
+    for path in attempts(output):
+        path.unlink()
+    return ledger
+
+
+def sweep(output: OutputDir, patience: float = 30.0) -> int:
+    """Remove what dead attempts left half-written; wait for those that are still ending.
+
+    Args:
+        output: its lock is held by the caller, so no attempt of a living run is among them.
+        patience: seconds to wait for workers whose orchestrator died; they end by themselves.
+
+    Returns:
+        How many temporary files were removed.
+
+    Raises:
+        RunFailed: a worker of a dead run does not end.
+    """
+    left = attempts(output)
+    deadline = time.monotonic() + patience
+    while any(locked(path) for path in left):
+        if time.monotonic() > deadline:
+            raise RunFailed(f"output {output.root}: a worker of an earlier run is still writing; end it first")
+        time.sleep(0.1)
+    scratch = list(output.scratch.iterdir())
+    for path in scratch:
+        shutil.rmtree(path, ignore_errors=True)
+        if path.is_file():
+            path.unlink()
+    count = _remove_partials(output.root, os.listdir(output.root))
+    # Only an attempt leaves something among the arrays; without one a large folder is not walked.
+    walked = output.root if left or scratch else output.inner
+    return count + sum(_remove_partials(pathlib.Path(folder), names) for folder, names in _walk(walked))
+
+
+def _walk(root: pathlib.Path) -> tp.Iterator[tuple[str, list[str]]]:
+    """Yield folders with their files, but for output folders of other jobs, whose runs may be under way."""
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if not os.path.isdir(os.path.join(folder, name, ".consort"))]
+        yield folder, names
+
+
+def _remove_partials(folder: pathlib.Path, names: list[str]) -> int:
+    partials = [name for name in names if _PARTIAL.match(name)]
+    for name in partials + [name for name in names if name.endswith(".part") and folder.name == "contexts"]:
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+            (folder / name).unlink()
+    return len(partials)
+
+
+def locked(path: pathlib.Path) -> bool:
+    """Return whether the writer of an event file lives."""
+    try:
+        with os.fdopen(regular.open_file(path), "rb") as f:
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False  # folded since it was listed
+    except OSError:
+        return True
+    return False
+
+
+def _lines(entries: tp.Mapping[tp.Any, tp.Any]) -> str:
+    return "".join(protocol.canonical(schema.dump(entries[key])) + "\n" for key in sorted(entries))
+
+
+def _entries(path: pathlib.Path, build: tp.Callable[[dict[str, tp.Any]], _E]) -> tp.Iterator[_E]:
+    try:
+        with open(path, encoding="ascii", opener=_no_wait) as f:
+            for line in f:
+                yield build(json.loads(line))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunFailed(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise RunFailed(f"{path.name} is damaged ({error}); restore it or remove it and run again") from error
+
+
+def _no_wait(path: str, flags: int) -> int:
+    """Open what may be a link of the user's, as version control makes them, but wait for no FIFO."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", path)
+    return descriptor

@@ -1,0 +1,337 @@
+"""What a job would do: which models lack which items, cut into shards. Decides, and starts nothing."""
+
+import collections
+import dataclasses
+import json
+import os
+import typing as tp
+
+from orchestrator.job.scan import Source
+from orchestrator.job.spec import JobSpec, ModelSpec
+from orchestrator.output import naming
+from orchestrator.output.ledger import Ledger
+from worker import catalog, protocol, schema, store
+from worker.extractor import Checkpoint, Extractor
+from worker.protocol import Item, Record, Shard, Task
+
+DONE, TODO, STALE, FAILED = "done", "todo", "stale", "failed"
+_OWN = ("file", "folder")  # kinds of checkpoints that the user has brought
+_SHARD_SECONDS = 60.0  # CPU seconds a shard should hold at least, so that loading its models pays
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelPlan:
+    """A model of the job with its task and declarations."""
+
+    spec: ModelSpec
+    task: Task
+    extractor: Extractor
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def environment(self) -> str:
+        return self.extractor.environment
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """An item of the job, its name, and the state of each model: done, todo, stale or failed."""
+
+    source: Source
+    name: str
+    states: dict[str, str]
+
+    @property
+    def missing(self) -> list[str]:
+        return [model for model, state in self.states.items() if state in (TODO, STALE)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All items in order of their ids; `chosen` are those this run works on."""
+
+    models: list[ModelPlan]
+    choices: list[Choice]
+    chosen: list[Choice]
+    seconds: dict[str, float]  # duration of each item, an estimate until it was decoded
+
+    def count(self, model: str, state: str) -> int:
+        """Return how many items are in `state` for `model`."""
+        return sum(choice.states[model] == state for choice in self.choices)
+
+    def work(self, model: ModelPlan) -> list[Choice]:
+        """Return the chosen items that `model` lacks."""
+        return [choice for choice in self.chosen if model.name in choice.missing]
+
+    def cost(self, choice: Choice) -> float:
+        """Return the rough CPU seconds of one item."""
+        rates = sum(m.extractor.seconds_per_minute for m in self.models if m.name in choice.missing)
+        return self.seconds[choice.source.id] / 60 * rates
+
+    def bytes(self) -> int:
+        """Return the rough size of the arrays this run would write."""
+        return int(sum(_size(m, self.seconds[c.source.id]) for m in self.models for c in self.work(m)))
+
+
+def model_plan(spec: ModelSpec, path: str, hash_of: tp.Callable[[Checkpoint], str]) -> ModelPlan:
+    """Return the task of one model, with the key of everything that decides its numbers but the audio.
+
+    Args:
+        spec: checked before.
+        path: of the model in the job file.
+        hash_of: sha256 of a checkpoint, which for one that the user brought is that of the file.
+    """
+    extractor = spec.build(path)
+    every = spec.build(path)
+    every.wanted = frozenset()  # the key must not depend on which outputs are asked for together
+    hashes = {c.file: hash_of(c) for c in every.checkpoints()}
+    # where the user keeps weights must not count, only what they are
+    own = {c.name: hash_of(c) if c.kind == "file" else "own" for c in every.checkpoints() if c.kind in _OWN}
+    params = {k: own.get(v, v) if isinstance(v, str) else v for k, v in schema.dump(extractor).items()}
+    pooling = spec.pooling if spec.pooling is not None else extractor.pooling
+    material = {
+        "extractor": spec.reference,
+        "version": extractor.version,
+        "audio": protocol.AUDIO_VERSION,
+        "params": {k: v for k, v in params.items() if k != "backend"},
+        "pooling": pooling,
+        "dtype": spec.dtype,
+        "precision": spec.precision,
+        "checkpoints": sorted(hashes.values()),
+    }
+    if extractor.window is not None:
+        hop = extractor.window.hop_seconds or extractor.window.seconds  # the same windows, said or not
+        material["window"] = {**schema.dump(extractor.window), "hop_seconds": hop}
+    task = Task(
+        name=spec.name,
+        extractor=spec.reference,
+        key=protocol.digest(material),
+        params=spec.params,
+        outputs=[o.name for o in catalog.wanted(extractor)],
+        pooling={o.name: pooling for o in catalog.wanted(extractor) if o.poolable},
+        dtype=spec.dtype,
+        batch_size=spec.batch_size,
+        format=spec.format,
+        checkpoint={
+            os.path.basename(c.file) if c.kind == "file" else c.file: hash_of(c) for c in extractor.checkpoints()
+        },
+        window=spec.window,
+        layout="per-window" if spec.layout == "per-window" else "per-item",
+    )
+    return ModelPlan(spec, task, extractor)
+
+
+def make(
+    job: JobSpec,
+    models: list[ModelPlan],
+    sources: list[Source],
+    ledger: Ledger,
+    seconds: dict[str, float],
+    look: "Look",
+) -> Plan:
+    """Return what is done and what is to do.
+
+    Args:
+        job: resume mode, limit and whether failures are tried again.
+        models: from `model_plan`.
+        sources: from the scan, sorted by id.
+        ledger: what earlier runs wrote.
+        seconds: estimated durations; what a record knows takes their place.
+        look: answers about files; the only I/O.
+    """
+    wanted = {source.id for source in sources}
+    kept: dict[str, str] = {}
+    seconds = dict(seconds)
+    for record in ledger.records.values():
+        kept[record.item] = _name_of(record)  # also of items that are gone: their arrays are still there
+        if record.item in wanted:
+            seconds[record.item] = record.duration
+    names = naming.assign([source.id for source in sources], kept)
+    known = {key[0] for key in ledger.records} | {item for item, _ in ledger.failures}
+    choices = []
+    for source in sources:
+        sha = look.sha256(source, ledger) if source.id in known else ""
+        states = {m.name: _state(job, m, source, names[source.id], sha, ledger, look) for m in models}
+        choices.append(Choice(source, names[source.id], states))
+    lacking = [choice for choice in choices if choice.missing]
+    return Plan(models, choices, lacking if job.limit is None else _first(lacking, job.limit, ledger), seconds)
+
+
+def _first(lacking: list[Choice], limit: int, ledger: Ledger) -> list[Choice]:
+    """Return the first `limit` items in order of their ids; those that failed before only when no others are left.
+
+    Otherwise repeating a command would try the same failing items for ever.
+    """
+    failed = {c.source.id for c in lacking if any((c.source.id, model) in ledger.failures for model in c.missing)}
+    chosen = sorted(lacking, key=lambda choice: choice.source.id in failed)[:limit]
+    return sorted(chosen, key=lambda choice: choice.source.id)
+
+
+class Look(tp.Protocol):
+    """What planning asks about files."""
+
+    def sha256(self, source: Source, ledger: Ledger) -> str:
+        """Return the hash of a source, from the cache while size and time are the same; "" if unreadable."""
+
+    def present(self, path: str, size: int | None) -> bool:
+        """Return whether an array is there, with that size."""
+
+    def strict(self, record: Record, model: ModelPlan) -> bool:
+        """Return whether lock and backend of a record are today's."""
+
+
+def _state(job: JobSpec, model: ModelPlan, source: Source, name: str, sha: str, ledger: Ledger, look: Look) -> str:
+    if job.resume == "never":
+        return TODO
+    paths = paths_of(model, name)
+    records = [ledger.of(source.id, model.name, output) for output in model.task.outputs]
+    expected = {*paths.values(), *(record.path for found in records for record in found if record.windows)}
+    if job.resume == "exists" and all(look.present(path, None) for path in expected):
+        return DONE
+    if all(found and all(_fits(r, model, sha, name, look, job.resume == "strict") for r in found) for found in records):
+        return DONE
+    failure = ledger.failures.get((source.id, model.name))
+    if failure and failure.kind in protocol.HANDLED and not job.retry_failed:
+        unread = f"{source.size}:{source.mtime_ns}"
+        if failure.key in [protocol.key_of(model.task.key, "", known) for known in (sha, unread) if known]:
+            return FAILED
+    return STALE if any((source.id, model.name, output, 0) in ledger.records for output in model.task.outputs) else TODO
+
+
+def _fits(record: Record, model: ModelPlan, sha: str, name: str, look: Look, strict: bool) -> bool:
+    return (
+        record.key == protocol.key_of(model.task.key, record.output, sha)
+        and record.path == paths_of(model, name, record.window or 0)[record.output]
+        and look.present(record.path, record.bytes)
+        and (not strict or look.strict(record, model))
+    )
+
+
+def paths_of(model: ModelPlan, name: str, window: int = 0) -> dict[str, str]:
+    """Return the path of each wanted output below the output folder; of its first window, where it has several."""
+    declared = {output.name: output for output in model.extractor.outputs()}
+    primary = next(iter(declared))
+    paths = {}
+    for output in model.task.outputs:
+        cut = model.task.layout == "per-window" and declared[output].axes[0] == "window"
+        own = store.name_window(name, window) if cut else name
+        paths[output] = store.relative_path(model.name, output, output == primary, own, model.task.format)
+    return paths
+
+
+def _name_of(record: Record) -> str:
+    name = os.path.splitext(record.path.partition("/")[2])[0]
+    return name if record.window is None else name.removesuffix(store.name_window("", record.window))
+
+
+def shards(plan: Plan, run_id: str, slots: int, fields: dict[str, dict[str, tp.Any]], gpus: int = 0) -> list[Shard]:
+    """Cut the work of a plan into shards, the most expensive first.
+
+    Args:
+        plan: what is to do.
+        run_id: makes the ids of the shards unique.
+        slots: workers that may run side by side.
+        fields: for each environment what its shards share (lock, device, memory ...); the models of an
+            environment that is missing here are left out.
+        gpus: how many workers may use one at the same time.
+    """
+    total = sum(plan.cost(choice) for choice in plan.chosen)
+    target = max(_SHARD_SECONDS, total / (3 * slots))
+    groups: list[tuple[float, str, list[Choice], list[ModelPlan]]] = []
+    for environment in sorted(fields):
+        models = [m for m in plan.models if m.environment == environment and plan.work(m)]
+        on_gpu = [m for m in models if fields[environment].get("device") == "cuda" and m.extractor.uses_gpu()]
+        for group in (on_gpu, [m for m in models if m not in on_gpu]):
+            lacking = [choice for choice in _lacking(plan, group) if choice.missing]
+            goal = target
+            if group is on_gpu:  # where loading takes longer than the work of a minute
+                goal = sum(map(plan.cost, lacking)) / max(1, gpus)
+            for part in _split(lacking, goal, plan):
+                groups.append((sum(map(plan.cost, part)), environment, part, group))
+    groups.sort(key=lambda group: -group[0])
+    return [
+        _shard(f"{run_id}-{environment}-{index}", environment, part, models, _fields(fields[environment], models))
+        for index, (_, environment, part, models) in enumerate(groups)
+    ]
+
+
+def _fields(fields: dict[str, tp.Any], models: list[ModelPlan]) -> dict[str, tp.Any]:
+    """Return the fields of a shard: models that use no GPU leave it to others."""
+    needs = any(model.extractor.uses_gpu() for model in models)
+    return fields if needs or "device" not in fields else {**fields, "device": "cpu"}
+
+
+def whole_shard(plan: Plan, name: str, environment: str, fields: dict[str, tp.Any]) -> Shard:
+    """Return all the work of a plan in one environment as one shard; it may be empty."""
+    models = [m for m in plan.models if m.environment == environment and plan.work(m)]
+    return _shard(name, environment, [c for c in _lacking(plan, models) if c.missing], models, fields)
+
+
+def _shard(
+    name: str, environment: str, part: list[Choice], models: list[ModelPlan], fields: dict[str, tp.Any]
+) -> Shard:
+    return Shard(
+        id=name,
+        attempt=1,
+        environment=environment,
+        tasks=[m.task for m in models if any(m.name in c.missing for c in part)],
+        items=[item_of(c) for c in part],
+        **fields,
+    )
+
+
+def _lacking(plan: Plan, models: list[ModelPlan]) -> list[Choice]:
+    """Return the chosen items as if there were no other models."""
+    names = {m.name for m in models}
+    return [dataclasses.replace(c, states={k: v for k, v in c.states.items() if k in names}) for c in plan.chosen]
+
+
+def item_of(choice: Choice) -> Item:
+    """Return what a worker is told about an item."""
+    return Item(choice.source.id, choice.name, choice.source.size, choice.source.mtime_ns, choice.missing)
+
+
+def _split(choices: list[Choice], target: float, plan: Plan) -> tp.Iterator[list[Choice]]:
+    part: list[Choice] = []
+    cost = 0.0
+    for choice in choices:
+        part.append(choice)
+        cost += plan.cost(choice)
+        if cost >= target:
+            yield part
+            part, cost = [], 0.0
+    if part:
+        yield part
+
+
+def _size(model: ModelPlan, seconds: float) -> float:
+    """Return the rough bytes of one item's arrays."""
+    total = 0.0
+    for output in catalog.wanted(model.extractor):
+        pooled = model.task.pooling.get(output.name, "none") != "none"
+        frames = 1.0 if pooled or output.frame_rate is None else max(1.0, seconds * output.frame_rate)
+        features = 1
+        for size in output.shape:
+            features *= size or 1
+        total += 128 + frames * features * (2 if model.task.dtype == "float16" else 4)
+    return total
+
+
+def summary(plan: Plan) -> str:
+    """Return the plan as JSON, as it is kept in the run's folder."""
+    models = [
+        {
+            "name": m.name,
+            "extractor": m.spec.reference,
+            "environment": m.environment,
+            "key": m.task.key,
+            "outputs": m.task.outputs,
+            "items": len(plan.work(m)),
+            "states": dict(collections.Counter(c.states[m.name] for c in plan.choices)),
+        }
+        for m in plan.models
+    ]
+    return json.dumps({"models": models, "chosen": len(plan.chosen), "items": len(plan.choices)}, indent=1) + "\n"

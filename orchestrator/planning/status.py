@@ -1,0 +1,164 @@
+"""What a job has done so far: while it runs, after it, and from the files alone."""
+
+import collections
+import dataclasses
+import json
+import os
+
+from orchestrator.errors import JobError
+from orchestrator.job import scan, spec
+from orchestrator.job.scan import Audio, Source
+from orchestrator.job.spec import JobSpec
+from orchestrator.output import ledger as ledgers
+from orchestrator.output.folder import OutputDir, RunDir
+from orchestrator.output.ledger import Ledger
+from orchestrator.planning import preparation
+from orchestrator.planning.plan import DONE, FAILED, STALE, TODO, ModelPlan
+from orchestrator.planning.preparation import Prepared
+from worker import protocol
+from worker.protocol import Failure
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelStatus:
+    """Counts of items of one model."""
+
+    done: int
+    pending: int
+    failed: dict[str, int]  # by class; transient ones are pending as well
+    stale: int  # items with an array of other parameters or of another source
+    orphaned: int  # arrays that no record names, or whose item is no longer part of the job
+    devices: list[str] = dataclasses.field(default_factory=list)  # what its arrays were computed on
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """All models, and the failures with their reasons."""
+
+    output: str
+    models: dict[str, ModelStatus]
+    failures: list[Failure]
+    running: bool
+    random_weights: list[str]  # models whose arrays come from weights that were never trained
+
+
+def of_output(root: str) -> Status:
+    """Return the status of an output folder: of the job that its last run kept, and of others' models.
+
+    Raises:
+        JobError: no run has written there.
+    """
+    output = OutputDir(os.path.abspath(root))
+    run = output.last_run()
+    if run is None:
+        raise JobError(f"{root}: no run has written here; name a job file or an output folder")
+    # the folder may have been moved since
+    job = spec.read(str(run.job), [("output", str(output.root))])
+    ledger = ledgers.read(output)
+    return _others(of_job(job, _asked(run, job, ledger)), ledger)
+
+
+def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
+    """Return the status of a job.
+
+    Args:
+        job: how it resumes and whether it tries failures again do not change what is done.
+        audio: the items that count; None scans the job's audio.
+    """
+    resume = "key" if job.resume == "never" else job.resume
+    prepared = preparation.prepare(dataclasses.replace(job, resume=resume, retry_failed=False, limit=None), audio)
+    plan = prepared.plan
+    orphans = _orphans(prepared)
+    states = {(c.source.id, model): state for c in plan.choices for model, state in c.states.items()}
+    current = [f for key, f in prepared.ledger.failures.items() if states.get(key, DONE) != DONE]
+    computed_on = _devices(prepared.output, prepared.ledger)
+    models, failures = {}, []
+    for model in plan.models:
+        mine = [f for f in current if f.model == model.name]
+        failures += mine
+        models[model.name] = ModelStatus(
+            done=plan.count(model.name, DONE),
+            pending=plan.count(model.name, TODO) + plan.count(model.name, STALE),
+            failed=dict(collections.Counter(f.kind for f in mine)),
+            stale=plan.count(model.name, STALE) + _outlived(prepared, model),
+            orphaned=orphans[model.name],
+            devices=computed_on.get(model.name, []),
+        )
+    failures.sort(key=lambda f: (f.item, f.model))
+    random = sorted(ledgers.random_models(prepared.ledger) & set(models))
+    return Status(prepared.job.output, models, failures, _running(prepared.output), random)
+
+
+def _outlived(prepared: Prepared, model: ModelPlan) -> int:
+    """Count the items whose arrays nothing will renew.
+
+    They fail by now, or an output that is no longer asked for was made with other parameters.
+    """
+    states = {c.source.id: c.states[model.name] for c in prepared.plan.choices}
+    old = set()
+    for record in prepared.ledger.records.values():
+        if record.model == model.name and states.get(record.item) in (DONE, FAILED):
+            asked = record.output in model.task.outputs
+            same = record.key == protocol.key_of(model.task.key, record.output, record.source)
+            if states[record.item] == FAILED or not (asked or same):
+                old.add(record.item)
+    return len(old)
+
+
+def _others(found: Status, ledger: Ledger) -> Status:
+    """Add the models that other jobs have written into the same folder."""
+    others = sorted({r.model for r in ledger.records.values()} - set(found.models))
+    computed_on, counts = _devices(OutputDir(found.output), ledger), {}
+    for name in others:
+        done = len({r.item for r in ledger.records.values() if r.model == name})
+        failed = collections.Counter(f.kind for f in ledger.failures.values() if f.model == name)
+        counts[name] = ModelStatus(done, 0, dict(failed), 0, 0, computed_on.get(name, []))
+    random = sorted(ledgers.random_models(ledger))
+    return dataclasses.replace(found, models={**found.models, **counts}, random_weights=random)
+
+
+def _devices(output: OutputDir, ledger: Ledger) -> dict[str, list[str]]:
+    """Return what the arrays of each model were computed on, and whether a GPU was meant to do it."""
+    seen = {(r.model, r.context, "cpu_fallback" in r.flags) for r in ledger.records.values()}
+    found: dict[str, set[str]] = {}
+    for model, context, fallback in seen:
+        try:
+            device = json.loads((output.contexts / f"{context}.json").read_text("ascii")).get("device", "?")
+        except (OSError, ValueError):
+            continue  # its records are there all the same
+        found.setdefault(model, set()).add(f"{device} (fallback)" if fallback else device)
+    return {model: sorted(devices) for model, devices in found.items()}
+
+
+def _asked(run: RunDir, job: JobSpec, ledger: Ledger) -> Audio:
+    """Return the items of a run; where the audio is out of reach, as they were when they were read."""
+    root = scan.root_of(job)
+    sources = []
+    for line in run.items.read_text("ascii").splitlines():
+        item = json.loads(line)["id"]
+        source = scan.look(root, item, {})
+        seen = ledger.sources.get(item)
+        sources.append(Source(item, seen.size, seen.mtime_ns) if source.size < 0 and seen else source)
+    return Audio(root, sources)
+
+
+def _orphans(prepared: Prepared) -> "collections.Counter[str]":
+    """Count the files in the folders of models that no record of a chosen item names."""
+    chosen = {choice.source.id for choice in prepared.plan.choices}
+    named = {r.path for r in prepared.ledger.records.values() if r.item in chosen}
+    sources = {os.path.join(prepared.audio.root, source.id) for source in prepared.audio.sources}
+    counts: collections.Counter[str] = collections.Counter()
+    for model in prepared.plan.models:
+        outputs = model.extractor.outputs()
+        for folder in [model.name, *(f"{model.name}.{o.name}" for o in outputs[1:])]:
+            for base, _, files in os.walk(prepared.output.root / folder):
+                for file in files:
+                    place = os.path.join(base, file)
+                    path = os.path.relpath(place, prepared.output.root).replace(os.sep, "/")
+                    known = path in named or place in sources or file.endswith(".part")
+                    counts[model.name] += not known
+    return counts
+
+
+def _running(output: OutputDir) -> bool:
+    return any(ledgers.locked(path) for path in ledgers.attempts(output))

@@ -1,0 +1,224 @@
+"""How far an attempt came, and what follows from its end: nothing, a rerun, or a quarantine."""
+
+import collections
+import dataclasses
+import os
+import pathlib
+import typing as tp
+
+from orchestrator.running.engines.base import Ended
+from worker import protocol, regular
+from worker.protocol import Event, Failure, Item, Shard
+
+_STRIKES = 2  # ends of a worker that an (item, model) may cause before it is left out
+_RESTARTS = 3  # attempts at the same items by workers that end for no visible reason
+
+
+class Attempt:
+    """One shard under way: what it has accounted for, and where it stands."""
+
+    def __init__(self, shard: Shard, gpus: tuple[str, ...] = (), way: str = "") -> None:
+        """Begin.
+
+        Args:
+            shard: what is done.
+            gpus: UUIDs of those that it was granted.
+            way: how they were asked for.
+        """
+        self.shard = shard
+        self.gpus = gpus
+        self.dropped: dict[str, str] = {}  # models that could not load, with the reason
+        self.trouble: str | None = None  # why the output folder cannot be used
+        self.device: str | None = None  # why the worker has not got its GPU, or could not load anything there
+        self.broken: str | None = None  # why its GPU was of no use any more in the middle of the work
+        self.way = way
+        self._accounted: set[tuple[str, str]] = set()
+        self._loading: str | None = None
+        self._decoding: list[str] = []
+        self._running: tuple[str, str] | None = None
+
+    def note(self, event: Event) -> None:
+        """Take in one event of the worker."""
+        item, model = event.item, event.model
+        if event.kind == "hello":
+            self.device = event.message
+        elif event.kind == "device_lost" and self._loading is not None:
+            self.device, self._loading = event.message, None
+        elif event.kind == "device_lost":
+            self.broken = event.message
+        elif event.kind in ("loading", "loaded"):
+            self._loading = model if event.kind == "loading" else None
+        elif event.kind == "failed" and item is None:
+            self._loading = None
+            if model is None:
+                self.trouble = event.message
+            else:
+                self.dropped[model] = event.message or "cannot load"
+        elif event.kind == "opened" and item is not None:
+            if model is None:
+                self._decoding.append(item)
+            else:
+                self._running = (item, model)
+        elif item is not None:
+            self._decoding = [other for other in self._decoding if other != item]
+            if event.kind in ("wrote", "failed") and model is not None:
+                self._accounted.add((item, model))
+                self._running = None if self._running == (item, model) else self._running
+
+    def left(self) -> list[Item]:
+        """Return the items with the models that are not accounted for."""
+        items = []
+        for item in self.shard.items:
+            tasks = [t for t in item.tasks if (item.id, t) not in self._accounted and t not in self.dropped]
+            if tasks:
+                items.append(dataclasses.replace(item, tasks=tasks))
+        return items
+
+    def suspects(self) -> set[tuple[str, str]]:
+        """Return what the worker was busy with: (item, model), or (item, "") while decoding."""
+        return {(item, "") for item in self._decoding} | ({self._running} if self._running else set())
+
+    def crashed_loading(self) -> str | None:
+        """Return the model whose loading ended the worker."""
+        return self._loading
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What to do after an attempt."""
+
+    shards: list[Shard] = dataclasses.field(default_factory=list)
+    failures: list[Failure] = dataclasses.field(default_factory=list)
+    dropped: dict[str, str] = dataclasses.field(default_factory=dict)
+    lost: str | None = None
+
+
+class Judge:
+    """Counts the strikes of a run, and decides."""
+
+    def __init__(self, unread_key: tp.Callable[[Item, str], str]) -> None:
+        """Start without strikes.
+
+        Args:
+            unread_key: the key of a failure of an (item, model) whose source may be unread.
+        """
+        self._strikes: dict[tuple[str, str], int] = {}
+        self._restarts: collections.Counter[tuple[tuple[str, ...], ...]] = collections.Counter()
+        self._key = unread_key
+
+    def end(self, attempt: Attempt, ended: Ended) -> Verdict:
+        """Return what follows from the end of an attempt that was not asked to end."""
+        verdict = Verdict(dropped=dict(attempt.dropped))
+        left = attempt.left()
+        if ended.ok and left:
+            verdict.lost = f"worker left {len(left)} items out; see {ended.log}"
+            return verdict
+        if not left:
+            return verdict
+        if ended.code == protocol.EXIT_PERMANENT:
+            verdict.lost = f"worker could not start: {_last_words(ended.log)}; see {ended.log}"
+            return verdict
+        if ended.code == protocol.EXIT_AGAIN:
+            return self._restart(attempt, left, ended, verdict)
+        loading = attempt.crashed_loading()
+        if loading is not None and memory(ended) and not self._struck((("", loading),)):
+            return self._restart(attempt, left, ended, verdict)  # somebody's kill, or memory that others held
+        if loading is not None:
+            verdict.dropped[loading] = f"ended its process while loading ({words(ended)}); see {ended.log}"
+            left = [dataclasses.replace(i, tasks=[t for t in i.tasks if t != loading]) for i in left]
+        suspects = attempt.suspects()
+        if not suspects and loading is None:
+            return self._restart(attempt, left, ended, verdict)
+        if not (memory(ended) and _can_shrink(attempt.shard, suspects)):
+            self._struck(suspects)
+        left = [self._without_quarantined(item, ended, verdict) for item in left]
+        alone = {item for item, _ in suspects}
+        rest = [item for item in left if item.tasks and item.id not in alone]
+        groups = [rest] if rest else []
+        groups += [[item] for item in left if item.tasks and item.id in alone]
+        small = _smaller(attempt.shard) if memory(ended) else attempt.shard
+        verdict.shards = [rerun(small, part, n) for n, part in enumerate(groups)]
+        return verdict
+
+    def _struck(self, suspects: tp.Iterable[tuple[str, str]]) -> bool:
+        """Count a strike for each, and return whether any of them had one."""
+        had = False
+        for suspect in suspects:
+            had = had or suspect in self._strikes
+            self._strikes[suspect] = self._strikes.get(suspect, 0) + 1
+        return had
+
+    def _restart(self, attempt: Attempt, left: list[Item], ended: Ended, verdict: Verdict) -> Verdict:
+        """An end between two items is nobody's fault; one that repeats without progress is a broken environment."""
+        same = tuple((item.id, *item.tasks) for item in left)
+        self._restarts[same] += 1
+        if self._restarts[same] >= _RESTARTS:
+            verdict.lost = f"worker ended again and again ({words(ended)}); see {ended.log}"
+        else:
+            verdict.shards = [rerun(attempt.shard, left, 0)]
+        return verdict
+
+    def _without_quarantined(self, item: Item, ended: Ended, verdict: Verdict) -> Item:
+        kept = []
+        for task in item.tasks:
+            if max(self._strikes.get((item.id, task), 0), self._strikes.get((item.id, ""), 0)) < _STRIKES:
+                kept.append(task)
+                continue
+            kind = "timeout" if ended.hung else "memory" if memory(ended) else "quarantine"
+            message = f"ended its process {_STRIKES} times ({words(ended)}); see {ended.log.name}"
+            verdict.failures.append(Failure(item.id, task, kind, message, self._key(item, task)))
+        return dataclasses.replace(item, tasks=kept)
+
+
+def _last_words(log: pathlib.Path) -> str:
+    """Return the last line of a log, where a worker that refuses its shard says why."""
+    try:
+        with os.fdopen(regular.open_file(log), "r", encoding="utf-8", errors="replace") as f:
+            lines = f.read().strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1].removeprefix("worker: cannot start: ") if lines else "it said nothing"
+
+
+def words(ended: Ended) -> str:
+    """Return how a worker ended, in words."""
+    if ended.problem:
+        return ended.problem
+    if ended.out_of_memory:
+        return "out of memory"
+    if ended.hung:
+        return "no progress within the time limit"
+    if ended.code < 0:
+        return f"killed by signal {-ended.code}"
+    return f"exit code {ended.code}"
+
+
+def memory(ended: Ended) -> bool:
+    """Return whether the system seems to have killed the worker for its memory."""
+    return not ended.hung and (ended.out_of_memory or ended.code in (-9, 137))
+
+
+def rerun(shard: Shard, items: list[Item], number: int = 0) -> Shard:
+    """Return the shard of the next attempt at some of its items; `number` tells several of them apart."""
+    names = {task for item in items for task in item.tasks}
+    return dataclasses.replace(
+        shard,
+        # the attempt is in it: children of two attempts of one shard must not share their files
+        id=f"{shard.id}.{shard.attempt}-{number}" if number else shard.id,
+        attempt=shard.attempt + 1,
+        items=items,
+        tasks=[task for task in shard.tasks if task.name in names],
+    )
+
+
+def _smaller(shard: Shard) -> Shard:
+    """Halve the batches of a shard that ran out of memory; the next time leave them no more to give."""
+    sizes = {t.name: t.batch_size // 2 if t.batch_size and shard.attempt == 1 else 1 for t in shard.tasks}
+    tasks = [dataclasses.replace(t, batch_size=max(1, sizes[t.name])) for t in shard.tasks]
+    return dataclasses.replace(shard, tasks=tasks)
+
+
+def _can_shrink(shard: Shard, suspects: set[tuple[str, str]]) -> bool:
+    """Return whether a model that was running has batches that the job made larger than they need be."""
+    running = {task for _, task in suspects}
+    return any(task.name in running and (task.batch_size or 1) > 1 for task in shard.tasks)

@@ -1,0 +1,135 @@
+"""The first and the last step of docker-compose.yml, around workers that compose starts by itself.
+
+There is no orchestrator while they run: `plan` writes one shard for each environment where its service looks
+for it, and `report` folds what the workers have written. What a worker that died has left over is planned by
+the next run.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import typing as tp
+
+from orchestrator import errors, files
+from orchestrator.environments import definitions
+from orchestrator.environments.definitions import Environment
+from orchestrator.environments.devices import Gpu, Grant
+from orchestrator.errors import EnvironmentUnavailable, RunFailed
+from orchestrator.output import folder as folders
+from orchestrator.output import ledger as ledgers
+from orchestrator.planning import plan, status
+from orchestrator.planning.plan import ModelPlan
+from orchestrator.planning.preparation import Prepared
+from orchestrator.planning.status import Status
+from orchestrator.running import tables
+from orchestrator.running.placement import Placement
+from orchestrator.running.progress import Progress
+from orchestrator.running.runtimes.venv import VenvRuntime
+from orchestrator.running.weights import Supplies
+from worker import protocol, schema
+
+_ANY = Gpu(-1, "any", "GPU", 0)  # the one that compose gives: nothing can be looked up in the container that plans
+_GPU = "CONSORT_COMPOSE_GPU"  # set by docker-compose.gpu.yml, whose services have images for the GPU
+_FOLDER = "compose"  # below `.consort`: the shards, and what `report` must know
+
+
+def place(prepared: Prepared) -> Placement:
+    """Return where compose runs the workers: it starts them, and gives them their GPU.
+
+    Raises:
+        EnvironmentUnavailable: the job insists on a GPU, and there is none in this composition.
+    """
+    given = bool(os.environ.get(_GPU)) and prepared.job.devices != "cpu"
+    if prepared.job.devices not in ("auto", "cpu") and not given:
+        raise EnvironmentUnavailable(
+            "devices: the job wants a GPU, which docker-compose.gpu.yml gives: add `-f docker-compose.yml -f "
+            "docker-compose.gpu.yml`, or use `devices: auto`"
+        )
+    able = frozenset(name for name in definitions.names() if definitions.find(name).spec.gpu != "none")
+    return Placement(VenvRuntime(), "docker compose", Grant((_ANY,) if given else (), "docker compose"), able)
+
+
+def write_plan(prepared: Prepared, progress: Progress) -> list[str]:
+    """Write a shard for every environment, an empty one where there is nothing to do.
+
+    Args:
+        prepared: the output folder's lock is held and its leftovers are swept.
+        progress: shows downloads.
+
+    Returns:
+        Why models cannot run, a line each.
+    """
+    placement = place(prepared)
+    prepared.keep(prepared.output.new_run())
+    missing, ready = [], []
+    for model in [m for m in prepared.plan.models if prepared.plan.work(m)]:
+        try:
+            ready.append(Supplies(prepared.weights, progress, False, lambda: False).fetch(model))
+        except EnvironmentUnavailable as error:
+            missing.append(str(error))
+    folder = prepared.output.inner / _FOLDER
+    files.make_folder(folder)
+    for name in definitions.names():
+        _write_shard(prepared, definitions.find(name), [m for m in ready if m.environment == name], placement)
+    waiting = sum(len(c.missing) for c in prepared.plan.choices) - sum(len(c.missing) for c in prepared.plan.chosen)
+    files.replace(folder / "plan.json", json.dumps({"missing": missing, "waiting": waiting}) + "\n")
+    return missing
+
+
+def report(prepared: Prepared) -> tuple[Status, list[str], int]:
+    """Fold what the workers wrote; return what is done, what could not run, and the exit code."""
+    output = prepared.output
+    reasons = _reasons(output)
+    ledger = ledgers.fold(output)
+    tables.write(prepared, ledger)
+    shutil.rmtree(output.scratch, ignore_errors=True)
+    output.create()
+    planned = _planned(output)
+    found = status.of_job(prepared.job, prepared.audio)
+    counts = found.models.values()
+    missing = [*planned["missing"], *reasons]
+    again = sum(n for count in counts for kind, n in count.failed.items() if kind in protocol.TRANSIENT)
+    if missing:
+        code = errors.UNAVAILABLE
+    elif sum(count.pending for count in counts) - again > planned["waiting"]:
+        code = errors.LOST
+    else:
+        code = errors.ITEMS_FAILED if any(count.failed for count in counts) else errors.OK
+    return found, missing, code
+
+
+def _reasons(output: folders.OutputDir) -> list[str]:
+    """Return why workers could not do their part: what they said, which a fold forgets."""
+    found = []
+    for path in ledgers.attempts(output):
+        for event in ledgers.events(path):
+            if event.kind == "failed" and event.item is None and event.model is not None:
+                found.append(f"{event.model}: cannot load: {event.message}")
+            elif event.message and event.kind in ("hello", "device_lost", "failed") and event.model is None:
+                found.append(f"{path.name.partition('.')[0].removeprefix(_FOLDER + '-')}: {event.message}")
+    return found
+
+
+def _write_shard(prepared: Prepared, environment: Environment, models: list[ModelPlan], placed: Placement) -> None:
+    output = prepared.output
+    fields = {
+        "device": placed.device(environment.name),
+        "lock": environment.lock_sha256(placed.variant(environment)),
+        "worker": environment.worker_sha256(),
+        "memory": prepared.job.memory_bytes,
+        "timeout": 0.8 * (prepared.job.timeout_per_item or 600.0),
+    }
+    name = f"{_FOLDER}-{environment.name}"
+    part = dataclasses.replace(prepared.plan, models=models)
+    shard = plan.whole_shard(part, name, environment.name, fields)
+    files.make_folder(output.scratch / name)
+    files.replace(output.inner / _FOLDER / f"{environment.name}.json", protocol.canonical(schema.dump(shard)))
+
+
+def _planned(output: folders.OutputDir) -> dict[str, tp.Any]:
+    """Return what `write_plan` has left: models that cannot run, and how much a limit leaves for later."""
+    try:
+        return dict(json.loads((output.inner / _FOLDER / "plan.json").read_text("ascii")))
+    except FileNotFoundError as error:
+        raise RunFailed(f"output {output.root}: nothing was planned here; run `consort compose plan` first") from error

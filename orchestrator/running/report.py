@@ -1,0 +1,185 @@
+"""What a run did: events in, counts, tables and the exit code out."""
+
+import collections
+import dataclasses
+import json
+import time
+import typing as tp
+
+from orchestrator import errors
+from orchestrator.planning.plan import DONE, FAILED, ModelPlan, Plan
+from worker.protocol import Event, Failure, Record
+
+
+@dataclasses.dataclass
+class ModelCount:
+    """The items of one model in this run."""
+
+    environment: str
+    total: int = 0  # to do
+    done: int = 0
+    skipped: int = 0  # done before
+    known: int = 0  # failed before, not tried again
+    failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    unavailable: str | None = None  # why the model could not run at all
+    audio: float = 0.0  # seconds of audio done
+    busy: float = 0.0  # seconds its worker spent on them
+
+    @property
+    def failures(self) -> int:
+        return sum(self.failed.values())
+
+    @property
+    def left(self) -> int:
+        return max(0, self.total - self.done - self.failures)
+
+    @property
+    def speed(self) -> float | None:
+        """Audio seconds per second of one worker."""
+        return self.audio / self.busy if self.busy > 0 and self.audio > 0 else None
+
+
+class Report:
+    """Grows with the events of a run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.began = time.monotonic()
+        self.failures: list[Failure] = []
+        self.lost: list[str] = []
+        self.interrupted = False
+        self.trouble: str | None = None  # why the output folder cannot be used any more
+        self.tables: list[str] = []  # CSV files that were written beside the arrays
+        self.written: list[Record] = []  # in the order in which they came
+        self.random: set[str] = set()  # models whose weights were never trained
+        self.placement: dict[str, str] = {}  # runtime and devices in words
+        self.devices: dict[str, str] = {}  # environment -> what its last worker has computed on
+        self.current: dict[str, str] = {}  # environment -> the model it is busy with
+        self.since: dict[str, float] = {}  # environment -> when its first worker spoke
+        self.until: dict[str, float] = {}  # environment -> when it spoke last
+        self._seconds = dict(plan.seconds)
+        self._seen: set[tuple[str, str]] = set()
+        self.models = {m.name: _count(plan, m) for m in plan.models}
+
+    def add(self, environment: str, event: Event) -> None:
+        """Take in one event of a worker of `environment`."""
+        self.since.setdefault(environment, time.monotonic())
+        if event.kind != "heartbeat":
+            self.until[environment] = time.monotonic()
+        if event.kind == "hello" and event.source is not None and "device" in event.source:
+            self.devices[environment] = event.source["device"]
+        elif event.kind == "decoded" and event.item is not None:
+            self._seconds[event.item] = event.seconds or 0.0
+        elif event.kind == "opened" and event.model is not None:
+            self.current[environment] = event.model
+        elif event.kind == "loading" and event.model is not None:
+            self.current[environment] = f"loading {event.model}"
+        elif event.failure is not None:
+            self.fail(event.failure)
+        elif event.record is not None:
+            self._write(event.record, event.seconds or 0.0)
+
+    def _write(self, record: Record, seconds: float) -> None:
+        """Take in one array; an item counts once, however many it has."""
+        self.written.append(record)
+        if (record.item, record.model) not in self._seen:
+            count = self.models[record.model]
+            self._seen.add((record.item, record.model))
+            count.done += 1
+            count.audio += self._seconds.get(record.item, 0.0)
+            count.busy += seconds
+
+    def fail(self, failure: Failure) -> None:
+        """Take in one failed (item, model)."""
+        if (failure.item, failure.model) in self._seen:
+            return
+        self._seen.add((failure.item, failure.model))
+        self.failures.append(failure)
+        self.models[failure.model].failed[failure.kind] += 1
+
+    def unavailable(self, model: str, why: str) -> bool:
+        """Say that a model cannot run; return whether that is news."""
+        news = self.models[model].unavailable is None
+        self.models[model].unavailable = self.models[model].unavailable or why
+        return news
+
+    @property
+    def exit_code(self) -> int:
+        """The first that applies: 130, 3, 4, 1, 0."""
+        counts = self.models.values()
+        if self.interrupted:
+            return errors.INTERRUPTED
+        if any(count.unavailable for count in counts):
+            return errors.UNAVAILABLE
+        if self.lost or any(count.left for count in counts):
+            return errors.LOST
+        return errors.ITEMS_FAILED if any(count.failures or count.known for count in counts) else errors.OK
+
+    def json(self) -> str:
+        """Return the report as it is kept in the run's folder."""
+        models = {
+            name: {**vars(count), "failed": dict(count.failed), "left": count.left}
+            for name, count in self.models.items()
+        }
+        return (
+            json.dumps(
+                {
+                    "exit_code": self.exit_code,
+                    "seconds": round(time.monotonic() - self.began, 3),
+                    "models": models,
+                    "failures": [dataclasses.asdict(failure) for failure in self.failures],
+                    "lost": self.lost,
+                    "random_weights": sorted(self.random),
+                    "placement": self.placement,
+                    "devices": self.devices,
+                },
+                indent=1,
+            )
+            + "\n"
+        )
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the final table: model, done, skipped, failed by class, x real time."""
+        rows: list[tuple[str, ...]] = [("model", "environment", "done", "skipped", "failed", "left", "x real time")]
+        for name, count in self.models.items():
+            failed = ", ".join(f"{n} {kind}" for kind, n in sorted(count.failed.items()))
+            if count.known:
+                failed = ", ".join(filter(None, (failed, f"{count.known} earlier")))
+            speed = f"{count.speed:.1f}" if count.speed else "-"
+            left = f"{count.left} unavailable" if count.unavailable else str(count.left)
+            rows.append((name, count.environment, str(count.done), str(count.skipped), failed or "0", left, speed))
+        return rows
+
+
+def _count(plan: Plan, model: ModelPlan) -> ModelCount:
+    return ModelCount(
+        environment=model.environment,
+        total=len(plan.work(model)),
+        skipped=plan.count(model.name, DONE),
+        known=plan.count(model.name, FAILED),
+    )
+
+
+def random_warning(models: tp.Iterable[str]) -> str | None:
+    """Return what must be said, loudly, of arrays that only look like embeddings."""
+    names = ", ".join(sorted(models))
+    return f"RANDOM WEIGHTS: {names}: never trained, their arrays mean nothing (PROVENANCE.json)" if names else None
+
+
+def table(rows: tp.Sequence[tuple[str, ...]]) -> str:
+    """Return rows as aligned text; columns of numbers stand to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if cell.replace(".", "").replace("~", "").isdigit() else cell.ljust(width)
+            for cell, width in zip(row, widths, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Return `0:04`, `12:31` or `3:05:00`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

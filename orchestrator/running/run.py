@@ -1,0 +1,86 @@
+"""Run a plan: keep what was asked, work through the session, fold the records, write the report."""
+
+import errno
+import signal
+import types
+import typing as tp
+
+from orchestrator import files
+from orchestrator.errors import RunFailed
+from orchestrator.output import ledger as ledgers
+from orchestrator.output.folder import RunDir
+from orchestrator.planning.preparation import Prepared
+from orchestrator.running import tables
+from orchestrator.running.placement import Placement
+from orchestrator.running.progress import Progress
+from orchestrator.running.report import Report
+from orchestrator.running.session import Session
+
+_UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+
+def extract(
+    prepared: Prepared, placement: Placement, progress: Progress, offline: bool = False
+) -> tuple[Report, RunDir]:
+    """Do what a plan says, and return the report with the folder of the run.
+
+    Args:
+        prepared: the output folder's lock is held and its leftovers are swept.
+        placement: where its workers run.
+        progress: shows what happens.
+        offline: fetch no weights; what is missing fails.
+
+    Raises:
+        RunFailed: the output folder became unusable; what was finished is kept.
+    """
+    try:
+        report, run = _extract(prepared, placement, progress, offline)
+    except OSError as error:
+        if error.errno not in _UNUSABLE:
+            raise
+        raise RunFailed(f"output {prepared.output.root}: {error.strerror}; make room and run again") from error
+    if report.trouble:
+        raise RunFailed(f"output {prepared.output.root}: {report.trouble}; finished arrays are kept, run again")
+    return report, run
+
+
+def _extract(prepared: Prepared, placement: Placement, progress: Progress, offline: bool) -> tuple[Report, RunDir]:
+    run = prepared.output.new_run()
+    prepared.keep(run)
+    report = Report(prepared.plan)
+    if prepared.plan.chosen:
+        session = Session(prepared, placement, run, report, progress)
+        with _Signals(session):
+            try:
+                session.start(offline)
+                session.loop()
+            finally:
+                session.close()
+        prepared.output.refuse_links(report.models)
+        if session.unclean:
+            ledgers.sweep(prepared.output)
+    ledger = ledgers.fold(prepared.output)
+    report.tables = [str(path) for path in tables.write(prepared, ledger)]
+    report.placement = {"runtime": placement.runtime.name, "why": placement.why, "devices": placement.devices}
+    report.random = ledgers.random_models(ledger) & set(report.models)
+    files.replace(run.report, report.json())
+    return report, run
+
+
+class _Signals:
+    """Turn Ctrl-C and a polite kill into an orderly end, for as long as the run lasts."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._old: dict[signal.Signals, tp.Any] = {}
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._old[number] = signal.signal(number, self._stop)
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: types.FrameType | None) -> None:
+        self._session.stop()

@@ -1,0 +1,131 @@
+"""A runtime turns a shard into a command; engines run the command, the same way for all runtimes."""
+
+import abc
+import dataclasses
+import pathlib
+import typing as tp
+
+from orchestrator.environments.definitions import Environment
+from orchestrator.output.folder import OutputDir
+from worker.protocol import Shard
+
+# One single-threaded process per core beats one process with many threads, and gives the same bytes
+# on every machine.
+THREADS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What to start. Standard input stays open for as long as the worker may live.
+
+    `kill` ends at once what the command has started elsewhere, where killing the command would not.
+    """
+
+    argv: list[str]
+    env: dict[str, str]
+    cwd: str
+    kill: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Mounts:
+    """Where a run's things are on the host; `own` are files and folders of the user's that a job names."""
+
+    audio: str
+    output: str
+    weights: str
+    scratch: str
+    ffmpeg: str
+    own: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """What a worker may use: GPUs by their UUIDs (none: the CPU), and bytes of memory where the job limits them."""
+
+    gpus: tuple[str, ...] = ()
+    memory: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cause:
+    """What a runtime knows about the end of a worker beyond its exit code."""
+
+    out_of_memory: bool = False
+    problem: str | None = None  # why it could not be started at all
+
+
+class Runtime(abc.ABC):
+    """One way to start a worker."""
+
+    name: tp.ClassVar[str]
+    log: pathlib.Path | None = None  # folder for what building prints
+
+    @abc.abstractmethod
+    def prepare(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
+        """Make an environment ready on this machine; idempotent.
+
+        Raises:
+            EnvironmentUnavailable: it cannot be had; one line that says what to do.
+        """
+
+    @abc.abstractmethod
+    def cancel(self) -> None:
+        """End every `prepare` that is under way."""
+
+    @abc.abstractmethod
+    def ready(self, environment: Environment, variant: str) -> bool:
+        """Return whether `prepare` would have nothing to do."""
+
+    @abc.abstractmethod
+    def command(
+        self,
+        shard: Shard,
+        variant: str,
+        mounts: Mounts,
+        file: pathlib.Path,
+        events: pathlib.Path,
+        resources: Resources,
+    ) -> Command:
+        """Return the command that runs the shard in `file` and appends its events to `events`.
+
+        Args:
+            shard: what is run.
+            variant: of its environment, cpu or cuda.
+            mounts: where things are.
+            file: the shard, below the output folder.
+            events: of this attempt, below the output folder.
+            resources: what it may use.
+        """
+
+    def refuses(self, path: str) -> str | None:
+        """Return why a file or folder of the user's own cannot be given to a worker, or None."""
+        return None
+
+    def end(self, name: str, code: int, log: pathlib.Path) -> Cause:
+        """Clean up after the attempt `name`, and return why it ended as it did."""
+        return Cause()
+
+    @property
+    def way(self) -> str:
+        """How GPUs are asked for at present."""
+        return self.name
+
+    def another_way(self) -> bool:
+        """Return whether GPUs can be asked for in another way than the one that has failed, and take it."""
+        return False
+
+    def sweep(self, output: OutputDir) -> None:  # noqa: B027 - most runtimes leave nothing
+        """Remove what workers of dead runs have left outside the output folder, whose lock the caller holds."""
+
+    def close(self) -> None:  # noqa: B027
+        """End and remove everything that this run has started."""

@@ -1,0 +1,233 @@
+"""Containers: the same worker and the same shard through `docker run`, with nothing but what the shard needs.
+
+A container has no network, no capabilities, a root file system that cannot be written, and sees the audio and
+the weights read-only. Its standard input is the pipe of the process that launched it: whatever ends the
+orchestrator closes the pipe, and the worker ends by itself.
+"""
+
+import csv
+import hashlib
+import io
+import os
+import pathlib
+import time
+import typing as tp
+
+from orchestrator.environments import definitions, devices, docker_client, images
+from orchestrator.environments.definitions import Environment
+from orchestrator.environments.docker_client import PREFIX, Engine
+from orchestrator.errors import EnvironmentUnavailable
+from orchestrator.output.folder import OutputDir
+from orchestrator.running.runtimes.base import THREADS, Cause, Command, Mounts, Resources, Runtime
+from worker import regular
+from worker.protocol import Shard
+
+AUDIO, OUTPUT, WEIGHTS = "/audio", "/output", "/weights"  # the roots inside
+_CANNOT_START = (125, 126, 127)  # exit codes of `docker run` itself; no worker ends with them
+_PATIENCE = 20.0  # seconds that workers of a dead run get to end by themselves
+_TAIL = 4096  # characters of a log that may hold the reason
+# What the image itself needs: nothing of the user's may be mounted there.
+_RESERVED: tuple[str, ...] = (
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr",
+)
+_RESERVED += ("/root", "/opt/consort", AUDIO, OUTPUT, WEIGHTS)
+# Memory-backed; exec since libraries unpack code there; it counts towards the container's memory.
+_TMP_FOLDER = "/tmp"  # noqa: S108 - of the container
+_TMP = f"{_TMP_FOLDER}:rw,exec,nosuid,nodev,size=2g,mode=1777"
+_THREADS_AND_PROCESSES = 4096  # frameworks start some for every core, whatever they are told
+
+
+class DockerRuntime(Runtime):
+    """Starts `docker run IMAGE SHARD`; see the module's docstring."""
+
+    name = "docker"
+
+    def __init__(self, engine: Engine, log: pathlib.Path | None = None) -> None:
+        self.log = log
+        self._engine = engine
+        self._cdi = False
+        self._names: set[str] = set()
+
+    def prepare(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
+        log = self.log / f"build-{environment.name}.log" if self.log else None
+        images.build(environment, variant, say, log)
+
+    def cancel(self) -> None:
+        images.cancel()
+
+    def ready(self, environment: Environment, variant: str) -> bool:
+        return images.current(environment, variant)
+
+    def command(
+        self,
+        shard: Shard,
+        variant: str,
+        mounts: Mounts,
+        file: pathlib.Path,
+        events: pathlib.Path,
+        resources: Resources,
+    ) -> Command:
+        environment = definitions.find(shard.environment)
+        name = f"{PREFIX}-{shard.id}.{shard.attempt}"
+        self._names.add(name)
+        output = pathlib.Path(mounts.output)
+        scratch = _inside(output, pathlib.Path(mounts.scratch))
+        variables = {
+            **THREADS,
+            **environment.spec.variables,
+            "HOME": scratch,
+            "CONSORT_AUDIO": _audio(mounts),
+            "CONSORT_OUTPUT": OUTPUT,
+            "CONSORT_WEIGHTS": WEIGHTS,
+            "CONSORT_SCRATCH": scratch,
+            "CONSORT_EVENTS": _inside(output, events),
+            "CONSORT_MODULES": " ".join(environment.spec.modules),
+            "CONSORT_GPUS": ",".join(resources.gpus),
+        }
+        argv = ["docker", "run", "--interactive", "--pull", "never", "--name", name, "--workdir", scratch]
+        argv += _labels(output, environment, variant)
+        argv += _isolation(self._engine, os.stat(output))
+        argv += _limits(resources.memory)
+        argv += self._gpus(resources.gpus)
+        for key, value in variables.items():
+            argv += ["--env", f"{key}={value}"]
+        for source, target, writable in _mounts(mounts):
+            argv += ["--mount", _mount(source, target, writable)]
+        argv += [images.tag(environment, variant), _inside(output, file)]
+        return Command(argv, dict(os.environ), mounts.scratch, kill=("docker", "kill", name))
+
+    def refuses(self, path: str) -> str | None:
+        if not _is_reserved(path):
+            return None
+        return f"{path} would hide a part of the container; move it, or use `runtime: venv`"
+
+    def end(self, name: str, code: int, log: pathlib.Path) -> Cause:
+        container = f"{PREFIX}-{name}"
+        try:
+            killed = docker_client.ask("inspect", "--format", "{{.State.OOMKilled}}", container) == "true"
+        except EnvironmentUnavailable:
+            killed = False  # it was never made, or somebody else has removed it
+        docker_client.remove([container])  # also one that was only created: a start that fails leaves it
+        self._names.discard(container)
+        return Cause(killed, _why_not_started(_tail(log)) if code in _CANNOT_START else None)
+
+    @property
+    def way(self) -> str:
+        return "CDI" if self._cdi else "device requests"
+
+    def another_way(self) -> bool:
+        """Device requests first; then CDI, where the engine knows GPUs by specifications on the disk."""
+        again, self._cdi = not self._cdi, True
+        return again
+
+    def sweep(self, output: OutputDir) -> None:
+        sweep(output)
+
+    def close(self) -> None:
+        docker_client.remove(sorted(self._names))
+        self._names.clear()
+
+    def _gpus(self, gpus: tp.Sequence[str]) -> list[str]:
+        if not gpus:
+            return ["--env", "NVIDIA_VISIBLE_DEVICES=void"]  # an engine whose default runtime is NVIDIA's gives all
+        if self._cdi:
+            return [word for gpu in gpus for word in ("--device", f"nvidia.com/gpu={gpu}")]
+        return ["--gpus", f'"device={",".join(gpus)}","capabilities=compute,utility"']
+
+
+def sweep(output: OutputDir) -> None:
+    """Remove the containers that dead runs have left, once they have committed what was finished."""
+    label = _output_label(output.root)
+    deadline = time.monotonic() + _PATIENCE
+    while docker_client.containers(label, running=True) and time.monotonic() < deadline:
+        time.sleep(0.2)  # their standard input is closed: they end by themselves
+    docker_client.remove(docker_client.containers(label))
+
+
+def _why_not_started(text: str) -> str:
+    """Return docker's reason; what it says about GPUs may stand in any of its lines."""
+    about_gpus = [line.strip() for line in text.splitlines() if devices.problem(line)]
+    return about_gpus[0] if about_gpus else docker_client.reason(text)
+
+
+def _isolation(engine: Engine, owner: os.stat_result) -> list[str]:
+    """Return what keeps a container from everything but its mounts."""
+    argv = ["--init", "--network", "none", "--read-only", "--tmpfs", _TMP, "--cap-drop", "ALL"]
+    argv += ["--security-opt", "no-new-privileges", "--log-driver", "none"]  # the log is what it prints here
+    if engine.selinux:
+        argv += ["--security-opt", "label=disable"]  # relabelling the user's audio is not ours to do
+    if engine.remapped:
+        argv += ["--userns", "host"]  # or the user inside would be another one outside, and could write nothing
+    if engine.rootless:
+        return [*argv, "--user", "0:0"]  # which is the user who runs the engine
+    user, group = (os.getuid(), os.getgid()) if os.getuid() else (owner.st_uid, owner.st_gid)
+    argv += ["--user", f"{user}:{group}"]
+    for other in os.getgroups() if os.getuid() else ():
+        argv += ["--group-add", str(other)]  # audio may be readable by a group alone
+    return argv
+
+
+def _limits(memory: int | None) -> list[str]:
+    argv = ["--pids-limit", str(_THREADS_AND_PROCESSES)]
+    return [*argv, "--memory", str(memory), "--memory-swap", str(memory)] if memory else argv
+
+
+def _labels(output: pathlib.Path, environment: Environment, variant: str) -> list[str]:
+    labels = (_output_label(output), f"{PREFIX}.environment={environment.name}", f"{PREFIX}.variant={variant}")
+    return [word for label in labels for word in ("--label", label)]
+
+
+def _output_label(output: pathlib.Path) -> str:
+    """Return what marks the containers of an output folder, without telling where it is."""
+    return f"{PREFIX}.output={hashlib.sha256(os.fsencode(os.path.realpath(output))).hexdigest()[:16]}"
+
+
+def _mounts(mounts: Mounts) -> list[tuple[str, str, bool]]:
+    """Return (source, target, writable); what the user names keeps its path, by which the shard knows it."""
+    found = {_audio(mounts): (mounts.audio, False), OUTPUT: (mounts.output, True), WEIGHTS: (mounts.weights, False)}
+    found.update({path: (path, False) for path in mounts.own})
+    return [(source, target, writable) for target, (source, writable) in found.items()]
+
+
+def _audio(mounts: Mounts) -> str:
+    """Return where the audio is inside: where it is outside, if that can be, as links within it may be absolute."""
+    real = os.path.realpath(mounts.audio)
+    return AUDIO if _is_reserved(real) else real
+
+
+def _is_reserved(path: str) -> bool:
+    """Return whether mounting something at `path` would hide a part of the image, or the memory at /tmp."""
+    above = any(one.startswith(path.rstrip("/") + "/") for one in (*_RESERVED, _TMP_FOLDER))
+    return above or path == _TMP_FOLDER or any(path == one or path.startswith(one + "/") for one in _RESERVED)
+
+
+def _mount(source: str, target: str, writable: bool) -> str:
+    """Return the value of `--mount`, which is a line of CSV: a path may hold commas and quotes."""
+    line = io.StringIO()
+    fields = ["type=bind", f"source={source}", f"target={target}", *([] if writable else ["readonly"])]
+    csv.writer(line, lineterminator="").writerow(fields)
+    return line.getvalue()
+
+
+def _inside(output: pathlib.Path, path: pathlib.Path) -> str:
+    """Return a path below the output folder as it is inside."""
+    return f"{OUTPUT}/{path.relative_to(output).as_posix()}"
+
+
+def _tail(log: pathlib.Path) -> str:
+    try:
+        with os.fdopen(regular.open_file(log), "r", encoding="utf-8", errors="replace") as f:
+            return f.read()[-_TAIL:]
+    except OSError:
+        return ""

@@ -1,0 +1,115 @@
+"""One CSV for all items of a model whose output is tokens, with the labels of the job's own table.
+
+::
+
+    <output>/<model>_<name of the audio>.csv           fname, labels, num_tokens, token_shape, num_chunks,
+                                                       duration_sec, token_0, token_1 ...
+    <output>/<model>_<name of the audio>_summary.txt   how many, how long, which shapes
+
+Made anew from the arrays at the end of every run, so it always holds all that is done.
+"""
+
+import collections
+import csv
+import io
+import math
+import pathlib
+import statistics
+import typing as tp
+
+from orchestrator import files
+from orchestrator.output.ledger import Ledger
+from orchestrator.output.load import Run
+from orchestrator.planning.plan import Choice, ModelPlan
+from orchestrator.planning.preparation import Prepared
+from worker import protocol
+from worker.protocol import Record
+
+_Row = tuple[Choice, Record]
+
+
+def write(prepared: Prepared, ledger: Ledger) -> list[pathlib.Path]:
+    """Write the tables of all models that have `layout: table`; return their paths.
+
+    Raises:
+        RunFailed: the output folder cannot be written.
+    """
+    written = []
+    for model in prepared.plan.models:
+        rows = _rows(prepared, model, ledger) if model.spec.layout == "table" else []
+        if rows:
+            stem = f"{model.name}_{pathlib.Path(prepared.job.audio).stem}"
+            path = prepared.output.root / f"{stem}.csv"
+            files.replace(path, _table(prepared, model, ledger, rows), "utf-8")
+            files.replace(prepared.output.root / f"{stem}_summary.txt", _summary(prepared, model, ledger, rows))
+            written.append(path)
+    return written
+
+
+def _rows(prepared: Prepared, model: ModelPlan, ledger: Ledger) -> list[_Row]:
+    """Return the items that have today's tokens, in order of their ids."""
+    rows = []
+    for choice in prepared.plan.choices:
+        record = _find(model, ledger, choice.source.id, model.task.outputs[0])
+        if record is not None and _is_there(prepared, record):
+            rows.append((choice, record))
+    return rows
+
+
+def _find(model: ModelPlan, ledger: Ledger, item: str, output: str) -> Record | None:
+    """Return the record of a whole item that was made with today's settings from today's audio."""
+    seen = ledger.sources.get(item)
+    for record in ledger.of(item, model.name, output):
+        source = seen.sha256 if seen else record.source
+        if record.window is None and record.key == protocol.key_of(model.task.key, output, source):
+            return record
+    return None
+
+
+def _is_there(prepared: Prepared, record: Record) -> bool:
+    path = prepared.output.root / record.path
+    return path.is_file() and path.stat().st_size == record.bytes
+
+
+def _table(prepared: Prepared, model: ModelPlan, ledger: Ledger, rows: list[_Row]) -> str:
+    run = Run(prepared.output.root)
+    labels = list(dict.fromkeys(key for choice, _ in rows for key in choice.source.labels))
+    longest = max(math.prod(record.shape) for _, record in rows)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    facts = ["num_tokens", "token_shape", "num_chunks", "duration_sec"]
+    table.writerow([prepared.job.path_column, *labels, *facts, *(f"token_{n}" for n in range(longest))])
+    for choice, record in rows:
+        tokens = run.array(model.name, record.item, record.output).ravel()
+        given = [choice.source.labels.get(key, "") for key in labels]
+        chunks = _chunks(model, ledger, record.item)
+        values = [len(tokens), _shape(record), chunks, f"{record.duration:.6g}", *tokens.tolist()]
+        table.writerow([choice.source.id, *given, *values, *[""] * (longest - len(tokens))])
+    return text.getvalue()
+
+
+def _chunks(model: ModelPlan, ledger: Ledger, item: str) -> int:
+    """Return how many windows a file was cut into: the length of the output `starts`, if it was asked for."""
+    starts = _find(model, ledger, item, "starts") if "starts" in model.task.outputs else None
+    return starts.shape[0] if starts else 1
+
+
+def _shape(record: Record) -> str:
+    return str(tuple(record.shape))
+
+
+def _summary(prepared: Prepared, model: ModelPlan, ledger: Ledger, rows: list[_Row]) -> str:
+    records = [record for _, record in rows]
+    failed = sum((choice.source.id, model.name) in ledger.failures for choice in prepared.plan.choices)
+    shapes: tp.Counter[str] = collections.Counter(map(_shape, records))
+    lines = [
+        f"total samples processed: {len(records)}",
+        f"samples that failed: {failed}",
+        f"average tokens per sample: {statistics.fmean(math.prod(r.shape) for r in records):.1f}",
+        f"average duration: {statistics.fmean(r.duration for r in records):.2f} s",
+        "token shape distribution:",
+        *(f"  {shape}: {count}" for shape, count in shapes.most_common()),
+    ]
+    if any("lossy" in record.flags for record in records):
+        lines.append("note: indices averaged over windows, as the document does; they are no valid codes")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,112 @@
+"""The files that a run needs beside its audio: weights of the models, and ffmpeg. Fetched with progress."""
+
+import dataclasses
+import pathlib
+import typing as tp
+
+from orchestrator.errors import EnvironmentUnavailable
+from orchestrator.job.spec import JobSpec
+from orchestrator.planning.plan import ModelPlan
+from orchestrator.running.progress import Progress
+from orchestrator.weights import ffmpeg, transfer
+from orchestrator.weights.store import Weights
+from worker.extractor import Checkpoint
+
+
+class Stopped(Exception):
+    """The user wants to end; what was downloaded stays and is resumed."""
+
+
+class Supplies:
+    """Brings what is missing, unless the run is offline."""
+
+    def __init__(self, weights: Weights, progress: Progress, offline: bool, stopped: tp.Callable[[], bool]) -> None:
+        """Prepare.
+
+        Args:
+            weights: the cache.
+            progress: shows downloads and licences.
+            offline: fetch nothing; what is missing fails.
+            stopped: asked during downloads; they end when it says so.
+        """
+        self._weights = weights
+        self._progress = progress
+        self._offline = offline
+        self._stopped = stopped
+
+    def fetch(self, model: ModelPlan) -> ModelPlan:
+        """Return the model with the paths of its weights; licences are said the first time.
+
+        Raises:
+            EnvironmentUnavailable: a checkpoint is missing and cannot be had.
+            Stopped: the user wants to end.
+        """
+        checkpoints = model.extractor.checkpoints()
+        if not self._offline and any(self._weights.problem(c) for c in checkpoints):
+            self._weights.pull(_with_siblings(model), self._show)
+        found = self._weights.files(checkpoints, model.name, _arguments(model))
+        for line in self._weights.licence_news(checkpoints):
+            self._progress.say(f"licence: {line}")
+        files = {name: self._portable(path) for name, path in found.items()}
+        return dataclasses.replace(model, task=dataclasses.replace(model.task, files=files))
+
+    def _portable(self, path: pathlib.Path) -> str:
+        """Return the path as a shard names it: relative to the weights, wherever a worker finds those."""
+        root = self._weights.root
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+    def fetch_ffmpeg(self) -> str:
+        """Return the path of ffmpeg; empty, with a word about it, where it cannot be had.
+
+        Raises:
+            Stopped: the user wants to end.
+        """
+        try:
+            checkpoint = ffmpeg.checkpoint()
+            if not self._offline:
+                self._weights.pull([checkpoint], self._show)
+            return str(self._weights.files([checkpoint], "ffmpeg")[checkpoint.file])
+        except EnvironmentUnavailable as error:
+            self._progress.say(f"no ffmpeg, so m4a, wma and their like will fail: {error}")
+            return ""
+
+    def _show(self, name: str, done: int, total: int | None) -> None:
+        if self._stopped():
+            raise Stopped
+        self._progress.stage("weights", transfer.share(name, done, total))
+
+
+def _arguments(model: ModelPlan) -> str:
+    """Return what `consort weights pull` needs to be told to fetch the weights of a model."""
+    own = getattr(model.extractor, "checkpoint", None)
+    default = getattr(type(model.extractor), "checkpoint", None)
+    variant = f" --checkpoint {own}" if isinstance(own, str) and own != default else ""
+    return f"{model.spec.reference}{variant}"
+
+
+def fetch_unpinned(job: JobSpec, progress: Progress) -> None:
+    """Fetch the weights whose content nobody has published a hash of.
+
+    They are part of the keys, so a plan can only be made once they are here. What cannot be had is left
+    to `Supplies.fetch`, which says why.
+    """
+    weights = Weights()
+    for model in job.models:
+        unpinned = [c for c in model.build().checkpoints() if c.kind in ("hub", "url") and not c.sha256]
+        try:
+            if any(weights.problem(c) for c in unpinned):
+                weights.pull(unpinned, lambda *file: progress.stage("weights", transfer.share(*file)))
+        except EnvironmentUnavailable:
+            continue
+
+
+def _with_siblings(model: ModelPlan) -> list[Checkpoint]:
+    """Return the checkpoints of a model and what its other outputs need from the same archives.
+
+    An archive is fetched once: asking for another output later must not download it again.
+    """
+    own = model.extractor.checkpoints()
+    every = model.spec.build()
+    every.wanted = frozenset()
+    archives = {c.archive for c in own if c.archive}
+    return [*own, *(c for c in every.checkpoints() if c.archive in archives and c not in own)]

@@ -1,0 +1,286 @@
+"""Checkpoints: where they are, whether they are right, and how they come here.
+
+::
+
+    <cache>/weights/pypi/<name>/<revision>/<file>               out of a distribution of the package index
+    <cache>/weights/hub/<organisation>/<name>/<revision>/<file>  of a model hub, in the hub's own layout
+    <cache>/weights/url/<name>/<revision>/<file>                of one address
+    <cache>/weights/weights.lock                                what every fetched file is
+    <cache>/weights/hashes.json                                 what has been hashed, by size and time of change
+    <cache>/weights/licences.json                               the licences that have been shown
+
+The cache is `$CONSORT_CACHE`, `$XDG_CACHE_HOME/consort` or `~/.cache/consort`. A file is downloaded once,
+however many processes ask for it. It must have the hash that its declaration states, else the one that
+its hub states; where nobody states one, what came first is written down in the lock and holds from then on.
+"""
+
+import contextlib
+import os
+import re
+import typing as tp
+from pathlib import Path, PurePosixPath
+
+from orchestrator.errors import CheckpointUnavailable, EnvironmentUnavailable
+from orchestrator.weights import archives, cache_files, ffmpeg, transfer
+from orchestrator.weights.hub import Hub
+from orchestrator.weights.lock import Locked, WeightsLock
+from orchestrator.weights.package_index import PackageIndex
+from worker.extractor import Checkpoint
+
+_DEPTH = {"pypi": 1, "hub": 2, "url": 1}  # parts of a name, by kind
+_COMMIT = re.compile("[0-9a-f]{40}")
+
+
+def cache_root(environ: tp.Mapping[str, str] = os.environ) -> Path:
+    """Return the folder for everything that can be fetched or built again."""
+    if environ.get("CONSORT_CACHE"):
+        return Path(environ["CONSORT_CACHE"]).expanduser().absolute()
+    base = environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "consort"
+
+
+class Weights:
+    """The checkpoints in one cache folder."""
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        index: PackageIndex | None = None,
+        hub: Hub | None = None,
+        fresh: bool = False,
+    ) -> None:
+        """Open a cache.
+
+        Args:
+            root: its folder.
+            index: where distributions come from.
+            hub: where files of hubs and addresses come from.
+            fresh: read every file again instead of trusting what was hashed before.
+        """
+        self.root = (root or cache_root()) / "weights"
+        self.lock = WeightsLock(self.root / "weights.lock")
+        self._index = index
+        self._hub = hub
+        self._known: dict[str, list[tp.Any]] = {} if fresh else cache_files.read(self.root / "hashes.json", {})
+
+    def path(self, checkpoint: Checkpoint) -> Path:
+        """Return where a checkpoint is, or would be.
+
+        Raises:
+            CheckpointUnavailable: its declaration leads out of the cache or is of an unknown kind.
+        """
+        if checkpoint.kind == "file":
+            return Path(checkpoint.name).expanduser()
+        file = checkpoint.file.split("/")
+        if checkpoint.kind == "folder" and all(map(_is_name, file)):
+            return Path(checkpoint.name).expanduser().joinpath(*file)
+        name = checkpoint.name.split("/")
+        parts = [*name, checkpoint.revision, *file]
+        if _DEPTH.get(checkpoint.kind) != len(name) or not all(map(_is_name, parts)):
+            what = f"{checkpoint.kind} checkpoint {checkpoint.name}/{checkpoint.file}"
+            raise CheckpointUnavailable(f"{what}: expected kind {', '.join(_DEPTH)}, folder or file, and plain names")
+        return self.root.joinpath(checkpoint.kind, *parts)
+
+    def folder(self, checkpoint: Checkpoint) -> Path:
+        """Return the folder of a checkpoint's distribution or repository."""
+        return self.root.joinpath(checkpoint.kind, *checkpoint.name.split("/"), checkpoint.revision)
+
+    def sha256(self, checkpoint: Checkpoint) -> str:
+        """Return the hash of a checkpoint that is there; computed when its size or time changed.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        path = self.path(checkpoint).absolute()
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        known = self._known.get(str(path), [])
+        if known[:2] != stamp or len(known) != 3:
+            known = [*stamp, transfer.sha256_of(path)]
+            self._known[str(path)] = known
+            # what other processes have hashed meanwhile is kept
+            _remember(self.root / "hashes.json", {**cache_files.read(self.root / "hashes.json", {}), str(path): known})
+        return str(known[2])
+
+    def problem(self, checkpoint: Checkpoint) -> str | None:
+        """Return why a checkpoint cannot be used, or None when it is there and right."""
+        path = self.path(checkpoint)
+        try:
+            if not path.is_file():
+                return f"{path} is not a regular file" if path.exists() else f"{path} is missing"
+            found = self.sha256(checkpoint)
+        except OSError as error:
+            return f"{path} cannot be read: {error.strerror}"
+        return self._mismatch(checkpoint, path, found)
+
+    def _mismatch(self, checkpoint: Checkpoint, path: Path, found: str) -> str | None:
+        """Return why a file of hash `found` is not the checkpoint, or None."""
+        locked = None if checkpoint.sha256 else self.lock.find(checkpoint)
+        expected = checkpoint.sha256 or (locked.sha256 if locked else "")
+        if expected and found != expected:
+            source = "expected" if checkpoint.sha256 else "weights.lock says"
+            return f"{path} has sha256 {found[:12]}..., {source} {expected[:12]}..."
+        if not expected and checkpoint.git_blob and transfer.git_blob_of(path) != checkpoint.git_blob:
+            return f"{path} is not git blob {checkpoint.git_blob[:12]}..."
+        return None
+
+    def files(self, checkpoints: tp.Iterable[Checkpoint], model: str, pull: str = "") -> dict[str, Path]:
+        """Return the local path of every checkpoint of `model`, by its `file`.
+
+        Args:
+            checkpoints: of one model.
+            model: its name, for the error.
+            pull: arguments of `consort weights pull` that get them; default: the name.
+
+        Raises:
+            CheckpointUnavailable: one is missing or wrong; the message says how to get it.
+        """
+        found, by_hand = {}, []
+        for checkpoint in checkpoints:
+            problem = self.problem(checkpoint)
+            if problem:
+                raise CheckpointUnavailable(f"{model}: {problem}; {_remedy(checkpoint, pull or model)}")
+            found[checkpoint.file] = self.path(checkpoint)
+            if checkpoint.kind in ("hub", "url") and self.lock.find(checkpoint) is None:
+                by_hand.append(checkpoint)
+        if by_hand:
+            # a cache may be read-only
+            with contextlib.suppress(CheckpointUnavailable), cache_files.locked(self.root, _wait):
+                # once more: another process that was fetching them may have written them down meanwhile
+                self._write_down([c for c in by_hand if self.lock.find(c) is None], {}, by_hand=True)
+        return found
+
+    def pull(self, checkpoints: tp.Iterable[Checkpoint], progress: transfer.Progress = transfer.silent) -> list[Path]:
+        """Fetch what is missing or wrong, and return the path of every checkpoint.
+
+        Raises:
+            EnvironmentUnavailable: one cannot be had, or is not what its hash promises.
+        """
+        wanted = list(checkpoints)
+        groups: dict[tuple[str, ...], list[Checkpoint]] = {}
+        for checkpoint in wanted:
+            problem = self.problem(checkpoint)
+            if problem and checkpoint.kind in ("file", "folder"):
+                raise CheckpointUnavailable(f"{problem}; {_remedy(checkpoint, checkpoint.name)}")
+            if problem:
+                groups.setdefault(_group(checkpoint), []).append(checkpoint)
+        for members in groups.values():
+            if members[0].kind == "pypi":
+                self._pull_archive(members, progress)
+            else:
+                self._pull_files(members, progress)
+        return [self.path(checkpoint) for checkpoint in wanted]
+
+    def ffmpeg(self, progress: transfer.Progress = transfer.silent, system: str = "", machine: str = "") -> Path:
+        """Return the pinned ffmpeg program, fetched on first use."""
+        return self.pull([ffmpeg.checkpoint(system, machine)], progress)[0]
+
+    def licence_news(self, checkpoints: tp.Iterable[Checkpoint]) -> list[str]:
+        """Return one line per licence that has not been shown before, and remember it as shown."""
+        path = self.root / "licences.json"
+        shown: list[str] = cache_files.read(path, [])
+        lines = dict.fromkeys(_licence(c) for c in checkpoints if c.kind not in ("file", "folder"))
+        news = [line for line in lines if line not in shown]
+        if news:
+            _remember(path, shown + news)
+        return news
+
+    def _pull_archive(self, members: tp.Sequence[Checkpoint], progress: transfer.Progress) -> None:
+        """Take files out of their distribution, which is deleted afterwards."""
+        first = members[0]
+        if not _is_name(first.archive) or not first.archive_sha256:
+            raise CheckpointUnavailable(f"{first.name} is in no archive; put it at {self.path(first)}")
+        folder = self.folder(first)
+        with cache_files.locked(folder, lambda: progress(f"{first.archive}, which another process fetches", 0, None)):
+            members = [checkpoint for checkpoint in members if self.problem(checkpoint)]
+            if not members:
+                return  # another process has fetched them while this one waited
+            archive = folder / first.archive
+            if not (archive.is_file() and transfer.sha256_of(archive) == first.archive_sha256):
+                self._index = self._index or PackageIndex()
+                link = self._index.find(first.name, first.archive, first.archive_sha256)
+                self._index.download(link, archive, progress)
+            targets = {c.file: archives.Target(self.path(c), c.sha256, c.name == ffmpeg.NAME) for c in members}
+            archives.take(archive, targets)
+            archive.unlink()
+        with cache_files.locked(self.root, _wait):
+            self._write_down(members, {})
+
+    def _pull_files(self, members: tp.Sequence[Checkpoint], progress: transfer.Progress) -> None:
+        """Fetch files one by one, each from an address of its own."""
+        self._hub = self._hub or Hub()
+        first = members[0]
+        folder = self.folder(first)
+        with cache_files.locked(folder, lambda: progress(f"{first.name}, which another process fetches", 0, None)):
+            for checkpoint in [checkpoint for checkpoint in members if self.problem(checkpoint)]:
+                try:
+                    commit = self._pull_file(checkpoint, progress)
+                except EnvironmentUnavailable as error:
+                    place = self.path(checkpoint)
+                    raise CheckpointUnavailable(f"{error}; or put the file at {place} by hand") from error
+                with cache_files.locked(self.root, _wait):
+                    self._write_down([checkpoint], {checkpoint.file: commit})
+
+    def _pull_file(self, checkpoint: Checkpoint, progress: transfer.Progress) -> str:
+        """Fetch one file, and return the commit that it is of."""
+        assert self._hub is not None
+        locked = self.lock.find(checkpoint)
+        # what a person has put there once does not keep the hub's own file out
+        sha256 = checkpoint.sha256 or (locked.sha256 if locked and not locked.by_hand else "")
+        git_blob, address, commit, size = checkpoint.git_blob, checkpoint.url, "", checkpoint.size
+        if checkpoint.kind == "hub":
+            revision = checkpoint.revision
+            if not _COMMIT.fullmatch(revision):  # a branch: all its files are of the commit that the first one was of
+                revision = self.lock.commit_of(checkpoint.name, revision) or revision
+            remote = self._hub.look(checkpoint.name, revision, checkpoint.file)
+            address, commit, size = remote.address, remote.commit, remote.size or size
+            sha256, git_blob = sha256 or remote.sha256, git_blob or remote.git_blob
+        transfer.fetch(self._hub.source(address), self.path(checkpoint), sha256, progress, git_blob, size)
+        return commit
+
+    def _write_down(
+        self, checkpoints: tp.Iterable[Checkpoint], commits: tp.Mapping[str, str], by_hand: bool = False
+    ) -> None:
+        """Put files that are there into the lock; their hashes are remembered, so that the next start is quick."""
+        entries = []
+        for c in checkpoints:
+            sha256, size = self.sha256(c), self.path(c).stat().st_size
+            commit = commits.get(c.file, "")
+            entries.append(Locked(c.kind, c.name, c.revision, c.file, sha256, size, c.licence, commit, by_hand))
+        try:
+            self.lock.add(entries)
+        except OSError as error:
+            raise CheckpointUnavailable(f"{self.lock.path} cannot be written: {error.strerror}") from error
+
+
+def _group(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return what files share that are fetched under one lock."""
+    own = (checkpoint.kind, checkpoint.name, checkpoint.revision)
+    return (*own, checkpoint.archive, checkpoint.archive_sha256)
+
+
+def _remember(path: Path, content: tp.Any) -> None:
+    """Replace a file that only saves time; a cache that cannot be written does without."""
+    with contextlib.suppress(OSError):
+        cache_files.replace(path, content)
+
+
+def _wait() -> None:
+    """Another process holds the lock for the blink of a write."""
+
+
+def _is_name(part: str) -> bool:
+    return part not in ("", ".", "..") and PurePosixPath(part).name == part and "\0" not in part
+
+
+def _licence(checkpoint: Checkpoint) -> str:
+    note = "" if checkpoint.commercial else " (not for commercial use)"
+    revision = "" if checkpoint.kind == "hub" else f" {checkpoint.revision}"
+    return f"{checkpoint.name}{revision}: {checkpoint.licence}{note}"
+
+
+def _remedy(checkpoint: Checkpoint, pull: str) -> str:
+    if checkpoint.kind in ("file", "folder"):
+        maker = f", or run `{checkpoint.made_by}`, which makes it" if checkpoint.made_by else ""
+        return f"it is named by the job: correct the path{maker}"
+    return f"run `consort weights pull {pull}`, or put the file there by hand"

@@ -209,24 +209,23 @@ def models(arguments: argparse.Namespace) -> int:
 def envs(arguments: argparse.Namespace) -> int:
     """List, build or remove environments, as virtual environments or as images."""
     from orchestrator.cli import provisions
-    from orchestrator.environments import definitions, docker_client
+    from orchestrator.environments import definitions
     from orchestrator.running import progress
+    from orchestrator.running.runtimes import RUNTIMES
 
     chosen = [definitions.find(name) for name in arguments.names or definitions.names()]
-    if arguments.runtime == "docker":
-        docker_client.find()
+    runtime = RUNTIMES[arguments.runtime].open()
     if arguments.action == "list":
-        print(table(provisions.rows(chosen, arguments.runtime)))
+        print(table(provisions.rows(chosen, runtime)))
         return errors.OK
     if arguments.action == "remove":
-        for gone in provisions.remove(chosen, arguments.runtime):
+        for gone in [place for environment in chosen for place in runtime.remove(environment)]:
             print(f"removed {gone}")
         return errors.OK
-    variants = arguments.variants or provisions.variants_of_this_machine(arguments.runtime)
+    variants = arguments.variants or provisions.variants_of_this_machine(runtime)
     with progress.choose() as shown:
-        problems = provisions.build(chosen, arguments.runtime, variants, shown)
-        if arguments.runtime == "docker" and not arguments.names:
-            problems += provisions.build_host(shown)
+        problems = provisions.build(chosen, runtime, variants, shown)
+        problems += [] if arguments.names else provisions.build_beside(runtime, shown)
     return errors.UNAVAILABLE if problems else errors.OK
 
 

@@ -163,6 +163,14 @@ class Weights:
                 self._pull_files(members, progress)
         return [self.path(checkpoint) for checkpoint in wanted]
 
+    def program(self) -> str:
+        """Return the path of ffmpeg; empty where it is not here, or not right."""
+        try:
+            checkpoint = ffmpeg.checkpoint()
+        except EnvironmentUnavailable:
+            return ""
+        return "" if self.problem(checkpoint) else str(self.path(checkpoint))
+
     def ffmpeg(self, progress: transfer.Progress = transfer.silent, system: str = "", machine: str = "") -> Path:
         """Return the pinned ffmpeg program, fetched on first use."""
         return self.pull([ffmpeg.checkpoint(system, machine)], progress)[0]

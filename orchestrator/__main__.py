@@ -15,7 +15,15 @@ checkpoint is missing; 4 shards lost or output unusable; 130 interrupted"
 _FLAGS: list[tuple[tuple[str, ...], dict[str, tp.Any]]] = [
     (("--audio", "--audio_dir", "--input"), {"metavar": "PATH", "help": "folder, file, list.txt or table.csv"}),
     (("--output", "--output_dir", "--output_base"), {"metavar": "DIR", "help": "where arrays are written"}),
-    (("--models",), {"nargs": "+", "metavar": "NAME", "help": "these of the job's models alone; see `consort models`"}),
+    (
+        ("--models",),
+        {
+            "nargs": "+",
+            "action": "extend",
+            "metavar": "NAME",
+            "help": "only these of the job; see `consort models`",
+        },
+    ),
     (("--limit", "--max_samples"), {"type": int, "metavar": "N", "help": "at most N items that are not done yet"}),
     (("--devices", "--device"), {"metavar": "D", "help": "auto | cpu | cuda | cuda:N"}),
     (("--runtime",), {"metavar": "R", "help": "auto | docker | venv"}),
@@ -46,6 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader went away, as `| head` does
         return errors.OK
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        print(f"consort: {os.fsdecode(error.filename)}: {error.strerror}; mend its rights", file=sys.stderr)
+        return errors.LOST
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise

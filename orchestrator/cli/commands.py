@@ -38,12 +38,11 @@ def extract(arguments: argparse.Namespace) -> int:
     from orchestrator.running import weights as supplies
 
     output = OutputDir(job.output)
-    names = [model.name for model in job.models]
-    output.refuse_links(names)
+    output.refuse_links(job.folders)
     synthetic.write(job)
     audio = scan.scan(job)  # first, as a wrong audio path must not leave an output folder behind
     placed = placement.choose(job)
-    output.create(names)
+    output.create(job.folders)
     with output.lock(), progress.choose() as shown:
         placed.sweep(output)
         ledgers.sweep(output)
@@ -173,8 +172,10 @@ def compose(arguments: argparse.Namespace) -> int:
     output = OutputDir(job.output)
     audio = scan.scan(job)
     try:
-        output.create([model.name for model in job.models])
+        output.create(job.folders)
     except RunFailed as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
         raise RunFailed(f"{error}; or say who you are: CONSORT_UID=$(id -u) CONSORT_GID=$(id -g)") from error
     with output.lock(), progress.choose() as shown:
         if arguments.action == "report":

@@ -45,6 +45,11 @@ class ModelSpec:
         """The extractor's name or `module:Class`."""
         return self.extractor or self.name
 
+    @property
+    def folders(self) -> list[str]:
+        """The folders that its arrays can be in: one for each output."""
+        return [self.name, *(f"{self.name}.{output.name}" for output in self.build().outputs())]
+
     def build(self, path: str = "") -> Extractor:
         """Return the extractor with its parameters and wanted outputs.
 
@@ -84,6 +89,11 @@ class JobSpec:
     memory: tp.Union[int, str, None] = None
     timeout_per_item: tp.Optional[float] = between(None, 1, 10**7)
     licence_policy: str = choice("any", "commercial")
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders of its models, below the output folder."""
+        return [folder for model in self.models for folder in model.folders]
 
     @property
     def memory_bytes(self) -> int | None:
@@ -176,6 +186,7 @@ def _choose(raw: dict[str, tp.Any], chosen: tp.Any) -> tp.Any:
     own = _names(raw)
     if not own or not isinstance(chosen, list):
         return chosen
+    chosen = list(dict.fromkeys(chosen)) if all(isinstance(model, str) for model in chosen) else chosen
     others = [model for model in chosen if model not in own]
     for index, name in enumerate(chosen):
         if isinstance(name, str) and ":" not in name and name not in (*own, *catalog.names()):

@@ -69,7 +69,7 @@ def write_plan(prepared: Prepared, progress: Progress) -> list[str]:
         except EnvironmentUnavailable as error:
             missing.append(str(error))
     folder = prepared.output.inner / _FOLDER
-    files.make_folder(folder)
+    prepared.output.make(folder)
     for name in definitions.names():
         _write_shard(prepared, definitions.find(name), [m for m in ready if m.environment == name], placement)
     waiting = sum(len(c.missing) for c in prepared.plan.choices) - sum(len(c.missing) for c in prepared.plan.chosen)
@@ -115,13 +115,13 @@ def _write_shard(prepared: Prepared, environment: Environment, models: list[Mode
     output, name = prepared.output, f"{_FOLDER}-{environment.name}"
     shared = shards.fields(prepared.job, environment, placed, len(definitions.names()))
     shard = shards.whole(dataclasses.replace(prepared.plan, models=models), name, environment.name, shared)
-    files.make_folder(output.scratch / name)
+    output.make(output.scratch / name)
     files.replace(output.inner / _FOLDER / f"{environment.name}.json", protocol.canonical(schema.dump(shard)))
 
 
 def _planned(output: folders.OutputDir) -> dict[str, tp.Any]:
     """Return what `write_plan` has left: models that cannot run, and how much a limit leaves for later."""
     try:
-        return dict(json.loads((output.inner / _FOLDER / "plan.json").read_text("ascii")))
-    except FileNotFoundError as error:
+        return dict(json.loads(files.read_text(output.inner / _FOLDER / "plan.json")))
+    except (OSError, ValueError, TypeError) as error:
         raise RunFailed(f"output {output.root}: nothing was planned here; run `consort compose plan` first") from error

@@ -5,9 +5,9 @@ import typing as tp
 import numpy as np
 import torch
 
-from torch_models.prosody import cluster_files, clustering, definition, features, summary
-from torch_models.prosody.cluster_files import ClusterModel
-from torch_models.prosody.encoder import ProsodicSequenceEncoder
+from prosody_toolkit import cluster_files, clustering, definition, features, summary
+from prosody_toolkit.cluster_files import ClusterModel
+from prosody_toolkit.encoder import ProsodicSequenceEncoder
 
 
 class Describer:

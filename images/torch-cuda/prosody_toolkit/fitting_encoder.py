@@ -17,9 +17,9 @@ import typing as tp
 import numpy as np
 import torch
 
-from torch_models.prosody import batches, curve, learning, scoring, storage
-from torch_models.prosody.encoder import ProsodicSequenceEncoder
-from torch_models.prosody.learning import Learning, Plan
+from prosody_toolkit import batches, curve, learning, scoring, storage
+from prosody_toolkit.encoder import ProsodicSequenceEncoder
+from prosody_toolkit.learning import Learning, Plan
 
 ENCODER = "encoder.pt"
 PROVENANCE = "PROVENANCE.json"  # its words are copied into every record that is made with the model

@@ -17,7 +17,7 @@ import typing as tp
 import numpy as np
 import torch
 
-from prosody_toolkit import batches, curve, learning, scoring, storage
+from prosody_toolkit import batches, curve, devices, learning, scoring, storage
 from prosody_toolkit.encoder import ProsodicSequenceEncoder
 from prosody_toolkit.learning import Learning, Plan
 
@@ -90,7 +90,7 @@ def fit(
     with torch.random.fork_rng([]):
         torch.manual_seed(options.plan.seed)
         model = _build(n_tokens, options)
-    work = Learning(model, train, validation, folder, fingerprint, options.plan, device)
+    work = Learning(model, train, validation, folder, fingerprint, options.plan, devices.choose(device))
     rows = work.run(stop, _Teller(say), lambda found: curve.write(found, folder))
     assert work.score is not None
     facts = {

@@ -51,7 +51,7 @@ types: .venv/tools
 	.venv/bin/mypy
 
 layers: .venv/tools
-	.venv/bin/lint-imports
+	PYTHONPATH=images/torch-cuda .venv/bin/lint-imports
 
 unit: .venv/tools          ## unit and contract tests alone, on two cores
 	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) unit-worker unit-host

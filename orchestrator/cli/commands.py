@@ -162,7 +162,9 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def compose(arguments: argparse.Namespace) -> int:
-    """Do the first or the last step of docker-compose.yml."""
+    """Do the first or the last step of docker-compose.yml; or write it anew."""
+    if arguments.action == "write":
+        return _write_composition(arguments)
     job = _job(arguments)
     from orchestrator.job import scan
     from orchestrator.output import ledger as ledgers
@@ -191,6 +193,18 @@ def compose(arguments: argparse.Namespace) -> int:
         for text in composed.write_plan(prepared, shown):
             shown.say(text)
         shown.say(f"{len(prepared.plan.chosen)} of {len(prepared.plan.choices)} items to do")
+    return errors.OK
+
+
+def _write_composition(arguments: argparse.Namespace) -> int:
+    from orchestrator.environments import composition
+
+    if arguments.job:
+        raise JobError("compose write: takes no job; it writes what all of them share")
+    for path in (written := composition.write()):
+        print(f"wrote {_near(path)}")
+    if not written:
+        print(f"{composition.BASE} and {composition.GPU} are what the environments say")
     return errors.OK
 
 

@@ -26,6 +26,7 @@ class EnvironmentSpec:
     modules: tp.List[str] = dataclasses.field(default_factory=list)
     variables: tp.Dict[str, str] = dataclasses.field(default_factory=dict)
     extra_index: tp.Dict[str, str] = dataclasses.field(default_factory=dict)
+    service: tp.Optional[str] = None  # in docker-compose.yml; None: the environment's name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -176,13 +176,17 @@ def test_a_build_is_told_everything(docker, name):
     words, variables, _ = docker.built()
     given = dict(word.split("=", 1) for word in after(words, "--build-arg"))
     assert given == {
+        "BASE_IMAGE": environment.spec.base_image,
+        "ENVIRONMENT": name,
         "LOCK": environment.spec.locks["cpu"],
         "VARIANT": "cpu",
         "EXTRA_INDEX": environment.spec.extra_index.get("cpu", ""),
+        "MODULES": " ".join(environment.spec.modules),
+        "VARIABLES": "\n".join(f"{key}={value}" for key, value in environment.spec.variables.items()),
         "LOCK_SHA256": environment.lock_sha256("cpu"),
         "WORKER_SHA256": environment.worker_sha256(),
     }
-    assert after(words, "--file") == [str(environment.folder / "Dockerfile")]
+    assert after(words, "--file") == [str(definitions.IMAGES / "Dockerfile")]
     assert after(words, "--tag") == [f"consort/{name}:cpu"]
     assert words[-1] == str(definitions.IMAGES.parent)
     assert variables["DOCKER_BUILDKIT"] == "1"

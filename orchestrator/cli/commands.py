@@ -229,7 +229,7 @@ def envs(arguments: argparse.Namespace) -> int:
     from orchestrator.running import progress
     from orchestrator.running.report import table
 
-    chosen = [definitions.find(name) for name in arguments.names or definitions.names()]
+    chosen = [definitions.at(name) for name in arguments.names or definitions.names()]
     if arguments.runtime == "docker":
         docker_client.find()
     if arguments.action == "list":
@@ -288,7 +288,7 @@ def python(arguments: argparse.Namespace) -> int:
     from orchestrator.running import progress
     from orchestrator.running.runtimes import venv
 
-    environment = definitions.find(arguments.environment)
+    environment = definitions.at(arguments.environment)
     if not venvs.built(environment, "cpu"):
         with progress.choose() as shown:
             venvs.build(environment, "cpu", lambda text: shown.stage(environment.name, text))

@@ -103,7 +103,8 @@ def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | 
     before, settings = image_id(environment, variant), pip_settings.read()
     with image_inputs.wheels(environment, variant, settings) as placed:
         secrets = image_inputs.secrets(settings, placed or image_inputs.offered(environment, variant, settings))
-        _run([*_command(environment, variant), str(_ROOT)], secrets, environment.name, say, log)
+        with image_inputs.context(environment) as folder:
+            _run([*_command(environment, variant), str(folder)], secrets, environment.name, say, log)
     _forget(before)
 
 

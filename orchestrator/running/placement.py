@@ -71,15 +71,18 @@ def choose(job: JobSpec) -> Placement:
     """Return where the workers of a job run.
 
     Raises:
+        JobError: a model's environment is not known.
         EnvironmentUnavailable: a runtime or GPU that the job insists on is not there.
     """
+    definitions.add(job.environments)
     extractors = [model.build() for model in job.models]
-    names = {extractor.environment for extractor in extractors}
-    able = {e.environment for e in extractors if e.uses_gpu() and definitions.find(e.environment).spec.gpu != "none"}
+    used = [definitions.find(name) for name in sorted({extractor.environment for extractor in extractors})]
+    with_gpu = {environment.name for environment in used if environment.spec.gpu != "none"}
+    able = {e.environment for e in extractors if e.uses_gpu() and e.environment in with_gpu}
     grant = devices.grant(job.devices)
     placement = Placement(VenvRuntime(), "asked for", grant, frozenset(able))
     if job.runtime != "venv":
-        _place_in_containers(placement, [definitions.find(name) for name in sorted(names)], job.runtime == "docker")
+        _place_in_containers(placement, used, job.runtime == "docker")
     return placement
 
 

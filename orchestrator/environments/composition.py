@@ -5,7 +5,7 @@ What is the same for all of them stands in a template beside this file, as do th
 
 import json
 import pathlib
-import typing as tp
+import textwrap
 
 from orchestrator.environments import definitions, images
 from orchestrator.environments.definitions import IMAGES, Environment
@@ -41,8 +41,7 @@ def texts() -> dict[str, str]:
     found = [definitions.find(name) for name in definitions.names()]
     ends = "\n".join(_END.format(service=service(one)) for one in found)
     able = [one for one in found if "cuda" in one.spec.locks]
-    before = [None, *able]
-    on_gpu = [_worker_on_gpu(one, first) for one, first in zip(able, before, strict=False)]
+    on_gpu = [_worker_on_gpu(one, before) for one, before in zip(able, [None, *able], strict=False)]
     return {
         BASE: _fill(BASE, workers="\n\n".join(map(_worker, found)), ends=ends),
         GPU: _fill(GPU, workers="\n\n".join(on_gpu)),
@@ -66,39 +65,31 @@ def service(environment: Environment) -> str:
 
 
 def _worker(environment: Environment) -> str:
-    bases = {
+    given = {
         "BASE_IMAGE": f"${{{images.base_variable(environment)}:-{environment.spec.base_image}}}",
         "TOOLS_IMAGE": "${CONSORT_BASE_IMAGE_3_11:-python:3.11-slim-bookworm}",
+        **{key: value.replace("$", "$$") for key, value in images.arguments(environment, "cpu").items() if value},
     }
-    given = {**bases, **{k: v.replace("$", "$$") for k, v in images.arguments(environment, "cpu").items() if v}}
     return _WORKER.format(
         service=service(environment),
         image=images.tag(environment, "cpu"),
-        arguments="\n".join(line for pair in given.items() for line in _lines(*pair)),
+        arguments=textwrap.indent("\n".join(_argument(*pair) for pair in given.items()), 8 * " "),
         name=environment.name,
     )
 
 
 def _worker_on_gpu(environment: Environment, before: Environment | None) -> str:
     cpu, cuda = (images.arguments(environment, variant) for variant in ("cpu", "cuda"))
-    other = ", ".join(f"{key}: {_text(value)}" for key, value in cuda.items() if value != cpu[key])
+    other = ", ".join(_argument(key, value) for key, value in cuda.items() if value != cpu[key])
     text = _WORKER_ON_GPU.format(service=service(environment), image=images.tag(environment, "cuda"), arguments=other)
     return text if before is None else f"{text}\n    depends_on:\n{_END.format(service=service(before))}"
 
 
-def _lines(key: str, value: str) -> tp.Iterator[str]:
-    """Yield an argument of a build as YAML; one of several lines as a block of them."""
-    first, *others = value.split("\n")
-    if not others:
-        yield f"        {key}: {_text(value)}"
-    else:
-        yield f"        {key}: |-"
-        yield from (f"          {line}" for line in (first, *others))
-
-
-def _text(value: str) -> str:
-    """Return a text as YAML; every JSON string is one."""
-    return json.dumps(value)
+def _argument(name: str, value: str) -> str:
+    """Return an argument of a build as YAML; one of several lines as a block of them."""
+    if "\n" in value:
+        return f"{name}: |-\n{textwrap.indent(value, '  ')}"
+    return f"{name}: {json.dumps(value)}"
 
 
 def _fill(name: str, **parts: str) -> str:

@@ -105,14 +105,14 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print JSON")
     _add_verify(_verb(verbs, "verify", "hash the arrays of a run again, or compare two runs"))
     compose = _verb(verbs, "compose", "the first and last step of docker-compose.yml, around its workers")
-    compose.add_argument("action", choices=("plan", "report"))
+    compose.add_argument("action", choices=("plan", "report", "write"), help="write: the file, from the environments")
     _add_job(compose)
     models = _verb(verbs, "models", "list the models, or show one with its parameters and outputs")
     models.add_argument("name", nargs="?", help="show only this one")
     models.add_argument("--markdown", action="store_true", help="print the README's table")
     envs = _verb(verbs, "envs", "list, build or remove the environments")
     envs.add_argument("action", nargs="?", choices=("list", "build", "remove"), default="list")
-    envs.add_argument("names", nargs="*", metavar="ENVIRONMENT", help="default: all")
+    envs.add_argument("names", nargs="*", metavar="ENVIRONMENT", help="or a folder of your own (default: all)")
     envs.add_argument("--runtime", choices=("venv", "docker"), default="venv", help="docker: container images")
     envs.add_argument(
         "--variant", dest="variants", action="append", choices=("cpu", "cuda"), help="default: what this machine has"
@@ -130,7 +130,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_fit(_verb(verbs, "fit", "fit a token model, or an encoder of tokens, to the prosody that a job has written"))
     python = _verb(verbs, "python", "run your own script with an environment's interpreter and modules")
-    python.add_argument("environment", metavar="ENVIRONMENT", help="see `consort envs`")
+    python.add_argument("environment", metavar="ENVIRONMENT", help="see `consort envs`; or a folder of your own")
     python.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="as for python: SCRIPT.py ...")
     _verb(verbs, "doctor", "look whether everything is there, and say how to mend what is not")
     return top

@@ -159,7 +159,9 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def compose(arguments: argparse.Namespace) -> int:
-    """Do the first or the last step of docker-compose.yml."""
+    """Do the first or the last step of docker-compose.yml; or write it anew."""
+    if arguments.action == "write":
+        return _write_composition(arguments)
     job = _job(arguments)
     from orchestrator.job import scan
     from orchestrator.output import ledger as ledgers
@@ -193,6 +195,18 @@ def compose(arguments: argparse.Namespace) -> int:
     return errors.OK
 
 
+def _write_composition(arguments: argparse.Namespace) -> int:
+    from orchestrator.environments import composition
+
+    if arguments.job:
+        raise JobError("compose write: takes no job; it writes what all of them share")
+    for path in (written := composition.write()):
+        print(f"wrote {_near(path)}")
+    if not written:
+        print(f"{composition.BASE} and {composition.GPU} are what the environments say")
+    return errors.OK
+
+
 def models(arguments: argparse.Namespace) -> int:
     """List the models."""
     from orchestrator.cli import listing
@@ -214,7 +228,7 @@ def envs(arguments: argparse.Namespace) -> int:
     from orchestrator.running import progress
     from orchestrator.running.runtimes import RUNTIMES
 
-    chosen = [definitions.find(name) for name in arguments.names or definitions.names()]
+    chosen = [definitions.at(name) for name in arguments.names or definitions.names()]
     runtime = RUNTIMES[arguments.runtime].open()
     if arguments.action == "list":
         print(table(provisions.rows(chosen, runtime)))
@@ -270,7 +284,7 @@ def python(arguments: argparse.Namespace) -> int:
     from orchestrator.running import progress
     from orchestrator.running.runtimes import venv
 
-    environment = definitions.find(arguments.environment)
+    environment = definitions.at(arguments.environment)
     if not venvs.built(environment, "cpu"):
         with progress.choose() as shown:
             venvs.build(environment, "cpu", lambda text: shown.stage(environment.name, text))

@@ -79,6 +79,7 @@ class JobSpec:
     exclude: tp.List[str] = dataclasses.field(default_factory=list)
     path_column: str = "path"
     plugins: tp.List[str] = dataclasses.field(default_factory=list)
+    environments: tp.List[tp.Any] = dataclasses.field(default_factory=list)  # folders, once `check` is through
     runtime: str = choice("auto", "docker", "venv")
     engine: str = choice("local")
     devices: tp.Union[tp.List[tp.Any], str] = "auto"
@@ -152,6 +153,8 @@ def check(raw: tp.Any) -> JobSpec:
         if not os.path.isdir(folder):
             raise JobError(f"plugins[{index}]: {folder} is no folder")
     catalog.add_plugins(job.plugins)
+    for index, entry in enumerate(job.environments):
+        _check_environment(entry, f"environments[{index}]")
     seen: set[str] = set()
     for index, model in enumerate(job.models):
         _check_model(model, f"models[{index}]", job.licence_policy)
@@ -231,6 +234,15 @@ def _check_model(model: ModelSpec, path: str, policy: str) -> None:
         raise JobError(f"{path}: licence_policy is commercial, but its weights are {', '.join(barred)}")
 
 
+def _check_environment(entry: tp.Any, path: str) -> None:
+    if isinstance(entry, dict):
+        raise JobError(f"{path}: an interpreter of your own comes in a later version; give a folder with an env.yaml")
+    if not isinstance(entry, str):
+        raise JobError(f"{path}: {entry!r} is no folder; give one with an env.yaml and locks")
+    if not os.path.isdir(entry):
+        raise JobError(f"{path}: {entry} is no folder")
+
+
 def _check_layout(model: ModelSpec, extractor: Extractor, path: str) -> None:
     wanted = catalog.wanted(extractor)
     if model.layout == "per-window" and not any(output.axes[0] == "window" for output in wanted):
@@ -248,8 +260,10 @@ def _place(raw: tp.Any, path: str | None) -> dict[str, tp.Any]:
     if isinstance(root, str):
         base = base / os.path.expanduser(root)
     placed = {k: absolute(v, base) if k in _FOLDERS and _is_path(k, v) else v for k, v in raw.items()}
+    for key in ("plugins", "environments"):
+        if isinstance(raw.get(key), list):
+            placed[key] = [absolute(entry, base) if isinstance(entry, str) else entry for entry in raw[key]]
     if isinstance(raw.get("plugins"), list):
-        placed["plugins"] = [absolute(p, base) if isinstance(p, str) else p for p in raw["plugins"]]
         # their models say which of their parameters are paths; what is no folder is refused later
         catalog.add_plugins(p for p in placed["plugins"] if isinstance(p, str) and os.path.isdir(p))
     if isinstance(raw.get("models"), list):

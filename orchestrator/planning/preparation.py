@@ -65,8 +65,9 @@ def prepare(job: JobSpec, audio: Audio | None = None) -> Prepared:
         audio: what a scan found; None scans now.
 
     Raises:
-        JobError: the audio is missing or there is none.
+        JobError: the audio is missing or there is none, or an environment of the job's is none.
     """
+    definitions.add(job.environments)
     audio = audio or scan.scan(job)
     output = OutputDir(job.output)
     ledger = ledgers.read(output)

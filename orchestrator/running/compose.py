@@ -38,8 +38,13 @@ def place(prepared: Prepared) -> Placement:
     """Return where compose runs the workers: it starts them, and gives them their GPU.
 
     Raises:
-        EnvironmentUnavailable: the job insists on a GPU, and there is none in this composition.
+        EnvironmentUnavailable: the job insists on a GPU, and there is none in this composition; or it brings an
+            environment of its own.
     """
+    environments = {model.environment: definitions.find(model.environment) for model in prepared.plan.models}
+    outside = [name for name, environment in environments.items() if environment.outside]
+    if outside:
+        raise EnvironmentUnavailable(f"{outside[0]}: docker-compose.yml has no service for it; use `consort extract`")
     given = bool(os.environ.get(_GPU)) and prepared.job.devices != "cpu"
     if prepared.job.devices not in ("auto", "cpu") and not given:
         raise EnvironmentUnavailable(

@@ -110,7 +110,8 @@ def _variables(environment: Environment, scratch: str) -> dict[str, str]:
 def variables_for_users(environment: Environment) -> dict[str, str]:
     """Return what a person's own script needs to import the worker and the environment's modules."""
     weights = Weights()
-    variables = {**os.environ, **environment.spec.variables, "PYTHONPATH": _path(environment)}
+    own = {"PYTHONPATH": _path(environment), "PYTHONNOUSERSITE": "1"}
+    variables = {**os.environ, **environment.spec.variables, **own}
     variables["CONSORT_WEIGHTS"] = str(weights.root)
     decoder = weights.program()
     return {**variables, "CONSORT_FFMPEG": decoder} if decoder else variables

@@ -29,7 +29,7 @@ images: .venv/installed    ## build the container images, for the GPU where ther
 up: .venv/installed        ## the same in docker compose alone: make up CONFIG=... AUDIO=... OUTPUT=...
 	@mkdir -p '$(OUTPUT)' "$${CONSORT_CACHE:-$$HOME/.cache/consort}"
 	@CONFIG='$(abspath $(CONFIG))' AUDIO='$(abspath $(AUDIO))' OUTPUT='$(abspath $(OUTPUT))' \
-	    CONSORT_UID=$$(id -u) CONSORT_GID=$$(id -g) \
+	    ROOT="$$($(CONSORT) compose root '$(CONFIG)')" CONSORT_UID=$$(id -u) CONSORT_GID=$$(id -g) \
 	    COMPOSE_PROJECT_NAME=consort-$$(printf '%s' '$(abspath $(OUTPUT))' | cksum | cut -d' ' -f1) \
 	    sh -c 'docker compose up $$(docker compose config --services | sed "s/^/--attach /") --exit-code-from report report'
 

@@ -105,7 +105,11 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print JSON")
     _add_verify(_verb(verbs, "verify", "hash the arrays of a run again, or compare two runs"))
     compose = _verb(verbs, "compose", "the first and last step of docker-compose.yml, around its workers")
-    compose.add_argument("action", choices=("plan", "report", "write"), help="write: the file, from the environments")
+    compose.add_argument(
+        "action",
+        choices=("plan", "report", "root", "write"),
+        help="root: the folder of a job's own files; write: the file itself",
+    )
     _add_job(compose)
     models = _verb(verbs, "models", "list the models, or show one with its parameters and outputs")
     models.add_argument("name", nargs="?", help="show only this one")

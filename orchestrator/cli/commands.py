@@ -162,7 +162,13 @@ def compose(arguments: argparse.Namespace) -> int:
     """Do the first or the last step of docker-compose.yml; or write it anew."""
     if arguments.action == "write":
         return _write_composition(arguments)
-    job = _job(arguments)
+    if arguments.action == "root":
+        print(spec.base(arguments.job).resolve())
+        return errors.OK
+    try:
+        job = _job(arguments)
+    except JobError as error:  # a folder of the user's own that is not mounted
+        raise JobError(f"{error}; {spec.BELOW_ROOT}" if str(error).endswith("is no folder") else str(error)) from error
     from orchestrator.job import scan
     from orchestrator.output import ledger as ledgers
     from orchestrator.output.folder import OutputDir

@@ -15,8 +15,9 @@ import signal
 import sys
 import threading
 
-from worker import catalog, code, devices, pipeline, protocol, provenance, schema
+from worker import catalog, fingerprint, protocol, schema
 from worker.protocol import Channel, Event, Shard
+from worker.work import contexts, devices, pipeline
 
 _LOG = logging.getLogger("worker")
 _HEARTBEAT = 5.0  # seconds
@@ -34,7 +35,7 @@ def main() -> int:
     try:
         shard = _read(sys.argv[1])
         roots = pipeline.Roots(*[os.environ["CONSORT_" + name.upper()] for name in pipeline.Roots._fields])
-        code.refuse_other_code(shard.worker, os.environ.get("CONSORT_MODULES", "").split(), shard.lock)
+        fingerprint.refuse_other_code(shard.worker, os.environ.get("CONSORT_MODULES", "").split(), shard.lock)
         channel = Channel(os.environ["CONSORT_EVENTS"])
     except (KeyError, OSError, ValueError) as error:
         print("worker: cannot start: {}".format(protocol.one_line(error)), file=sys.stderr)
@@ -50,7 +51,7 @@ def _run(shard: Shard, roots: pipeline.Roots, channel: Channel) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     protocol.watch_host(stop, _PATIENCE)
-    hello = dict(provenance.packages(), python=platform.python_version(), protocol=protocol.VERSION)
+    hello = dict(contexts.packages(), python=platform.python_version(), protocol=protocol.VERSION)
     _LOG.info("device %s; NVIDIA_VISIBLE_DEVICES: %s", shard.device, os.environ.get("NVIDIA_VISIBLE_DEVICES", "-"))
     try:
         device = devices.look(shard.device, [gpu for gpu in os.environ.get("CONSORT_GPUS", "").split(",") if gpu])

@@ -21,8 +21,9 @@ from orchestrator.output.folder import OutputDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning.preparation import size
 from orchestrator.weights.transfer import sha256_of
-from worker import protocol, store
+from worker import protocol
 from worker.protocol import Record
+from worker.work import store
 
 _SHOWN = 10  # lines of a kind that are listed without --verbose
 _THREADS = min(8, 2 * (os.cpu_count() or 1))

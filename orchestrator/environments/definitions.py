@@ -9,7 +9,7 @@ import typing as tp
 import worker
 from orchestrator.errors import ConsortError, EnvironmentUnavailable, JobError
 from orchestrator.job import spec
-from worker import code, schema
+from worker import fingerprint, schema
 
 IMAGES = pathlib.Path(worker.__file__).resolve().parent.parent
 
@@ -57,7 +57,7 @@ class Environment:
 
 @functools.cache
 def _code_sha256(*folders: str) -> str:
-    return code.sha256_of(folders)
+    return fingerprint.sha256_of(folders)
 
 
 def names() -> list[str]:

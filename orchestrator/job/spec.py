@@ -13,8 +13,9 @@ import typing as tp
 import yaml
 
 from orchestrator.errors import JobError
-from worker import catalog, pooling, schema
+from worker import catalog, schema
 from worker.extractor import Extractor, between, choice
+from worker.work import pooling
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 _DEVICE = re.compile(r"(auto|cpu|cuda(:\d+)?)\Z")

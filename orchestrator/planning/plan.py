@@ -10,9 +10,10 @@ from orchestrator.job.scan import Source
 from orchestrator.job.spec import JobSpec, ModelSpec
 from orchestrator.output import naming
 from orchestrator.output.ledger import Ledger
-from worker import catalog, protocol, schema, store
+from worker import catalog, protocol, schema
 from worker.extractor import Checkpoint, Extractor
 from worker.protocol import Item, Record, Shard, Task
+from worker.work import store
 
 DONE, TODO, STALE, FAILED = "done", "todo", "stale", "failed"
 _OWN = ("file", "folder")  # kinds of checkpoints that the user has brought

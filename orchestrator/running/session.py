@@ -26,9 +26,10 @@ from orchestrator.running.progress import Progress
 from orchestrator.running.report import Report
 from orchestrator.running.runtimes.base import Mounts, Resources
 from orchestrator.running.weights import Stopped, Supplies
-from worker import memory, protocol, schema
+from worker import protocol, schema
 from worker.extractor import PROVENANCE
 from worker.protocol import Event, Failure, Item, Shard, Task
+from worker.work import memory
 
 _DECODING = 0.8  # of an item's time limit: the worker ends a decode itself, before it is taken for hung
 _WAITS = (0.0, 2.0, 10.0)  # seconds before the first, second and third try of a shard that could not be started

@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from orchestrator.environments import definitions
-from worker import catalog, extractors, pooling, schema
+from worker import catalog, extractors, schema
 from worker.extractor import Extractor, Stream, WholeFile, Windows
+from worker.work import pooling
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "transformers", "soundfile", "soxr", "h5py", "librosa", "scipy")
 HASH = re.compile(r"[0-9a-f]{64}\Z")

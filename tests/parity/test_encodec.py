@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from checkpoints import encodec as maker
 
-from worker import catalog, extraction, store
+from worker import catalog
+from worker.work import extraction, store
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: run in the torch environment")
@@ -199,7 +200,8 @@ def test_silence_has_finite_latents(folders):
 MEASURE = """
 import resource, sys, tempfile, threading
 import numpy as np
-from worker import catalog, extraction
+from worker import catalog
+from worker.work import extraction
 folder, minutes = sys.argv[1], int(sys.argv[2])
 extractor = catalog.build("encodec", {"checkpoint": folder}, ["latents", "codes"])
 extractor.load("cpu", {name: folder + "/" + name for name in ("config.json", "model.safetensors")})

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from checkpoints import encodec as maker
 
-from worker import catalog, extraction, pooling, schema, store
+from worker import catalog, schema
+from worker.work import extraction, pooling, store
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: run in the torch environment")

@@ -12,8 +12,9 @@ import pytest
 from checkpoints import encodecmae as maker
 from closeness import assert_close
 
-from worker import catalog, extraction, provenance, schema
+from worker import catalog, schema
 from worker.extractors.encodecmae import Encodecmae
+from worker.work import contexts, extraction
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: run in the torch environment")
@@ -215,7 +216,7 @@ def test_a_published_name_with_other_sizes_is_refused(tiny):
 
 
 def test_random_weights_say_so(tiny):
-    assert provenance.flags(provenance.read([str(tiny)])) == ("random_weights",)
+    assert contexts.flags(contexts.read([str(tiny)])) == ("random_weights",)
 
 
 class Bomb:

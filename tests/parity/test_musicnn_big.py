@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from checkpoints import musicnn as maker
 
-from worker import catalog, extraction, provenance
+from worker import catalog
 from worker.extractors.musicnn import Musicnn
+from worker.work import contexts, extraction
 
 tensorflow = pytest.importorskip("tensorflow", reason="TensorFlow is in the environment legacy-py37 only")
 soundfile = pytest.importorskip("soundfile", reason="the reference audio is FLAC")
@@ -89,4 +90,4 @@ def test_the_file_declares_what_it_gives(extractor):
 
 
 def test_random_weights_say_so(path):
-    assert provenance.flags(provenance.read([str(path)])) == ("random_weights",)
+    assert contexts.flags(contexts.read([str(path)])) == ("random_weights",)

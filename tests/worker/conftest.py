@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from worker import catalog, pipeline, regular
+from worker import catalog, regular
 from worker.protocol import Channel, Item, Shard, Task
+from worker.work import pipeline
 
 MODELS = '''
 import dataclasses

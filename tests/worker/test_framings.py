@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import catalog, extraction, provenance, schema, windows
+from worker import catalog, schema
 from worker.extractor import Extractor, Output, Stream, WindowChoice, Windows
+from worker.work import contexts, extraction, windows
 
 HOP = 4  # samples per frame of the models here
 
@@ -158,19 +159,19 @@ def test_a_model_that_sets_its_framing_takes_no_window():
 
 
 def test_provenance_is_read_beside_the_weights_and_flags_random_ones(tmp_path):
-    assert provenance.read([str(tmp_path / "w.pt")]) == {}
+    assert contexts.read([str(tmp_path / "w.pt")]) == {}
     (tmp_path / "PROVENANCE.json").write_text(json.dumps({"weights": "random-init", "seed": 3}))
-    said = provenance.read([str(tmp_path / "w.pt"), str(tmp_path / "config.json")])
+    said = contexts.read([str(tmp_path / "w.pt"), str(tmp_path / "config.json")])
     assert said == {"weights": "random-init", "seed": 3}
-    assert provenance.flags(said) == ("random_weights",)
-    assert provenance.flags({"weights": "fine-tuned"}) == ()
+    assert contexts.flags(said) == ("random_weights",)
+    assert contexts.flags({"weights": "fine-tuned"}) == ()
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])
 def test_damaged_provenance_is_an_error(tmp_path, text):
     (tmp_path / "PROVENANCE.json").write_text(text)
     with pytest.raises(ValueError, match=r"PROVENANCE.json: .*mend it"):
-        provenance.read([str(tmp_path / "w.pt")])
+        contexts.read([str(tmp_path / "w.pt")])
 
 
 def test_every_window_gets_a_file_and_a_record_of_its_own(job):

@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from worker import memory
 from worker.extractor import Extractor, WholeFile, Windows
+from worker.work import memory
 
 MB = 1 << 20
 

@@ -6,9 +6,9 @@ import types
 import numpy as np
 import pytest
 
-from worker import windows
 from worker.extractor import Batch
 from worker.extractors.musicnn import Musicnn
+from worker.work import windows
 
 PATCH = 187 * 256  # samples from one patch to the next
 SHORTEST = 186 * 256  # samples of the shortest audio that fills a patch

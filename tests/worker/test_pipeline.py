@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from worker import audio, catalog, protocol, spool
+from worker import catalog, protocol
+from worker.audio import spool
+from worker.work import decoding
 
 
 def test_every_item_is_accounted_for_and_the_numbers_are_right(job):
@@ -69,8 +71,8 @@ def test_settings_of_a_task_reach_its_files(job, settings, shape, dtype, axes, s
 
 def test_file_is_decoded_once_for_all_its_models(job, monkeypatch):
     calls = []
-    real = audio.decode
-    monkeypatch.setattr(audio, "decode", lambda *a, **k: [calls.append((a[0][-5:], a[1])), real(*a, **k)][1])
+    real = decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda *a, **k: [calls.append((a[0][-5:], a[1])), real(*a, **k)][1])
     job.add_three()
     job.model("again")
     job.model("whole", "Whole")

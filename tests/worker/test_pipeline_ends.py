@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from worker import audio, catalog, protocol, store
+from worker import catalog, protocol
 from worker.protocol import Channel
+from worker.work import decoding, store
 
 
 def stop_at(stop, count):
@@ -44,7 +45,7 @@ def test_stop_before_the_start_opens_nothing(job):
 def test_stop_does_not_wait_for_a_file_that_hangs(job, monkeypatch):
     job.add_three()
     stop, go = threading.Event(), threading.Event()
-    monkeypatch.setattr(audio, "decode", lambda *a, **k: [go.wait(20), stop.wait(20)])
+    monkeypatch.setattr(decoding, "decode", lambda *a, **k: [go.wait(20), stop.wait(20)])
     threading.Timer(0.1, stop.set).start()
     began = time.monotonic()
     assert job.run(stop) == protocol.EXIT_AGAIN
@@ -158,8 +159,8 @@ def test_a_batch_too_large_for_its_device_is_halved_from_then_on(job, hook):
 @pytest.fixture
 def gpu(monkeypatch):
     """Let every model compute on a GPU, as far as the pipeline knows."""
-    from worker import devices, pipeline
     from worker.extractor import Extractor
+    from worker.work import devices, pipeline
 
     monkeypatch.setattr(Extractor, "uses_gpu", lambda self: True)
     run = pipeline.run

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from worker import store
 from worker.extractor import Output
+from worker.work import store
 
 FRAMES = Output("pitch", ("time", "feature"), (None, 2), "", varies=True)
 VECTOR = Output("beats", ("time",), (None,), "")

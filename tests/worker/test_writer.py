@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from worker import store, writer
 from worker.protocol import Channel, Event, Record
-from worker.writer import Finished, Writer
+from worker.work import store, writer
+from worker.work.writer import Finished, Writer
 
 
 def finished(path, data=b"data", item="a.wav", output="pitch"):

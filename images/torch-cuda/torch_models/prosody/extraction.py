@@ -18,7 +18,7 @@ import soxr
 import torch
 
 from torch_models.prosody import features, plots
-from worker import audio
+from worker.audio.decode import decode
 
 if tp.TYPE_CHECKING:
     from torch_models.prosody.definition import FeatureDefinition
@@ -91,12 +91,12 @@ class ProsodicFeatureExtractor:
 
         Raises:
             ValueError: an unknown loader.
-            worker.audio.AudioError: the file cannot be read; the message says why.
+            worker.audio.decode.AudioError: the file cannot be read; the message says why.
         """
         if loader not in LOADERS:
             raise ValueError(f"loader: {loader!r} is not one of {', '.join(LOADERS)}")
         wanted = [(self.sample_rate, 1)]
-        with tempfile.TemporaryDirectory() as scratch, audio.decode(os.fspath(path), wanted, scratch) as decoded:
+        with tempfile.TemporaryDirectory() as scratch, decode(os.fspath(path), wanted, scratch) as decoded:
             self._wave = np.array(decoded.wave(self.sample_rate, 1)[0], np.float32)
         return torch.from_numpy(self._wave)
 

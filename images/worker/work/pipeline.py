@@ -14,9 +14,8 @@ import typing as tp
 
 import numpy as np
 
-from worker import audio, catalog, devices, memory, pooling, provenance, store
-from worker.decoding import Decoder, Formats
-from worker.extraction import Interrupted, extract
+from worker import catalog
+from worker.audio.decode import Audio, AudioError
 from worker.extractor import Arrays, Extractor, Output, Windows
 from worker.protocol import (
     EXIT_AGAIN,
@@ -34,7 +33,10 @@ from worker.protocol import (
     key_of,
     one_line,
 )
-from worker.writer import Finished, Writer
+from worker.work import contexts, devices, memory, pooling, store
+from worker.work.decoding import Decoder, Formats
+from worker.work.extraction import Interrupted, extract
+from worker.work.writer import Finished, Writer
 
 _LOG = logging.getLogger("worker")
 
@@ -106,7 +108,7 @@ class _Work:
         work = [(item, self._formats(item)) for item in shard.items if self._lacking(item)]
         try:
             for item, source in decoder.run(work):
-                if isinstance(source, audio.AudioError):
+                if isinstance(source, AudioError):
                     self._fail(item, self._lacking(item), source.kind, str(source), source.sha256, source.lasting)
                     continue
                 with source:
@@ -122,8 +124,8 @@ class _Work:
             files = {name: self._weights(path) for name, path in task.files.items()}
             device = self._device if extractor.uses_gpu() else devices.CPU
             extractor.load(device.kind, files)
-            said = provenance.read(files.values())
-            context = provenance.context_of(self._shard, task, extractor, self._roots.output, said, device.name)
+            said = contexts.read(files.values())
+            context = contexts.context_of(self._shard, task, extractor, self._roots.output, said, device.name)
         except store.OutputError:
             raise
         except (Exception, SystemExit) as error:
@@ -135,7 +137,7 @@ class _Work:
         seconds = round(time.monotonic() - began, 3)
         _LOG.info("%s loaded in %.1f s", task.name, seconds)
         self._channel.emit(Event("loaded", model=task.name, seconds=seconds))
-        flags = extractor.flags() + provenance.flags(said) + tuple(self._shard.flags if extractor.uses_gpu() else ())
+        flags = extractor.flags() + contexts.flags(said) + tuple(self._shard.flags if extractor.uses_gpu() else ())
         return _Model(task, extractor, context, flags)
 
     def _weights(self, path: str) -> str:
@@ -147,7 +149,7 @@ class _Work:
     def _formats(self, item: Item) -> Formats:
         return sorted({(model.extractor.sample_rate, model.extractor.audio_channels) for model in self._lacking(item)})
 
-    def _process_item(self, item: Item, source: audio.Audio, writer: Writer) -> None:
+    def _process_item(self, item: Item, source: Audio, writer: Writer) -> None:
         facts = _facts(item, source.sha256)
         self._channel.emit(Event("decoded", item=item.id, seconds=source.duration, source=facts))
         for model in self._lacking(item):
@@ -156,7 +158,7 @@ class _Work:
                 self._run_model(model, item, source, writer)
             except (Interrupted, store.OutputError):
                 raise
-            except audio.AudioError as error:
+            except AudioError as error:
                 self._fail(item, [model], error.kind, str(error), source.sha256)
             except store.NotFiniteError as error:
                 self._fail(item, [model], "nonfinite", str(error), source.sha256)
@@ -168,7 +170,7 @@ class _Work:
                 _LOG.exception("%s: %s failed", item.id, model.task.name)
                 self._fail(item, [model], "model", one_line(error), source.sha256)
 
-    def _run_model(self, model: _Model, item: Item, source: audio.Audio, writer: Writer) -> None:
+    def _run_model(self, model: _Model, item: Item, source: Audio, writer: Writer) -> None:
         began = time.monotonic()
         extractor = model.extractor
         memory.refuse_what_cannot_fit(extractor, source.duration, self._shard.memory)
@@ -227,7 +229,7 @@ def _batch_size(task: Task, extractor: Extractor, device: devices.Device) -> int
 
 
 def _finish(
-    model: _Model, item: Item, source: audio.Audio, output: Output, values: np.ndarray, flags: tp.List[str]
+    model: _Model, item: Item, source: Audio, output: Output, values: np.ndarray, flags: tp.List[str]
 ) -> tp.Iterator[Finished]:
     """Yield the array of one output, or those of its windows, each with its record."""
     if model.task.layout != "per-window" or output.axes[0] != "window":
@@ -241,7 +243,7 @@ def _finish(
 
 
 def _finish_array(
-    model: _Model, item: Item, source: audio.Audio, output: Output, values: np.ndarray, flags: tp.List[str]
+    model: _Model, item: Item, source: Audio, output: Output, values: np.ndarray, flags: tp.List[str]
 ) -> Finished:
     """Pool, cast, check and encode one array, and make the record that will name it."""
     task = model.task

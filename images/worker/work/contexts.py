@@ -6,9 +6,10 @@ import platform
 import sys
 import typing as tp
 
-from worker import audio, regular, schema, store
+from worker import regular, schema
 from worker.extractor import PROVENANCE, Extractor
-from worker.protocol import Shard, Task, canonical, digest
+from worker.protocol import AUDIO_VERSION, Shard, Task, canonical, digest
+from worker.work import store
 
 _PACKAGES = ("numpy", "soundfile", "soxr", "tensorflow", "tensorflow_cpu", "torch", "transformers")
 _SUFFIX = ".dist-info"
@@ -67,7 +68,7 @@ def context_of(
         "model": task.name,
         "extractor": task.extractor,
         "version": extractor.version,
-        "audio_version": audio.VERSION,
+        "audio_version": AUDIO_VERSION,
         "params": schema.dump(extractor),
         "window": task.window,
         "pooling": task.pooling,

@@ -19,9 +19,8 @@ import typing as tp
 import numpy as np
 import soundfile
 
-from worker import containers, ffmpeg, protocol, waves
+from worker.audio import durations, ffmpeg, waves
 
-VERSION = protocol.AUDIO_VERSION
 BLOCK = 1 << 18  # frames per step
 TOLERANCE = 0.05  # seconds by which a decode may be shorter than declared
 RATES = (1000, 768000)  # Hz; anything outside is a broken header
@@ -180,7 +179,7 @@ class _UnusableError(Exception):
 
 def _decode(source: tp.BinaryIO, plan: _Plan, digest: str) -> Audio:
     _refuse_lookalikes(source)
-    declared = containers.declared_duration(source)
+    declared = durations.declared_duration(source)
     take = _choose(source, plan, declared)
     recorder = take.recorder
     if not recorder.meter.frames:

@@ -7,8 +7,8 @@ import threading
 import time
 import typing as tp
 
-from worker import store
 from worker.protocol import Channel, Event, Failure, Record
+from worker.work import store
 
 _GROUP = 64  # arrays that are committed together at most
 _SECONDS = 1.0  # the longest that a finished array waits for its commit

@@ -5,8 +5,9 @@ import typing as tp
 
 import numpy as np
 
-from worker import spool, store, windows
+from worker.audio import spool
 from worker.extractor import Arrays, Batch, Extractor, Stream, WholeFile, Windows
+from worker.work import store, windows
 
 
 class Interrupted(Exception):

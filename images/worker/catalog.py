@@ -10,11 +10,8 @@ import sys
 import typing as tp
 
 from worker import extractors, schema
+from worker.errors import SchemaError, UnknownExtractor
 from worker.extractor import Extractor, Output, WindowChoice
-
-
-class UnknownExtractor(LookupError):
-    """No extractor has that name."""
 
 
 def names() -> tp.List[str]:
@@ -70,19 +67,19 @@ def build(
         layout: per-item, or per-window for one array per window.
 
     Raises:
-        UnknownExtractor, schema.SchemaError: what the job file has wrong.
+        UnknownExtractor, SchemaError: what the job file has wrong.
     """
     extractor = schema.build(find(reference), dict(params), path)
     if window is not None:
         where = path.replace("params", "window")
         if not extractor.takes_window:
-            raise schema.SchemaError(where, "{} does not take one; its parameters set its framing".format(reference))
+            raise SchemaError(where, "{} does not take one; its parameters set its framing".format(reference))
         extractor.window = schema.build(WindowChoice, dict(window), where)
     extractor.layout = layout
     known = [output.name for output in extractor.outputs()]
     for name in outputs:
         if name not in known:
-            raise schema.SchemaError(
+            raise SchemaError(
                 path.replace("params", "outputs"), "{!r}: {}".format(name, schema.unknown(name, known, "output"))
             )
     extractor.wanted = frozenset(outputs or known[:1])
@@ -95,7 +92,7 @@ def _try_framing(extractor: Extractor, path: str) -> None:
     try:
         extractor.framing()
     except ValueError as error:
-        raise schema.SchemaError(path, str(error)) from error
+        raise SchemaError(path, str(error)) from error
 
 
 def wanted(extractor: Extractor) -> tp.List[Output]:

@@ -10,7 +10,8 @@ from orchestrator.running.progress import Progress
 from orchestrator.running.report import table
 from orchestrator.weights import ffmpeg, transfer
 from orchestrator.weights.store import Weights
-from worker import catalog, schema
+from worker import catalog
+from worker.errors import SchemaError, UnknownExtractor
 from worker.extractor import Checkpoint
 
 
@@ -28,7 +29,7 @@ def of_model(name: str, checkpoint: str | None = None) -> tuple[Checkpoint, ...]
         return (ffmpeg.checkpoint(),)
     try:
         model = catalog.build(name, {} if checkpoint is None else {"checkpoint": checkpoint})
-    except (catalog.UnknownExtractor, schema.SchemaError) as error:
+    except (UnknownExtractor, SchemaError) as error:
         raise JobError(str(error)) from error
     model.wanted = frozenset()
     return model.checkpoints()

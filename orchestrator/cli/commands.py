@@ -15,6 +15,7 @@ from orchestrator import errors
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import spec
 from worker import catalog
+from worker.errors import UnknownExtractor
 
 if tp.TYPE_CHECKING:
     from orchestrator.planning.preparation import Prepared
@@ -201,7 +202,7 @@ def models(arguments: argparse.Namespace) -> int:
     if arguments.name:
         try:
             print(listing.detail(arguments.name))
-        except catalog.UnknownExtractor as error:
+        except UnknownExtractor as error:
             raise JobError(str(error)) from error
     else:
         print(listing.markdown() if arguments.markdown else listing.overview())

@@ -33,7 +33,7 @@ def detail(name: str) -> str:
     """Return everything about one model.
 
     Raises:
-        catalog.UnknownExtractor: there is none of that name.
+        UnknownExtractor: there is none of that name.
     """
     catalog.find(name)
     model = _default(name)

@@ -10,6 +10,7 @@ import worker
 from orchestrator.errors import ConsortError, EnvironmentUnavailable, JobError
 from orchestrator.job import spec
 from worker import fingerprint, schema
+from worker.errors import SchemaError
 
 IMAGES = pathlib.Path(worker.__file__).resolve().parent.parent
 
@@ -77,5 +78,5 @@ def find(name: str) -> Environment:
     path = IMAGES / name / "env.yaml"
     try:
         return Environment(name, path.parent, schema.build(EnvironmentSpec, spec.parse_yaml(path.read_text("utf-8"))))
-    except (schema.SchemaError, JobError) as error:
+    except (SchemaError, JobError) as error:
         raise ConsortError(f"{path.parent.name}/env.yaml: {error}") from error

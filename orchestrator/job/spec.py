@@ -14,6 +14,7 @@ import yaml
 
 from orchestrator.errors import JobError
 from worker import catalog, schema
+from worker.errors import SchemaError, UnknownExtractor
 from worker.extractor import Extractor, between, choice
 from worker.work import pooling
 
@@ -56,9 +57,9 @@ class ModelSpec:
             layout = "per-window" if self.layout == "per-window" else "per-item"
             where = schema.join(path, "params")
             return catalog.build(self.reference, self.params, self.outputs, where, self.window, layout)
-        except schema.SchemaError as error:
+        except SchemaError as error:
             raise JobError(str(error)) from error
-        except catalog.UnknownExtractor as error:
+        except UnknownExtractor as error:
             raise JobError(f"{schema.join(path, 'extractor' if self.extractor else 'name')}: {error}") from error
 
 
@@ -116,7 +117,7 @@ def read(path: str | None, changes: tp.Sequence[tuple[str, tp.Any]] = ()) -> Job
         for key, value in [(key, _place_change(raw, key, value)) for key, value in changes]:
             raw = change(raw, key, value)
         return check(raw)
-    except (schema.SchemaError, JobError) as error:
+    except (SchemaError, JobError) as error:
         raise JobError(f"{source}: {error}") from error
 
 
@@ -124,7 +125,7 @@ def check(raw: tp.Any) -> JobSpec:
     """Return the job of plain values, with every model's parameters tried out.
 
     Raises:
-        JobError, schema.SchemaError: what is wrong, and where.
+        JobError, SchemaError: what is wrong, and where.
     """
     if not isinstance(raw, dict):
         raise JobError("a job is a mapping with the keys audio, output and models")
@@ -282,7 +283,7 @@ def _own_paths(reference: tp.Any) -> set[str]:
     """Return the parameters of an extractor that are always paths; none of one that is not known."""
     try:
         found = catalog.find(reference) if isinstance(reference, str) else None
-    except catalog.UnknownExtractor:
+    except UnknownExtractor:
         return set()
     fields: dict[str, dataclasses.Field[tp.Any]] = getattr(found, "__dataclass_fields__", {})
     return {name for name, field in fields.items() if field.metadata.get("path")}

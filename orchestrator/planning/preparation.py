@@ -16,14 +16,14 @@ from orchestrator.job.scan import Audio, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir, RunDir
-from orchestrator.output.ledger import Ledger, SeenSource
+from orchestrator.output.ledger import Ledger
 from orchestrator.planning import plan
 from orchestrator.planning.plan import ModelPlan, Plan
 from orchestrator.weights.store import Weights
 from orchestrator.weights.transfer import sha256_of
 from worker import protocol, schema
 from worker.extractor import Checkpoint
-from worker.protocol import Record
+from worker.protocol import Facts, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,7 @@ class _Files:
             found = sha256_of(path)
         except OSError:
             return ""
-        ledger.sources[source.id] = SeenSource(source.size, source.mtime_ns, found)
+        ledger.sources[source.id] = Facts(found, source.size, source.mtime_ns)
         return found
 
     def present(self, path: str, size: int | None) -> bool:

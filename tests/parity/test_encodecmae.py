@@ -12,7 +12,8 @@ import pytest
 from checkpoints import encodecmae as maker
 from closeness import assert_close
 
-from worker import catalog, schema
+from worker import catalog
+from worker.errors import SchemaError
 from worker.extractors.encodecmae import Encodecmae
 from worker.work import contexts, extraction
 
@@ -185,7 +186,7 @@ def test_blocks_behind_the_wanted_layer_are_not_run(tiny, clips):
     ],
 )
 def test_parameters_are_refused_with_the_reason(params, message):
-    with pytest.raises(schema.SchemaError, match=message) as caught:
+    with pytest.raises(SchemaError, match=message) as caught:
         catalog.build("encodecmae", params)
     assert "\n" not in str(caught.value)
 

@@ -14,8 +14,9 @@ import pytest
 from checkpoints import mert as maker
 from closeness import assert_close
 
-from worker import catalog, schema
+from worker import catalog
 from worker.audio.decode import decode
+from worker.errors import SchemaError
 from worker.extractors.mert import Mert
 from worker.work import contexts, extraction
 
@@ -269,7 +270,7 @@ def test_loudness_matters_unless_the_checkpoint_evens_it(normalize, broken, clip
     ],
 )
 def test_parameters_are_refused_with_the_reason(params, message):
-    with pytest.raises(schema.SchemaError, match=message) as caught:
+    with pytest.raises(SchemaError, match=message) as caught:
         catalog.build("mert", params)
     assert "\n" not in str(caught.value)
 

@@ -13,6 +13,7 @@ import soxr
 
 from worker.audio import decode as audio
 from worker.audio import durations, waves
+from worker.errors import AudioError
 
 QUICKSTART = os.path.join(os.path.dirname(__file__), os.pardir, "audio", "quickstart")
 RATE = 16000
@@ -41,7 +42,7 @@ def decode(path, formats=FORMATS, **settings):
 
 
 def fail(path, **settings):
-    with pytest.raises(audio.AudioError) as caught:
+    with pytest.raises(AudioError) as caught:
         decode(path, **settings).close()
     assert "\n" not in str(caught.value)
     return caught.value
@@ -250,14 +251,13 @@ def test_names_are_data(tmp_path, name):
 def test_too_short_for_one_format_only(tmp_path):
     with decode(write(tmp_path / "a.wav", noise(1), 48000), [(16000, 1), (48000, 1)]) as found:
         assert found.wave(48000, 1).shape == (1, 1)
-        with pytest.raises(audio.AudioError, match="too short") as caught:
+        with pytest.raises(AudioError, match="too short") as caught:
             found.wave(16000, 1)
         assert caught.value.kind == "empty"
 
 
 def test_large_waves_go_to_the_disk(tmp_path):
-    path = write(tmp_path / "a.wav", noise(50000, 2), subtype="FLOAT")
-    formats = [(RATE, 2), (44100, 1)]
+    path, formats = write(tmp_path / "a.wav", noise(50000, 2), subtype="FLOAT"), [(RATE, 2), (44100, 1)]
     with decode(path, formats) as small, decode(path, formats, spool_bytes=1000) as large:
         for wanted in formats:
             assert isinstance(large.wave(*wanted), np.memmap)

@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from worker.audio.decode import AudioError, decode
+from worker.audio.decode import decode
+from worker.errors import AudioError
 
 FOLDER = os.environ.get("CONSORT_SHARED_AUDIO", "")
 TABLE = os.path.join(FOLDER, "BAD.csv")

@@ -3,7 +3,8 @@ import textwrap
 
 import pytest
 
-from worker import catalog, schema
+from worker import catalog
+from worker.errors import SchemaError, UnknownExtractor
 from worker.extractor import Extractor
 
 GOOD = """
@@ -82,7 +83,7 @@ def test_every_file_is_a_model_by_its_name():
     ],
 )
 def test_unknown_model_is_refused_with_the_known_ones(reference, words):
-    with pytest.raises(catalog.UnknownExtractor) as caught:
+    with pytest.raises(UnknownExtractor) as caught:
         catalog.find(reference)
     assert words in str(caught.value)
 
@@ -107,7 +108,7 @@ def test_model_of_a_plugin_folder(plugin):
 )
 def test_plugin_that_cannot_be_used_is_refused_in_one_way(plugin, text, name, words):
     reference = "{}:{}".format(plugin(text), name)
-    with pytest.raises(catalog.UnknownExtractor, match=words) as caught:
+    with pytest.raises(UnknownExtractor, match=words) as caught:
         catalog.build(reference, {})
     assert str(caught.value).startswith(reference)
 
@@ -131,7 +132,7 @@ def test_plugin_folders_never_hide_installed_modules(tmp_path, monkeypatch):
     ],
 )
 def test_wrong_parameters_and_outputs_are_refused(plugin, params, outputs, words):
-    with pytest.raises(schema.SchemaError) as caught:
+    with pytest.raises(SchemaError) as caught:
         catalog.build(plugin(GOOD) + ":Tone", params, outputs, "models[1].params")
     assert str(caught.value).startswith(words)
 

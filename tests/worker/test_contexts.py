@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from worker import protocol
+from worker.errors import OutputError
 from worker.extractor import Extractor, WholeFile
-from worker.work import contexts, store
+from worker.work import contexts
 
 
 @dataclasses.dataclass
@@ -130,5 +131,5 @@ def test_packages_are_the_installed_ones_the_first_on_the_path_wins(tmp_path, mo
 
 def test_folder_that_cannot_be_written_is_an_error_of_the_output(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(store.OutputError, match=r"cannot write .*Not a directory"):
+    with pytest.raises(OutputError, match=r"cannot write .*Not a directory"):
         write(tmp_path / "out")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker import catalog, schema
+from worker.errors import Interrupted, SchemaError
 from worker.extractor import Extractor, Output, Stream, WindowChoice, Windows
 from worker.work import contexts, extraction, windows
 
@@ -141,7 +142,7 @@ def test_a_stream_ends_between_blocks_when_it_is_asked_to():
     model, stop = Sums(), threading.Event()
     model.load("cpu", {})
     stop.set()
-    with pytest.raises(extraction.Interrupted):
+    with pytest.raises(Interrupted):
         extraction.extract(model, ramp(20), 1, ".", stop)
 
 
@@ -149,12 +150,12 @@ def test_a_stream_ends_between_blocks_when_it_is_asked_to():
     "window", [{"seconds": 0}, {"seconds": 2, "hop_seconds": 3}, {"seconds": 2, "hop_seconds": 0}, {"seconds": 4000}]
 )
 def test_windows_that_cannot_be_are_refused(window):
-    with pytest.raises(schema.SchemaError, match="seconds must lie"):
+    with pytest.raises(SchemaError, match="seconds must lie"):
         schema.build(WindowChoice, window, "window")
 
 
 def test_a_model_that_sets_its_framing_takes_no_window():
-    with pytest.raises(schema.SchemaError, match=r"models\[0\].window: crepe does not take one"):
+    with pytest.raises(SchemaError, match=r"models\[0\].window: crepe does not take one"):
         catalog.build("crepe", {}, (), "models[0].params", {"seconds": 1})
 
 

@@ -7,9 +7,9 @@ import sys
 import typing as tp
 
 from worker import regular, schema
+from worker.errors import OutputError
 from worker.extractor import PROVENANCE, Extractor
 from worker.protocol import AUDIO_VERSION, Shard, Task, canonical, digest
-from worker.work import store
 
 _PACKAGES = ("numpy", "soundfile", "soxr", "tensorflow", "tensorflow_cpu", "torch", "transformers")
 _SUFFIX = ".dist-info"
@@ -91,7 +91,7 @@ def context_of(
         try:
             _write(path, "{}.{}.part".format(path, regular.random_part()), text)
         except OSError as error:
-            raise store.OutputError(error.errno, "cannot write {}: {}".format(path, error.strerror)) from error
+            raise OutputError(error.errno, "cannot write {}: {}".format(path, error.strerror)) from error
     return name
 
 

@@ -5,9 +5,9 @@ import queue
 import threading
 import typing as tp
 
-from worker.audio.decode import Audio, AudioError, decode
+from worker.audio.decode import Audio, decode
+from worker.errors import AudioError, Interrupted
 from worker.protocol import Channel, Event, Item, one_line
-from worker.work.extraction import Interrupted
 
 _AHEAD = 2  # decoded items that may wait: enough to hide decoding, few enough to bound memory
 _PATIENCE = 0.5  # seconds between two looks whether the host is still there

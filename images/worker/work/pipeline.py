@@ -15,27 +15,25 @@ import typing as tp
 import numpy as np
 
 from worker import catalog
-from worker.audio.decode import Audio, AudioError
+from worker.audio.decode import Audio
+from worker.errors import AudioError, DeviceError, Interrupted, NoModel, NotFiniteError, OutputError, TooLarge
 from worker.extractor import Arrays, Extractor, Output, Windows
 from worker.protocol import (
-    EXIT_AGAIN,
-    EXIT_DEVICE,
-    EXIT_NO_MODEL,
-    EXIT_OK,
-    EXIT_OUTPUT,
     Channel,
     Event,
+    Facts,
     Failure,
     Item,
     Record,
     Shard,
     Task,
+    exit_code,
     key_of,
     one_line,
 )
 from worker.work import contexts, devices, memory, pooling, store
 from worker.work.decoding import Decoder, Formats
-from worker.work.extraction import Interrupted, extract
+from worker.work.extraction import extract
 from worker.work.writer import Finished, Writer
 
 _LOG = logging.getLogger("worker")
@@ -63,19 +61,16 @@ def run(
     """Process every item of `shard` on `device` and return the worker's exit code."""
     work = _Work(shard, roots, channel, stop, device)
     try:
-        if not work.load() and shard.tasks:
-            return EXIT_NO_MODEL
+        work.load()
         work.process_all()
-    except Interrupted:
-        return EXIT_AGAIN
-    except devices.DeviceError as error:
-        channel.emit(Event("device_lost", message=str(error)))
-        return EXIT_DEVICE
-    except OSError as error:  # of no file and no model: arrays, contexts or events cannot be written
-        channel.emit(Event("failed", message=one_line(error)))
-        return EXIT_OUTPUT
+    except (Interrupted, NoModel, DeviceError, OSError) as error:
+        if isinstance(error, DeviceError):
+            channel.emit(Event("device_lost", model=error.model, message=str(error)))
+        elif isinstance(error, OSError):  # of no file and no model: arrays, contexts or events cannot be written
+            channel.emit(Event("output_lost", message=one_line(error)))
+        return exit_code(error)
     channel.emit(Event("finished"), durable=True)
-    return EXIT_OK
+    return exit_code(None)
 
 
 class _Work:
@@ -92,13 +87,18 @@ class _Work:
         self._models: tp.Dict[str, _Model] = {}
         self._sizes: tp.Dict[str, int] = {}  # windows per batch, by model
 
-    def load(self) -> bool:
-        """Load the models; one that cannot load is an event, and the others go on."""
+    def load(self) -> None:
+        """Load the models; one that cannot load is an event, and the others go on.
+
+        Raises:
+            NoModel: there is none left.
+        """
         for task in self._shard.tasks:
             model = self._load(task)
             if model is not None:
                 self._models[task.name] = model
-        return bool(self._models)
+        if self._shard.tasks and not self._models:
+            raise NoModel
 
     def process_all(self) -> None:
         """Take the items as they are decoded, and run the models that each of them lacks."""
@@ -126,12 +126,12 @@ class _Work:
             extractor.load(device.kind, files)
             said = contexts.read(files.values())
             context = contexts.context_of(self._shard, task, extractor, self._roots.output, said, device.name)
-        except store.OutputError:
+        except OutputError:
             raise
         except (Exception, SystemExit) as error:
-            self._refuse_broken(error, loading=True)
+            self._refuse_broken(error, loading=task.name)
             _LOG.exception("%s cannot load", task.name)
-            self._channel.emit(Event("failed", model=task.name, message=one_line(error)))
+            self._channel.emit(Event("model_refused", model=task.name, message=one_line(error)))
             return None
         self._sizes[task.name] = _batch_size(task, extractor, device)
         seconds = round(time.monotonic() - began, 3)
@@ -151,18 +151,18 @@ class _Work:
 
     def _process_item(self, item: Item, source: Audio, writer: Writer) -> None:
         facts = _facts(item, source.sha256)
-        self._channel.emit(Event("decoded", item=item.id, seconds=source.duration, source=facts))
+        self._channel.emit(Event("decoded", item=item.id, seconds=source.duration, facts=facts))
         for model in self._lacking(item):
             self._channel.emit(Event("opened", item=item.id, model=model.task.name))
             try:
                 self._run_model(model, item, source, writer)
-            except (Interrupted, store.OutputError):
+            except (Interrupted, OutputError):
                 raise
             except AudioError as error:
                 self._fail(item, [model], error.kind, str(error), source.sha256)
-            except store.NotFiniteError as error:
+            except NotFiniteError as error:
                 self._fail(item, [model], "nonfinite", str(error), source.sha256)
-            except (MemoryError, memory.TooLarge) as error:
+            except (MemoryError, TooLarge) as error:
                 words = one_line(error) if str(error) else "not enough memory"
                 self._fail(item, [model], "memory", words, source.sha256)
             except (Exception, SystemExit) as error:
@@ -195,17 +195,17 @@ class _Work:
                 if not devices.is_out_of_memory(error):
                     raise
                 if size == 1:
-                    raise memory.TooLarge(one_line(error)) from error
+                    raise TooLarge(one_line(error)) from error
                 words = "{} -> {}: {}".format(size, size // 2, one_line(error))
             _LOG.warning("%s: batch %s", model.task.name, words)
             self._channel.emit(Event("batch_reduced", model=model.task.name, message=words))
             self._sizes[model.task.name] = size // 2
 
-    def _refuse_broken(self, error: BaseException, loading: bool = False) -> None:
+    def _refuse_broken(self, error: BaseException, loading: tp.Optional[str] = None) -> None:
         """Raise when it is the GPU that failed: another process, or another GPU, may do what this one cannot."""
-        full = loading and devices.is_out_of_memory(error)
+        full = loading is not None and devices.is_out_of_memory(error)
         if self._device.kind == "cuda" and (full or devices.is_broken(error)):
-            raise devices.DeviceError(one_line(error)) from error
+            raise DeviceError(one_line(error), loading) from error
 
     def _fail(
         self, item: Item, models: tp.Sequence[_Model], kind: str, message: str, source: str, lasting: bool = True
@@ -218,7 +218,7 @@ class _Work:
             key = key_of(model.task.key, "", known) if lasting else ""
             failure = Failure(item.id, model.task.name, kind, message, key)
             facts = _facts(item, source)
-            events.append(Event("failed", item=item.id, model=model.task.name, failure=failure, source=facts))
+            events.append(Event("failed", item=item.id, model=model.task.name, failure=failure, facts=facts))
         self._channel.emit(*events, durable=True)
 
 
@@ -279,5 +279,5 @@ def _finish_array(
     return Finished(record, store.encode(values, task.format))
 
 
-def _facts(item: Item, source: str) -> tp.Dict[str, tp.Any]:
-    return {"sha256": source, "size": item.size, "mtime_ns": item.mtime_ns}
+def _facts(item: Item, source: str) -> Facts:
+    return Facts(source, item.size, item.mtime_ns)

@@ -43,7 +43,7 @@ def extract_encodec(
     Raises:
         FileNotFoundError: the checkpoint is not there.
         ValueError: there is no such model or window.
-        worker.audio.decode.AudioError: the file gives no audio.
+        worker.errors.AudioError: the file gives no audio.
     """
     if freq not in (24, 48):
         raise ValueError(f"freq must be 24 or 48, not {freq!r}")

@@ -91,7 +91,7 @@ class ProsodicFeatureExtractor:
 
         Raises:
             ValueError: an unknown loader.
-            worker.audio.decode.AudioError: the file cannot be read; the message says why.
+            worker.errors.AudioError: the file cannot be read; the message says why.
         """
         if loader not in LOADERS:
             raise ValueError(f"loader: {loader!r} is not one of {', '.join(LOADERS)}")

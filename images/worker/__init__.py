@@ -11,11 +11,11 @@ from worker.extractor import (
     Output,
     Stream,
     WholeFile,
-    WindowChoice,
     Windows,
     between,
     choice,
 )
+from worker.request import WindowChoice
 
 __all__ = [
     "Arrays",

@@ -16,6 +16,7 @@ import time
 import typing as tp
 
 from worker import errors, regular, schema
+from worker import request as requests
 
 VERSION = 2
 AUDIO_VERSION = 1  # raised when `worker.audio` gives other samples for the same file; part of every key
@@ -76,6 +77,10 @@ class Task:
     checkpoint: tp.Dict[str, str] = dataclasses.field(default_factory=dict)
     window: tp.Optional[tp.Dict[str, tp.Any]] = None
     layout: str = "per-item"
+
+    def request(self, device: str) -> requests.Request:
+        """Return what is asked of the model, on `device`."""
+        return requests.read(self.outputs, self.window, self.layout, device)
 
 
 @dataclasses.dataclass(frozen=True)

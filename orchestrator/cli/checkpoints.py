@@ -31,8 +31,7 @@ def of_model(name: str, checkpoint: str | None = None) -> tuple[Checkpoint, ...]
         model = catalog.build(name, {} if checkpoint is None else {"checkpoint": checkpoint})
     except (UnknownExtractor, SchemaError) as error:
         raise JobError(str(error)) from error
-    model.wanted = frozenset()
-    return model.checkpoints()
+    return model.asked(outputs=frozenset()).checkpoints()
 
 
 def _of_models(names: list[str], checkpoint: str | None) -> dict[str, tuple[Checkpoint, ...]]:
@@ -149,7 +148,7 @@ def _folder(weights: Weights, checkpoint: Checkpoint) -> Path:
 
 
 def _source(checkpoint: Checkpoint) -> str:
-    if checkpoint.kind in ("file", "folder"):
+    if checkpoint.own:
         return "your own"
     if checkpoint.kind != "pypi":
         return f"{checkpoint.name}@{checkpoint.revision[:7]}"

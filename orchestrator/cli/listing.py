@@ -66,9 +66,7 @@ def markdown() -> str:
 
 
 def _default(name: str) -> Extractor:
-    model = catalog.build(name, {})
-    model.wanted = frozenset()
-    return model
+    return catalog.build(name, {}).asked(outputs=frozenset())
 
 
 def _yaml(value: object) -> str:

@@ -71,7 +71,7 @@ def prepare(job: JobSpec, audio: Audio | None = None) -> Prepared:
     output = OutputDir(job.output)
     ledger = ledgers.read(output)
     weights = Weights()
-    models = [plan.model_plan(m, f"models[{i}]", _hash_of(weights)) for i, m in enumerate(job.models)]
+    models = [plan.model_plan(model, _hash_of(weights)) for model in job.models]
     seconds = scan.estimate_seconds(audio.root, audio.sources)
     made = plan.make(job, models, audio.sources, ledger, seconds, _Files(audio.root, output))
     return Prepared(job, audio, output, ledger, made, weights)
@@ -142,7 +142,6 @@ class _Files:
             return False
         environment = definitions.find(model.environment)
         locks = [environment.lock_sha256(variant) for variant in environment.spec.locks]
-        extractor = model.spec.build()
-        extractor.device = str(found.get("device", "cpu")).partition(" ")[0]
-        backend = extractor.describe().get("backend")
+        device = str(found.get("device", "cpu")).partition(" ")[0]
+        backend = model.extractor.asked(device=device).describe().get("backend")
         return bool(found.get("lock") in locks and found.get("details", {}).get("backend") == backend)

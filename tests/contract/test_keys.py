@@ -26,7 +26,7 @@ def hash_of(checkpoint):
 
 def keys_of(model):
     job = spec.check({"audio": "a", "output": "o", "plugins": [str(HERE.parent / "plugins")], "models": [model]})
-    task = plan.model_plan(job.models[0], "models[0]", hash_of).task
+    task = plan.model_plan(job.models[0], hash_of).task
     return {"key": task.key, "arrays": {name: protocol.key_of(task.key, name, SOURCE) for name in task.outputs}}
 
 

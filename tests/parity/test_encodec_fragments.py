@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from checkpoints import encodec as maker
 
-from worker import catalog
+from worker import catalog, request
 from worker.errors import SchemaError
 from worker.work import extraction, pooling, store
 
@@ -47,7 +47,8 @@ def music():
 
 
 def load(folder, outputs=(), window=None, layout="per-item", **params):
-    extractor = catalog.build("encodec", {"checkpoint": str(folder), **params}, outputs, "params", window, layout)
+    asked = request.read(outputs, window, layout)
+    extractor = catalog.build("encodec", {"checkpoint": str(folder), **params}, asked)
     files = {name: str(folder / name) for name in ("config.json", "model.safetensors")}
     extractor.load("cpu", files)
     return extractor

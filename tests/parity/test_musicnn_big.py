@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from checkpoints import musicnn as maker
 
-from worker import catalog
+from worker import catalog, request
 from worker.extractors.musicnn import Musicnn
 from worker.work import contexts, extraction
 
@@ -77,7 +77,7 @@ def test_files_around_one_patch(extractor, features, wave, samples, patches):
 
 
 def test_an_output_alone_equals_the_same_among_all(path, features, wave):
-    alone = catalog.build("musicnn", {"checkpoint": str(path)}, ["penultimate"])
+    alone = catalog.build("musicnn", {"checkpoint": str(path)}, request.read(["penultimate"]))
     alone.load("cpu", {str(path): str(path)})
     found, _ = run(alone, wave)
     assert list(found) == ["penultimate"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from checkpoints import openl3 as maker
 
-from worker import catalog
+from worker import catalog, request
 from worker.work import extraction
 
 HERE = pathlib.Path(__file__).parent
@@ -40,7 +40,7 @@ def files(tmp_path_factory):
 
 def load(path, outputs=("embedding",), **params):
     """Return a loaded extractor with weights of our own."""
-    model = catalog.build("openl3", {"checkpoint": str(path), **params}, list(outputs))
+    model = catalog.build("openl3", {"checkpoint": str(path), **params}, request.read(outputs))
     model.load("cpu", {str(path): str(path)})
     return model
 

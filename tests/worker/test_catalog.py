@@ -3,9 +3,10 @@ import textwrap
 
 import pytest
 
-from worker import catalog
+from worker import catalog, request
 from worker.errors import SchemaError, UnknownExtractor
-from worker.extractor import Extractor
+from worker.extractor import WEIGHTS, Extractor, is_own
+from worker.request import Request, WindowChoice
 
 GOOD = """
 import dataclasses
@@ -133,7 +134,7 @@ def test_plugin_folders_never_hide_installed_modules(tmp_path, monkeypatch):
 )
 def test_wrong_parameters_and_outputs_are_refused(plugin, params, outputs, words):
     with pytest.raises(SchemaError) as caught:
-        catalog.build(plugin(GOOD) + ":Tone", params, outputs, "models[1].params")
+        catalog.build(plugin(GOOD) + ":Tone", params, request.read(outputs), "models[1]")
     assert str(caught.value).startswith(words)
 
 
@@ -141,6 +142,37 @@ def test_wrong_parameters_and_outputs_are_refused(plugin, params, outputs, words
     "outputs,names", [((), ["sum"]), (("peak",), ["peak"]), (("peak", "sum"), ["sum", "peak"]), (["sum"], ["sum"])]
 )
 def test_wanted_outputs_come_in_the_order_of_their_declaration(plugin, outputs, names):
-    extractor = catalog.build(plugin(GOOD) + ":Tone", {}, outputs)
-    assert extractor.wanted == frozenset(names)
+    extractor = catalog.build(plugin(GOOD) + ":Tone", {}, request.read(outputs))
+    assert extractor.request.outputs == frozenset(names)
     assert [output.name for output in catalog.wanted(extractor)] == names
+
+
+def test_what_is_asked_is_asked_of_another_model_and_the_first_one_stays():
+    model = catalog.build("encodec", {}, request.read(["codes"], {"seconds": 2}, "per-window", "cuda"))
+    assert model.request == Request(frozenset(["codes"]), WindowChoice(2.0), "per-window", "cuda")
+    every = model.asked(outputs=frozenset())
+    assert (every.request.window, model.request.outputs) == (WindowChoice(2.0), {"codes"})
+    assert [output.name for output in catalog.wanted(every)] == ["latents", "codes", "starts"]
+    assert (every, type(every).request) == (model, Request())  # parameters are the same, and the class keeps its own
+
+
+def test_frozen_models_can_be_asked_too(plugin):
+    text = GOOD.replace("@dataclasses.dataclass", "@dataclasses.dataclass(frozen=True)")
+    model = catalog.build(plugin(text) + ":Tone", {"mode": "b"}, request.read(["mean"], device="cuda"))
+    assert (model.mode, model.request.device) == ("b", "cuda")
+
+
+@pytest.mark.parametrize(
+    "name,endings,own",
+    [
+        ("./mine", (), True),
+        ("/a/mine", (), True),
+        ("~/mine", (), True),
+        ("mine.pt", (), False),
+        ("mine.pt", WEIGHTS, True),
+        ("mine.h5.gz", WEIGHTS, True),
+        ("m-a-p/MERT-v1-95M", WEIGHTS, False),
+    ],
+)
+def test_own_checkpoints_are_told_from_published_ones(name, endings, own):
+    assert is_own(name, endings) == own

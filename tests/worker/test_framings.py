@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import catalog, schema
+from worker import catalog, request, schema
 from worker.errors import Interrupted, SchemaError
 from worker.extractor import Extractor, Output, Stream, WindowChoice, Windows
 from worker.work import contexts, extraction, windows
@@ -156,7 +156,7 @@ def test_windows_that_cannot_be_are_refused(window):
 
 def test_a_model_that_sets_its_framing_takes_no_window():
     with pytest.raises(SchemaError, match=r"models\[0\].window: crepe does not take one"):
-        catalog.build("crepe", {}, (), "models[0].params", {"seconds": 1})
+        catalog.build("crepe", {}, request.read(window={"seconds": 1}), "models[0]")
 
 
 def test_provenance_is_read_beside_the_weights_and_flags_random_ones(tmp_path):

@@ -99,7 +99,7 @@ def _hold(arrays: Arrays, joined: Arrays, size: tp.Tuple[int, ...]) -> None:
 
 def _outputs(extractor: Extractor, frames: Arrays) -> Arrays:
     outputs = extractor.finish(frames)
-    missing = sorted(extractor.wanted - set(outputs))
+    missing = sorted(extractor.request.outputs - set(outputs))
     if missing:
         raise ArrayError("the extractor did not return {}".format(", ".join(missing)))
     return outputs

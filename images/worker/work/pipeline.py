@@ -120,7 +120,7 @@ class _Work:
         self._channel.emit(Event("loading", model=task.name))
         began = time.monotonic()
         try:
-            extractor = catalog.build(task.extractor, task.params, task.outputs, window=task.window, layout=task.layout)
+            extractor = catalog.build(task.extractor, task.params, task.request(self._device.kind))
             files = {name: self._weights(path) for name, path in task.files.items()}
             device = self._device if extractor.uses_gpu() else devices.CPU
             extractor.load(device.kind, files)

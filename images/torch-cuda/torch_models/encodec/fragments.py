@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from worker.audio.decode import decode
-from worker.extractor import WindowChoice
 from worker.extractors.encodec import Encodec
+from worker.request import WindowChoice
 from worker.work import extraction, store
 
 
@@ -80,11 +80,10 @@ def _write(folder: str | os.PathLike[str], name: str, latent: np.ndarray, verbos
 @functools.lru_cache(maxsize=1)
 def _load(name: str, folder: str, seconds: float, freq: int) -> Encodec:
     """Return the extractor, loaded; the next file with the same settings finds it so."""
-    extractor = Encodec(checkpoint=name, context="fragment", channels="mono")
+    plain = Encodec(checkpoint=name, context="fragment", channels="mono")
+    extractor = plain.asked(outputs=frozenset(["latents"]), window=WindowChoice(seconds), layout="per-window")
     if extractor.sample_rate != freq * 1000:
         raise ValueError(f"{name}: freq is {freq}, so the folder's name must hold {freq}khz")
-    extractor.window, extractor.layout = WindowChoice(seconds), "per-window"
-    extractor.wanted = frozenset(["latents"])
     extractor.framing()
     files = {one.file: os.path.join(folder, one.file) for one in extractor.checkpoints()}
     for path in files.values():

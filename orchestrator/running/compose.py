@@ -18,7 +18,7 @@ from orchestrator.environments.devices import Gpu, Grant
 from orchestrator.errors import EnvironmentUnavailable, RunFailed
 from orchestrator.output import folder as folders
 from orchestrator.output import ledger as ledgers
-from orchestrator.planning import plan, status
+from orchestrator.planning import shards, status
 from orchestrator.planning.plan import ModelPlan
 from orchestrator.planning.preparation import Prepared
 from orchestrator.planning.status import Status
@@ -118,17 +118,9 @@ def _reasons(output: folders.OutputDir) -> list[str]:
 
 
 def _write_shard(prepared: Prepared, environment: Environment, models: list[ModelPlan], placed: Placement) -> None:
-    output = prepared.output
-    fields = {
-        "device": placed.device(environment.name),
-        "lock": environment.lock_sha256(placed.variant(environment)),
-        "worker": environment.worker_sha256(),
-        "memory": prepared.job.memory_bytes,
-        "timeout": 0.8 * (prepared.job.timeout_per_item or 600.0),
-    }
-    name = f"{_FOLDER}-{environment.name}"
-    part = dataclasses.replace(prepared.plan, models=models)
-    shard = plan.whole_shard(part, name, environment.name, fields)
+    output, name = prepared.output, f"{_FOLDER}-{environment.name}"
+    shared = shards.fields(prepared.job, environment, placed, len(definitions.names()))
+    shard = shards.whole(dataclasses.replace(prepared.plan, models=models), name, environment.name, shared)
     files.make_folder(output.scratch / name)
     files.replace(output.inner / _FOLDER / f"{environment.name}.json", protocol.canonical(schema.dump(shard)))
 

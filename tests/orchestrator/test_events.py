@@ -1,6 +1,4 @@
-"""Every kind of event, read by everything on the host that reads events."""
-
-import time
+"""Every kind of event, read by everything on the host that reads events; the engine's clock has its own test."""
 
 import pytest
 
@@ -9,10 +7,7 @@ from orchestrator.output.folder import OutputDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.running import compose
 from orchestrator.running.attempts import Attempt
-from orchestrator.running.engines.base import Launch
-from orchestrator.running.engines.local import LocalEngine
 from orchestrator.running.report import Report
-from orchestrator.running.runtimes.base import Command
 from worker import protocol
 from worker.protocol import Event, Facts, Failure, Shard
 
@@ -53,22 +48,6 @@ def new_kind(kind):
     return event
 
 
-def watch(tmp_path):
-    """Return what an engine says of a worker that appends one line to its events."""
-    engine = LocalEngine(1)
-    command = Command(["sh", "-c", "echo x > events.jsonl"], {}, str(tmp_path))
-    engine.launch(Launch(Shard("s", 1, "env", [], []), command, tmp_path / "events.jsonl", tmp_path / "log"))
-    happened = []
-    try:
-        while engine.busy():
-            happened += [what for _, what in engine.poll()]
-            time.sleep(0.01)
-    finally:
-        while engine.busy():
-            list(engine.poll())
-    return happened
-
-
 @pytest.fixture
 def readers(prepare, tmp_path, monkeypatch):
     """Return everything that takes an event in."""
@@ -80,20 +59,15 @@ def readers(prepare, tmp_path, monkeypatch):
         monkeypatch.setattr(ledgers, "events", lambda path: [event])
         compose._reasons(output)
 
-    def clock(event):
-        monkeypatch.setattr(protocol, "decode", lambda line: event)
-        assert watch(tmp_path)[0] is event
-
     return {
         "attempt": Attempt(Shard("s", 1, "env", [], [])).note,
         "report": lambda event: Report(prepare().plan).add("env", event),
         "ledger": Ledger().add,
         "compose": reasons,
-        "clock": clock,
     }
 
 
-@pytest.mark.parametrize("reader", ["attempt", "report", "ledger", "compose", "clock"])
+@pytest.mark.parametrize("reader", ["attempt", "report", "ledger", "compose"])
 def test_every_reader_knows_every_kind_and_refuses_a_new_one(readers, reader, say):
     for kind in protocol.KINDS:
         readers[reader](say(kind))

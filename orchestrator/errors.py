@@ -19,6 +19,24 @@ LOST = 4
 INTERRUPTED = 130
 
 
+def exit_code(*, interrupted: bool = False, unavailable: bool, lost: bool, failed: bool) -> int:
+    """Return how a run ends that was not given up: the first that applies.
+
+    Args:
+        interrupted: the user ended it.
+        unavailable: a model could not run at all.
+        lost: something is left to do that was meant to be done.
+        failed: an item could not be done, now or before.
+    """
+    if interrupted:
+        return INTERRUPTED
+    if unavailable:
+        return UNAVAILABLE
+    if lost:
+        return LOST
+    return ITEMS_FAILED if failed else OK
+
+
 class ConsortError(Exception):
     """Anything the user can be told in one line."""
 

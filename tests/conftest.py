@@ -93,7 +93,7 @@ def _work(prepared, failing=None, fold=True, run_id="run", strict=None):
     from orchestrator.output import ledger as ledgers
     from orchestrator.planning import plan, shards
     from worker import protocol
-    from worker.protocol import Event, Failure
+    from worker.protocol import Event, Facts, Failure
 
     context = prepared.output.contexts / "c.json"
     context.write_text(json.dumps(strict or {}), "ascii")
@@ -103,8 +103,8 @@ def _work(prepared, failing=None, fold=True, run_id="run", strict=None):
         for item in shard.items:
             with open(os.path.join(prepared.audio.root, item.id), "rb") as f:
                 sha = hashlib.sha256(f.read()).hexdigest()
-            facts = {"sha256": sha, "size": item.size, "mtime_ns": item.mtime_ns}
-            channel.emit(Event("decoded", item=item.id, seconds=0.01, source=facts))
+            facts = Facts(sha, item.size, item.mtime_ns)
+            channel.emit(Event("decoded", item=item.id, seconds=0.01, facts=facts))
             for model in [m for m in prepared.plan.models if m.name in item.tasks]:
                 kind = (failing or {}).get((item.id, model.name))
                 if kind:

@@ -14,9 +14,12 @@ import platform
 import signal
 import sys
 import threading
+import typing as tp
 
-from worker import catalog, code, devices, pipeline, protocol, provenance, schema
+from worker import catalog, fingerprint, protocol, schema
+from worker.errors import CannotStart, DeviceMissing
 from worker.protocol import Channel, Event, Shard
+from worker.work import contexts, devices, pipeline
 
 _LOG = logging.getLogger("worker")
 _HEARTBEAT = 5.0  # seconds
@@ -24,41 +27,45 @@ _PATIENCE = 10.0  # seconds for the item at hand once the host is gone; one that
 
 
 def main() -> int:
-    """Return the exit code; see DESIGN section 5 for its meaning."""
+    """Return the exit code, by `protocol.exit_code`."""
     protocol.claim_stdout()
     faulthandler.enable()  # a crash in native code leaves its stack in the log
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    if len(sys.argv) != 2:
-        print("worker: runs one shard: python -m worker SHARD.json", file=sys.stderr)
-        return protocol.EXIT_PERMANENT
     try:
-        shard = _read(sys.argv[1])
-        roots = pipeline.Roots(*[os.environ["CONSORT_" + name.upper()] for name in pipeline.Roots._fields])
-        code.refuse_other_code(shard.worker, os.environ.get("CONSORT_MODULES", "").split(), shard.lock)
-        channel = Channel(os.environ["CONSORT_EVENTS"])
-    except (KeyError, OSError, ValueError) as error:
-        print("worker: cannot start: {}".format(protocol.one_line(error)), file=sys.stderr)
-        return protocol.EXIT_PERMANENT
-    try:
-        return _run(shard, roots, channel)
+        return _run(*_start(sys.argv[1:]))
+    except CannotStart as error:
+        print("worker: {}".format(error), file=sys.stderr)
+        return protocol.exit_code(error)
     except OSError as error:
         print("worker: cannot write events: {}".format(protocol.one_line(error)), file=sys.stderr)
-        return protocol.EXIT_OUTPUT
+        return protocol.exit_code(error)
+
+
+def _start(arguments: tp.Sequence[str]) -> tp.Tuple[Shard, pipeline.Roots, Channel]:
+    if len(arguments) != 1:
+        raise CannotStart("runs one shard: python -m worker SHARD.json")
+    try:
+        shard = _read(arguments[0])
+        roots = pipeline.Roots(*[os.environ["CONSORT_" + name.upper()] for name in pipeline.Roots._fields])
+        fingerprint.refuse_other_code(shard.worker, os.environ.get("CONSORT_MODULES", "").split(), shard.lock)
+        return shard, roots, Channel(os.environ["CONSORT_EVENTS"])
+    except (KeyError, OSError, ValueError) as error:
+        raise CannotStart("cannot start: {}".format(protocol.one_line(error))) from error
 
 
 def _run(shard: Shard, roots: pipeline.Roots, channel: Channel) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     protocol.watch_host(stop, _PATIENCE)
-    hello = dict(provenance.packages(), python=platform.python_version(), protocol=protocol.VERSION)
+    packages = dict(contexts.packages(), python=platform.python_version())
     _LOG.info("device %s; NVIDIA_VISIBLE_DEVICES: %s", shard.device, os.environ.get("NVIDIA_VISIBLE_DEVICES", "-"))
     try:
         device = devices.look(shard.device, [gpu for gpu in os.environ.get("CONSORT_GPUS", "").split(",") if gpu])
-    except devices.DeviceError as error:
+    except DeviceMissing as error:
         _LOG.error("%s", error)
-        channel.emit(Event("hello", source=hello, message=str(error)))
-        return protocol.EXIT_NO_MODEL
-    channel.emit(Event("hello", source=dict(hello, device=device.name)))
+        channel.emit(Event("device_missing", message=str(error)))
+        return protocol.exit_code(error)
+    channel.emit(Event("hello", protocol=protocol.VERSION, packages=packages, device=device.name))
     threading.Thread(target=_beat, args=(channel,), daemon=True).start()
     catalog.add_plugins(shard.plugins)
     return pipeline.run(shard, roots, channel, stop, device)

@@ -10,11 +10,9 @@ import sys
 import typing as tp
 
 from worker import extractors, schema
-from worker.extractor import Extractor, Output, WindowChoice
-
-
-class UnknownExtractor(LookupError):
-    """No extractor has that name."""
+from worker.errors import SchemaError, UnknownExtractor
+from worker.extractor import Extractor, Output
+from worker.request import PLAIN, Request
 
 
 def names() -> tp.List[str]:
@@ -51,42 +49,30 @@ def find(reference: str) -> tp.Type[Extractor]:
     return found[0]
 
 
-def build(
-    reference: str,
-    params: tp.Mapping[str, tp.Any],
-    outputs: tp.Sequence[str] = (),
-    path: str = "params",
-    window: tp.Optional[tp.Mapping[str, tp.Any]] = None,
-    layout: str = "per-item",
-) -> Extractor:
-    """Return the extractor with checked parameters and the outputs that are wanted of it.
+def build(reference: str, params: tp.Mapping[str, tp.Any], request: Request = PLAIN, path: str = "") -> Extractor:
+    """Return the extractor with checked parameters, and with what is asked of it.
 
     Args:
         reference: as for `find`.
         params: the job file's parameters.
-        outputs: names of the wanted outputs; none means the primary one alone.
-        path: where `params` stands in the job file, for the errors.
-        window: the job's `window`, for models that take one.
-        layout: per-item, or per-window for one array per window.
+        request: no outputs means the primary one alone.
+        path: of the model in the job file, for the errors.
 
     Raises:
-        UnknownExtractor, schema.SchemaError: what the job file has wrong.
+        UnknownExtractor, SchemaError: what the job file has wrong.
     """
-    extractor = schema.build(find(reference), dict(params), path)
-    if window is not None:
-        where = path.replace("params", "window")
-        if not extractor.takes_window:
-            raise schema.SchemaError(where, "{} does not take one; its parameters set its framing".format(reference))
-        extractor.window = schema.build(WindowChoice, dict(window), where)
-    extractor.layout = layout
+    found = schema.build(find(reference), dict(params), schema.join(path, "params"))
+    if request.window is not None and not found.takes_window:
+        words = "{} does not take one; its parameters set its framing".format(reference)
+        raise SchemaError(schema.join(path, "window"), words)
+    extractor = found.asked(**vars(request))
     known = [output.name for output in extractor.outputs()]
-    for name in outputs:
-        if name not in known:
-            raise schema.SchemaError(
-                path.replace("params", "outputs"), "{!r}: {}".format(name, schema.unknown(name, known, "output"))
-            )
-    extractor.wanted = frozenset(outputs or known[:1])
-    _try_framing(extractor, path.replace("params", "window"))
+    for name in sorted(request.outputs.difference(known)):
+        words = "{!r}: {}".format(name, schema.unknown(name, known, "output"))
+        raise SchemaError(schema.join(path, "outputs"), words)
+    if not request.outputs:
+        extractor = extractor.asked(outputs=frozenset(known[:1]))
+    _try_framing(extractor, schema.join(path, "window"))
     return extractor
 
 
@@ -95,12 +81,12 @@ def _try_framing(extractor: Extractor, path: str) -> None:
     try:
         extractor.framing()
     except ValueError as error:
-        raise schema.SchemaError(path, str(error)) from error
+        raise SchemaError(path, str(error)) from error
 
 
 def wanted(extractor: Extractor) -> tp.List[Output]:
     """Return the declarations of the outputs that are wanted, the primary one first."""
-    return [output for output in extractor.outputs() if output.name in extractor.wanted]
+    return [output for output in extractor.outputs() if extractor.request.wants(output.name)]
 
 
 def _plugin(module_name: str, class_name: str) -> tp.Type[Extractor]:

@@ -7,10 +7,14 @@ every declaration without having any of them installed.
 """
 
 import abc
+import copy
 import dataclasses
 import typing as tp
 
 import numpy as np
+
+from worker.request import PLAIN, Request
+from worker.request import WindowChoice as WindowChoice  # plug-ins look for it here
 
 Arrays = tp.Dict[str, np.ndarray]
 PROVENANCE = "PROVENANCE.json"  # what is known of weights that no hub has published, in their folder
@@ -55,6 +59,11 @@ class Checkpoint(tp.NamedTuple):
     git_blob: str = ""  # the sha1 by which git knows the content, where that is what is published
     url: str = ""  # of a `url` file
     made_by: str = ""  # the command that makes a file of the user's own
+
+    @property
+    def own(self) -> bool:
+        """Whether the user has brought it."""
+        return self.kind in ("file", "folder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,20 +155,6 @@ class Batch(tp.NamedTuple):
 _T = tp.TypeVar("_T")
 
 
-@dataclasses.dataclass(frozen=True)
-class WindowChoice:
-    """`window:` of the job file, for models that leave the size of their windows to the user."""
-
-    seconds: float
-    hop_seconds: tp.Optional[float] = None  # default: windows that touch
-    pad: str = dataclasses.field(default="reflect", metadata={"choices": ("reflect", "zero")})
-
-    def __post_init__(self) -> None:
-        hop = self.seconds if self.hop_seconds is None else self.hop_seconds
-        if not 0 < hop <= self.seconds <= 3600:
-            raise ValueError("seconds must lie above 0 and below 3600, and hop_seconds between 0 and seconds")
-
-
 def choice(default: _T, *allowed: _T) -> _T:
     """Declare a parameter that takes one of `allowed`; anything else is refused with the list."""
     return dataclasses.field(default=default, metadata={"choices": (default, *allowed)})
@@ -168,6 +163,14 @@ def choice(default: _T, *allowed: _T) -> _T:
 def between(default: _T, low: float, high: float) -> _T:
     """Declare a numeric parameter with `low <= value <= high`."""
     return dataclasses.field(default=default, metadata={"range": (low, high)})
+
+
+WEIGHTS = (".h5", ".h5.gz", ".pt")  # endings of files with weights
+
+
+def is_own(checkpoint: str, endings: tp.Tuple[str, ...] = ()) -> bool:
+    """Return whether a `checkpoint` is a path of the user's own, also by its ending, and no published name."""
+    return checkpoint.startswith((".", "/", "~")) or checkpoint.endswith(endings)
 
 
 def own_path() -> tp.Any:
@@ -190,11 +193,13 @@ class Extractor(abc.ABC):
     gpu_batch_size: tp.ClassVar[int] = 16  # and on a GPU, where it is halved as long as memory is short
     seconds_per_minute: tp.ClassVar[float] = 1.0  # rough CPU cost of one minute of audio
     takes_window: tp.ClassVar[bool] = False  # whether `window:` means something to it
-    # What the job says beside the parameters; set before anything is asked.
-    wanted: tp.FrozenSet[str] = frozenset()  # outputs; none: all
-    window: tp.Optional[WindowChoice] = None
-    device: str = "cpu"  # what it computes on, once it is loaded
-    layout: str = "per-item"  # per-window: outputs with "window" as their first axis are cut along it
+    request: Request = PLAIN  # what the job says beside the parameters; `asked` alone gives another one
+
+    def asked(self, **changes: tp.Any) -> "Extractor":
+        """Return this model, before it is loaded, with other things asked of it: fields of `Request`."""
+        other = copy.copy(self)
+        object.__setattr__(other, "request", dataclasses.replace(self.request, **changes))
+        return other
 
     @abc.abstractmethod
     def outputs(self) -> tp.Tuple[Output, ...]:

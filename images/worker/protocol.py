@@ -15,18 +15,27 @@ import threading
 import time
 import typing as tp
 
-from worker import regular, schema
+from worker import errors, regular, schema
+from worker import request as requests
 
-VERSION = 1
+VERSION = 2
 AUDIO_VERSION = 1  # raised when `worker.audio` gives other samples for the same file; part of every key
 
 # Exit codes of the worker (values of BSD sysexits). A file that fails is an event, not an exit code.
 EXIT_OK = 0
-EXIT_PERMANENT = 65
-EXIT_NO_MODEL = 69
+EXIT_PERMANENT = 65  # no attempt at this shard would get further
+EXIT_NO_MODEL = 69  # not one model could load, or the device was missing
 EXIT_DEVICE = 71  # its GPU failed
-EXIT_OUTPUT = 74
-EXIT_AGAIN = 75
+EXIT_OUTPUT = 74  # arrays or events cannot be written
+EXIT_AGAIN = 75  # it was asked to end
+_EXITS = (
+    (errors.CannotStart, EXIT_PERMANENT),
+    (errors.NoModel, EXIT_NO_MODEL),
+    (errors.DeviceMissing, EXIT_NO_MODEL),
+    (errors.DeviceError, EXIT_DEVICE),
+    (errors.Interrupted, EXIT_AGAIN),
+    (OSError, EXIT_OUTPUT),
+)
 
 # Error classes of a failed item. The first group counts as handled until the source, the parameters
 # or the version change; the second is tried again by the next run.
@@ -68,6 +77,10 @@ class Task:
     checkpoint: tp.Dict[str, str] = dataclasses.field(default_factory=dict)
     window: tp.Optional[tp.Dict[str, tp.Any]] = None
     layout: str = "per-item"
+
+    def request(self, device: str) -> requests.Request:
+        """Return what is asked of the model, on `device`."""
+        return requests.read(self.outputs, self.window, self.layout, device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +151,47 @@ class Failure:
 
 
 @dataclasses.dataclass(frozen=True)
-class Event:
-    """Something that happened to a shard; which fields are set depends on `kind`."""
+class Facts:
+    """What a source was when it was read; `sha256` is empty if it could not be."""
 
-    kind: str
+    sha256: str
+    size: int
+    mtime_ns: int
+
+
+if tp.TYPE_CHECKING:
+    from typing import Literal  # novermin - Python 3.7 has none, and never comes here
+
+    _OfShard = Literal["hello", "device_missing", "device_lost", "output_lost", "heartbeat", "finished"]
+    _OfModel = Literal["loading", "loaded", "model_refused", "batch_reduced"]
+    Kind = tp.Union[_OfShard, _OfModel, Literal["opened", "decoded", "wrote", "failed"]]  # the last are of an item
+else:
+    Kind = str
+
+# What happens to a shard, and the fields in which an event says more about it.
+KINDS: tp.Dict[Kind, tp.Tuple[str, ...]] = {
+    "hello": ("protocol", "packages", "device"),  # it has what it was granted
+    "device_missing": ("message",),  # it has not; the worker ends
+    "loading": ("model",),
+    "loaded": ("model", "seconds"),
+    "model_refused": ("model", "message"),  # cannot load; the others go on
+    "opened": ("item", "model"),  # the item is decoded; with a model: that runs on it
+    "decoded": ("item", "seconds", "facts"),
+    "batch_reduced": ("model", "message"),
+    "wrote": ("item", "model", "record", "seconds"),
+    "failed": ("item", "model", "failure", "facts"),
+    "device_lost": ("model", "message"),  # its GPU broke, while `model` was loading or in the middle of the work
+    "output_lost": ("message",),  # arrays cannot be written any more; the worker ends
+    "heartbeat": (),
+    "finished": (),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """Something that happened to a shard: its kind, and of the other fields those that `KINDS` names."""
+
+    kind: Kind
     time: float = 0.0
     item: tp.Optional[str] = None
     model: tp.Optional[str] = None
@@ -149,22 +199,30 @@ class Event:
     failure: tp.Optional[Failure] = None
     message: tp.Optional[str] = None
     seconds: tp.Optional[float] = None
-    source: tp.Optional[tp.Dict[str, tp.Any]] = None
+    facts: tp.Optional[Facts] = None
+    packages: tp.Optional[tp.Dict[str, str]] = None
+    device: tp.Optional[str] = None
+    protocol: tp.Optional[int] = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError("kind: {}".format(schema.unknown(str(self.kind), KINDS, "kind")))
+        given = {name for name, value in vars(self).items() if value is not None} - {"kind", "time"}
+        foreign = sorted(given.difference(KINDS[self.kind]))
+        if foreign:
+            raise ValueError("an event of kind {} has no {}".format(self.kind, ", ".join(foreign)))
 
 
-KINDS = (
-    "hello",  # with a message where the worker has not got the device it was granted
-    "loading",
-    "loaded",
-    "opened",
-    "decoded",
-    "batch_reduced",
-    "device_lost",
-    "wrote",
-    "failed",
-    "heartbeat",
-    "finished",
-)
+def refuse_kind(kind: "tp.NoReturn") -> "tp.NoReturn":
+    """Raise for a kind of event that a reader has forgotten; mypy finds it first."""
+    raise AssertionError("nothing is known of events of kind {!r}".format(kind))
+
+
+def exit_code(error: tp.Optional[BaseException]) -> int:
+    """Return the exit code of a worker that ends with `error`, or without any."""
+    if error is None:
+        return EXIT_OK
+    return next(code for kind, code in _EXITS if isinstance(error, kind))
 
 
 def key_of(task_key: str, output: str, source: str) -> str:
@@ -202,7 +260,21 @@ def decode(line: str) -> Event:
     Raises:
         ValueError: no event; a line cut short by a death is the usual reason.
     """
-    return schema.build(Event, json.loads(line), "event")
+    data = json.loads(line)
+    return schema.build(Event, _translate(data) if isinstance(data, dict) else data, "event")
+
+
+def _translate(data: tp.Dict[str, tp.Any]) -> tp.Dict[str, tp.Any]:
+    """Return an event of protocol 1 in today's words: a killed run of version 0.4 may have left some."""
+    data = dict(data)
+    facts = data.pop("source", None)
+    if data.get("kind") == "hello" and data.get("message"):
+        data["kind"] = "device_missing"
+    elif data.get("kind") == "failed" and data.get("message"):
+        data["kind"] = "model_refused" if data.get("model") else "output_lost"
+    elif facts is not None and data.get("kind") != "hello":
+        data["facts"] = facts
+    return data
 
 
 class Channel:

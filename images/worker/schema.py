@@ -8,15 +8,9 @@ import dataclasses
 import difflib
 import typing as tp
 
+from worker.errors import SchemaError
+
 T = tp.TypeVar("T")
-
-
-class SchemaError(ValueError):
-    """A value that does not fit its declaration."""
-
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__("{}: {}".format(path or "job", message))
-        self.path = path
 
 
 def build(cls: tp.Type[T], data: tp.Any, path: str = "") -> T:

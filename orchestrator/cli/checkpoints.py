@@ -9,7 +9,8 @@ from orchestrator.running.progress import Progress
 from orchestrator.text import size, table
 from orchestrator.weights import ffmpeg, transfer
 from orchestrator.weights.store import Weights
-from worker import catalog, schema
+from worker import catalog
+from worker.errors import SchemaError, UnknownExtractor
 from worker.extractor import Checkpoint
 
 
@@ -27,10 +28,9 @@ def of_model(name: str, checkpoint: str | None = None) -> tuple[Checkpoint, ...]
         return (ffmpeg.checkpoint(),)
     try:
         model = catalog.build(name, {} if checkpoint is None else {"checkpoint": checkpoint})
-    except (catalog.UnknownExtractor, schema.SchemaError) as error:
+    except (UnknownExtractor, SchemaError) as error:
         raise JobError(str(error)) from error
-    model.wanted = frozenset()
-    return model.checkpoints()
+    return model.asked(outputs=frozenset()).checkpoints()
 
 
 def _of_models(names: list[str], checkpoint: str | None) -> dict[str, tuple[Checkpoint, ...]]:
@@ -147,7 +147,7 @@ def _folder(weights: Weights, checkpoint: Checkpoint) -> Path:
 
 
 def _source(checkpoint: Checkpoint) -> str:
-    if checkpoint.kind in ("file", "folder"):
+    if checkpoint.own:
         return "your own"
     if checkpoint.kind != "pypi":
         return f"{checkpoint.name}@{checkpoint.revision[:7]}"

@@ -16,6 +16,7 @@ from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import spec
 from orchestrator.text import duration, printable, size, table
 from worker import catalog
+from worker.errors import UnknownExtractor
 
 if tp.TYPE_CHECKING:
     from orchestrator.planning.preparation import Prepared
@@ -220,7 +221,7 @@ def models(arguments: argparse.Namespace) -> int:
     if arguments.name:
         try:
             print(listing.detail(arguments.name))
-        except catalog.UnknownExtractor as error:
+        except UnknownExtractor as error:
             raise JobError(str(error)) from error
     else:
         print(listing.markdown() if arguments.markdown else listing.overview())

@@ -33,7 +33,7 @@ def detail(name: str) -> str:
     """Return everything about one model.
 
     Raises:
-        catalog.UnknownExtractor: there is none of that name.
+        UnknownExtractor: there is none of that name.
     """
     catalog.find(name)
     model = _default(name)
@@ -66,9 +66,7 @@ def markdown() -> str:
 
 
 def _default(name: str) -> Extractor:
-    model = catalog.build(name, {})
-    model.wanted = frozenset()
-    return model
+    return catalog.build(name, {}).asked(outputs=frozenset())
 
 
 def _yaml(value: object) -> str:

@@ -14,7 +14,8 @@ import typing as tp
 import worker
 from orchestrator.errors import ConsortError, EnvironmentUnavailable, JobError
 from orchestrator.job import spec
-from worker import code, schema
+from worker import fingerprint, schema
+from worker.errors import SchemaError
 
 IMAGES = pathlib.Path(worker.__file__).resolve().parent.parent
 _OUTSIDE: dict[str, pathlib.Path] = {}  # the folders of `add`, by the names of the environments
@@ -70,7 +71,7 @@ class Environment:
 
 @functools.cache
 def _code_sha256(*folders: str) -> str:
-    return code.sha256_of(folders)
+    return fingerprint.sha256_of(folders)
 
 
 def names() -> list[str]:
@@ -127,7 +128,7 @@ def _read(folder: pathlib.Path) -> Environment:
     try:
         values = spec.parse_yaml((folder / "env.yaml").read_text("utf-8"))
         return Environment(folder.name, folder, schema.build(EnvironmentSpec, values))
-    except (schema.SchemaError, JobError) as error:
+    except (SchemaError, JobError) as error:
         raise ConsortError(f"{folder.name}/env.yaml: {error}") from error
 
 

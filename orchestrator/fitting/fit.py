@@ -196,7 +196,7 @@ def rows(stage: str, facts: dict[str, tp.Any]) -> list[tuple[str, ...]]:
 
 def _material(ledger: Ledger, contexts: Contexts, model: ModelSpec, holds: str, centres: str | None = None) -> Material:
     """Return the arrays of a model that were made as the job says, and of `centres` where that is given."""
-    extractor = model.build()
+    extractor = model.built
     settings = schema.dump(extractor)
     parameters = {name: settings[name] for name in _ANALYSIS}
     mine = [r for r in ledger.records.values() if r.model == model.name and r.output == holds]
@@ -225,7 +225,7 @@ def _named(models: list[ModelSpec], parameter: str) -> str | None:
     Raises:
         JobError: it gives several, and a fit must not guess which one to replace.
     """
-    found = {path for model in models if (path := getattr(model.build(), parameter)) is not None}
+    found = {path for model in models if (path := getattr(model.built, parameter)) is not None}
     if len(found) > 1:
         raise JobError(f"{parameter}: the job names {', '.join(sorted(found))}; choose by --model")
     return found.pop() if found else None

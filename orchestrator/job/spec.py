@@ -5,6 +5,7 @@ framework: unknown and duplicate keys, wrong types, parameters that a model refu
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import re
@@ -13,14 +14,15 @@ import typing as tp
 import yaml
 
 from orchestrator.errors import JobError
-from worker import catalog, pooling, schema
-from worker.extractor import Extractor, between, choice
+from worker import catalog, request, schema
+from worker.errors import SchemaError, UnknownExtractor
+from worker.extractor import WEIGHTS, Extractor, between, choice, is_own
+from worker.work import pooling
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 _DEVICE = re.compile(r"(auto|cpu|cuda(:\d+)?)\Z")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\Z", re.IGNORECASE)
 _FOLDERS = ("audio", "audio_root", "output")
-_WEIGHTS = (".h5", ".h5.gz", ".pt")  # endings of files with weights
 BELOW_ROOT = "docker compose sees what lies below ROOT: name that folder, or use `consort extract`"
 SYNTHETIC = "synthetic"  # `audio:` of a job that is tried on a sine
 
@@ -49,22 +51,21 @@ class ModelSpec:
     @property
     def folders(self) -> list[str]:
         """The folders that its arrays can be in: one for each output."""
-        return [self.name, *(f"{self.name}.{output.name}" for output in self.build().outputs())]
+        return [self.name, *(f"{self.name}.{output.name}" for output in self.built.outputs())]
 
-    def build(self, path: str = "") -> Extractor:
-        """Return the extractor with its parameters and wanted outputs.
+    @functools.cached_property
+    def built(self) -> Extractor:
+        """The extractor with its parameters and wanted outputs, made once.
 
         Raises:
             JobError: a parameter or output that it does not have.
         """
         try:
-            layout = "per-window" if self.layout == "per-window" else "per-item"
-            where = schema.join(path, "params")
-            return catalog.build(self.reference, self.params, self.outputs, where, self.window, layout)
-        except schema.SchemaError as error:
+            return catalog.build(self.reference, self.params, request.read(self.outputs, self.window, self.layout))
+        except SchemaError as error:
             raise JobError(str(error)) from error
-        except catalog.UnknownExtractor as error:
-            raise JobError(f"{schema.join(path, 'extractor' if self.extractor else 'name')}: {error}") from error
+        except UnknownExtractor as error:
+            raise JobError(f"{'extractor' if self.extractor else 'name'}: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +128,7 @@ def read(path: str | None, changes: tp.Sequence[tuple[str, tp.Any]] = ()) -> Job
         for key, value in [(key, _place_change(raw, key, value)) for key, value in changes]:
             raw = change(raw, key, value)
         return check(raw)
-    except (schema.SchemaError, JobError) as error:
+    except (SchemaError, JobError) as error:
         raise JobError(f"{source}: {error}") from error
 
 
@@ -135,7 +136,7 @@ def check(raw: tp.Any) -> JobSpec:
     """Return the job of plain values, with every model's parameters tried out.
 
     Raises:
-        JobError, schema.SchemaError: what is wrong, and where.
+        JobError, SchemaError: what is wrong, and where.
     """
     if not isinstance(raw, dict):
         raise JobError("a job is a mapping with the keys audio, output and models")
@@ -220,7 +221,10 @@ def _set(mapping: tp.Any, keys: list[str], value: tp.Any) -> dict[str, tp.Any]:
 def _check_model(model: ModelSpec, path: str, policy: str) -> None:
     if not _NAME.match(model.name):
         raise JobError(f"{path}.name: {model.name!r} may hold only letters, digits, _ and -")
-    extractor = model.build(path)
+    try:
+        extractor = model.built
+    except JobError as error:
+        raise JobError(f"{path}.{error}") from error
     _check_layout(model, extractor, path)
     if model.pooling is not None:
         try:
@@ -319,7 +323,7 @@ def _own_paths(reference: tp.Any) -> set[str]:
     """Return the parameters of an extractor that are always paths; none of one that is not known."""
     try:
         found = catalog.find(reference) if isinstance(reference, str) else None
-    except catalog.UnknownExtractor:
+    except UnknownExtractor:
         return set()
     fields: dict[str, dataclasses.Field[tp.Any]] = getattr(found, "__dataclass_fields__", {})
     return {name for name, field in fields.items() if field.metadata.get("path")}
@@ -329,8 +333,7 @@ def _is_own(key: str, value: tp.Any, own: set[str]) -> bool:
     """Return whether a parameter names a file of the user's: a `checkpoint` may also be a name on a hub."""
     if not isinstance(value, str):
         return False
-    written = value.startswith((".", "/", "~")) or value.endswith(_WEIGHTS)
-    return key in own or (key == "checkpoint" and written)
+    return key in own or (key == "checkpoint" and is_own(value, WEIGHTS))
 
 
 def absolute(path: str, base: str | pathlib.Path) -> str:

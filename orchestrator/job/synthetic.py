@@ -16,7 +16,7 @@ _PEAK = 0.5
 
 def path(job: JobSpec) -> pathlib.Path:
     """Return where the sine is: among the arrays of the first model, at its sample rate."""
-    rate = job.models[0].build().sample_rate
+    rate = job.models[0].built.sample_rate
     return pathlib.Path(job.output, job.models[0].name, f"{SYNTHETIC}_{rate // 1000}khz_{_SECONDS}s.wav")
 
 
@@ -30,7 +30,7 @@ def write(job: JobSpec) -> None:
     """
     if job.audio != SYNTHETIC:
         return
-    place, content = path(job), sine(job.models[0].build().sample_rate)
+    place, content = path(job), sine(job.models[0].built.sample_rate)
     try:
         if place.is_file() and place.read_bytes() == content:
             return

@@ -19,23 +19,14 @@ from orchestrator import files
 from orchestrator.errors import RunFailed
 from orchestrator.output.folder import INNER, OutputDir
 from worker import protocol, regular, schema
-from worker.protocol import Event, Failure, Record
+from worker.protocol import Event, Facts, Failure, Record
 
-# What `worker.store` and `files.replace` leave when they die; a user's own `.film.part` is not ours to remove.
+# What `worker.work.store` and `files.replace` leave when they die; a user's own `.film.part` is not ours to remove.
 # Until version 0.4 their names did not end in random digits.
 _PARTIAL = re.compile(r"\..+(\.\d+-\d+(\.[0-9a-f]{16})?|\.(jsonl?|csv|txt)\.(\d+|[0-9a-f]{16}))\.part\Z")
 
 _Key = tuple[str, str, str, int]  # item, model, output, window
 _E = tp.TypeVar("_E")
-
-
-@dataclasses.dataclass(frozen=True)
-class SeenSource:
-    """The hash of a source at a size and time of change, so that it is read again only when they change."""
-
-    size: int
-    mtime_ns: int
-    sha256: str
 
 
 @dataclasses.dataclass
@@ -44,7 +35,7 @@ class Ledger:
 
     records: dict[_Key, Record] = dataclasses.field(default_factory=dict)
     failures: dict[tuple[str, str], Failure] = dataclasses.field(default_factory=dict)
-    sources: dict[str, SeenSource] = dataclasses.field(default_factory=dict)
+    sources: dict[str, Facts] = dataclasses.field(default_factory=dict)  # read again only when they change
     # paths of arrays that others have replaced
     outlived: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
     _owners: dict[str, _Key] = dataclasses.field(default_factory=dict, compare=False, repr=False)  # by path
@@ -82,15 +73,25 @@ class Ledger:
 
     def add(self, event: Event) -> None:
         """Take in what an event says; the newest word about an (item, model) counts."""
-        if event.record is not None:
-            record = event.record
-            self.put(record)
-            self.failures.pop((record.item, record.model), None)
-        elif event.failure is not None:
-            self.failures[event.failure.item, event.failure.model] = event.failure
-        facts = event.source or {}
-        if event.item is not None and "mtime_ns" in facts and facts.get("sha256"):
-            self.sources[event.item] = SeenSource(facts["size"], facts["mtime_ns"], facts["sha256"])
+        match event.kind:
+            case "wrote" if event.record:
+                self.put(event.record)
+                self.failures.pop((event.record.item, event.record.model), None)
+            case "failed" if event.failure:
+                self.failures[event.failure.item, event.failure.model] = event.failure
+                self._see(event)
+            case "decoded":
+                self._see(event)
+            case "wrote" | "failed" | "hello" | "loading" | "loaded" | "opened" | "batch_reduced" | "heartbeat":
+                pass
+            case "device_missing" | "device_lost" | "model_refused" | "output_lost" | "finished":
+                pass  # of the attempt, and forgotten with it
+            case _:
+                protocol.refuse_kind(event.kind)
+
+    def _see(self, event: Event) -> None:
+        if event.item is not None and event.facts is not None and event.facts.sha256:
+            self.sources[event.item] = event.facts
 
 
 def read(output: OutputDir) -> Ledger:
@@ -101,7 +102,7 @@ def read(output: OutputDir) -> Ledger:
         ledger.put(record)
     for failure in _entries(output.failures, lambda line: Failure(**line)):
         ledger.failures[failure.item, failure.model] = failure
-    for item, source in _entries(output.sources, lambda line: (line.pop("item"), SeenSource(**line))):
+    for item, source in _entries(output.sources, lambda line: (line.pop("item"), Facts(**line))):
         ledger.sources[item] = source
     for event in told:
         ledger.add(event)

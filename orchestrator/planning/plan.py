@@ -10,12 +10,12 @@ from orchestrator.job.scan import Source
 from orchestrator.job.spec import JobSpec, ModelSpec
 from orchestrator.output import naming
 from orchestrator.output.ledger import Ledger
-from worker import catalog, protocol, schema, store
+from worker import catalog, protocol, schema
 from worker.extractor import Checkpoint, Extractor
 from worker.protocol import Record, Task
+from worker.work import store
 
 DONE, TODO, STALE, FAILED = "done", "todo", "stale", "failed"
-OWN = ("file", "folder")  # kinds of checkpoints that the user has brought
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,20 +75,18 @@ class Plan:
         return int(sum(_size(m, self.seconds[c.source.id]) for m in self.models for c in self.work(m)))
 
 
-def model_plan(spec: ModelSpec, path: str, hash_of: tp.Callable[[Checkpoint], str]) -> ModelPlan:
+def model_plan(spec: ModelSpec, hash_of: tp.Callable[[Checkpoint], str]) -> ModelPlan:
     """Return the task of one model, with the key of everything that decides its numbers but the audio.
 
     Args:
         spec: checked before.
-        path: of the model in the job file.
         hash_of: sha256 of a checkpoint, which for one that the user brought is that of the file.
     """
-    extractor = spec.build(path)
-    every = spec.build(path)
-    every.wanted = frozenset()  # the key must not depend on which outputs are asked for together
+    extractor = spec.built
+    every = extractor.asked(outputs=frozenset())  # the key must not depend on which ones are asked for together
     hashes = {c.file: hash_of(c) for c in every.checkpoints()}
     # where the user keeps weights must not count, only what they are
-    own = {c.name: hash_of(c) if c.kind == "file" else "own" for c in every.checkpoints() if c.kind in OWN}
+    own = {c.name: hash_of(c) if c.kind == "file" else "own" for c in every.checkpoints() if c.own}
     params = {k: own.get(v, v) if isinstance(v, str) else v for k, v in schema.dump(extractor).items()}
     pooling = spec.pooling if spec.pooling is not None else extractor.pooling
     material = {
@@ -101,9 +99,10 @@ def model_plan(spec: ModelSpec, path: str, hash_of: tp.Callable[[Checkpoint], st
         "precision": spec.precision,
         "checkpoints": sorted(hashes.values()),
     }
-    if extractor.window is not None:
-        hop = extractor.window.hop_seconds or extractor.window.seconds  # the same windows, said or not
-        material["window"] = {**schema.dump(extractor.window), "hop_seconds": hop}
+    window = extractor.request.window
+    if window is not None:
+        hop = window.hop_seconds or window.seconds  # the same windows, said or not
+        material["window"] = {**schema.dump(window), "hop_seconds": hop}
     task = Task(
         name=spec.name,
         extractor=spec.reference,
@@ -118,7 +117,7 @@ def model_plan(spec: ModelSpec, path: str, hash_of: tp.Callable[[Checkpoint], st
             os.path.basename(c.file) if c.kind == "file" else c.file: hash_of(c) for c in extractor.checkpoints()
         },
         window=spec.window,
-        layout="per-window" if spec.layout == "per-window" else "per-item",
+        layout=extractor.request.layout,
     )
     return ModelPlan(spec, task, extractor)
 

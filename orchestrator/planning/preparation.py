@@ -16,14 +16,14 @@ from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir, RunDir
-from orchestrator.output.ledger import Ledger, SeenSource
+from orchestrator.output.ledger import Ledger
 from orchestrator.planning import plan
 from orchestrator.planning.plan import ModelPlan, Plan
 from orchestrator.text import size
 from orchestrator.weights.store import Weights
 from worker import protocol, schema
 from worker.extractor import Checkpoint
-from worker.protocol import Record
+from worker.protocol import Facts, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ def prepare(job: JobSpec, audio: Audio | None = None) -> Prepared:
     output = OutputDir(job.output)
     ledger = ledgers.read(output)
     weights = Weights()
-    models = [plan.model_plan(m, f"models[{i}]", _hash_of(weights)) for i, m in enumerate(job.models)]
+    models = [plan.model_plan(model, _hash_of(weights)) for model in job.models]
     seconds = scan.estimate_seconds(audio.root, audio.sources)
     made = plan.make(job, models, audio.sources, ledger, seconds, _Files(audio.root, output))
     return Prepared(job, audio, output, ledger, made, weights)
@@ -112,7 +112,7 @@ class _Files:
             found = sha256_of(path)
         except OSError:
             return ""
-        ledger.sources[source.id] = SeenSource(source.size, source.mtime_ns, found)
+        ledger.sources[source.id] = Facts(found, source.size, source.mtime_ns)
         return found
 
     def present(self, path: str, size: int | None) -> bool:
@@ -127,7 +127,6 @@ class _Files:
         found = Contexts(self._output.contexts).read(context)
         environment = definitions.find(model.environment)
         locks = [environment.lock_sha256(variant) for variant in environment.spec.locks]
-        extractor = model.spec.build()
-        extractor.device = str(found.get("device", "cpu")).partition(" ")[0]
-        backend = extractor.describe().get("backend")
+        device = str(found.get("device", "cpu")).partition(" ")[0]
+        backend = model.extractor.asked(device=device).describe().get("backend")
         return bool(found.get("lock") in locks and found.get("details", {}).get("backend") == backend)

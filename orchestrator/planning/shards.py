@@ -6,8 +6,8 @@ import typing as tp
 from orchestrator.environments.definitions import Environment
 from orchestrator.job.spec import JobSpec
 from orchestrator.planning.plan import Choice, ModelPlan, Plan
-from worker import memory
 from worker.protocol import Item, Shard
+from worker.work import memory
 
 _SECONDS = 60.0  # CPU seconds a shard should hold at least, so that loading its models pays
 _DECODING = 0.8  # of an item's time limit: the worker ends a decode itself, before it is taken for hung

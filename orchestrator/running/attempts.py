@@ -39,31 +39,42 @@ class Attempt:
 
     def note(self, event: Event) -> None:
         """Take in one event of the worker."""
-        item, model = event.item, event.model
-        if event.kind == "hello":
-            self.device = event.message
-        elif event.kind == "device_lost" and self._loading is not None:
-            self.device, self._loading = event.message, None
-        elif event.kind == "device_lost":
-            self.broken = event.message
-        elif event.kind in ("loading", "loaded"):
-            self._loading = model if event.kind == "loading" else None
-        elif event.kind == "failed" and item is None:
-            self._loading = None
-            if model is None:
-                self.trouble = event.message
-            else:
-                self.dropped[model] = event.message or "cannot load"
-        elif event.kind == "opened" and item is not None:
-            if model is None:
-                self._decoding.append(item)
-            else:
-                self._running = (item, model)
-        elif item is not None:
+        model, words = event.model or "", event.message or "it did not say why"
+        match event.kind:
+            case "device_missing":
+                self.device = words
+            case "device_lost" if event.model:
+                self.device, self._loading = words, None
+            case "device_lost":
+                self.broken = words
+            case "output_lost":
+                self.trouble, self._loading = words, None
+            case "loading":
+                self._loading = model
+            case "loaded":
+                self._loading = None
+            case "model_refused":
+                self.dropped[model], self._loading = words, None
+            case "opened" | "decoded" | "wrote" | "failed":
+                self._follow(event.kind, event.item or "", model)
+            case "hello" | "batch_reduced" | "heartbeat" | "finished":
+                pass
+            case _:
+                protocol.refuse_kind(event.kind)
+
+    def _follow(self, kind: str, item: str, model: str) -> None:
+        """Follow an item through decoding and its models."""
+        if not item:
+            return
+        if kind == "opened" and model:
+            self._running = (item, model)
+        elif kind == "opened":
+            self._decoding.append(item)
+        else:
             self._decoding = [other for other in self._decoding if other != item]
-            if event.kind in ("wrote", "failed") and model is not None:
-                self._accounted.add((item, model))
-                self._running = None if self._running == (item, model) else self._running
+        if kind in ("wrote", "failed"):
+            self._accounted.add((item, model))
+            self._running = None if self._running == (item, model) else self._running
 
     def left(self) -> list[Item]:
         """Return the items with the models that are not accounted for."""

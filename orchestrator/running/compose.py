@@ -20,7 +20,7 @@ from orchestrator.job.spec import BELOW_ROOT
 from orchestrator.output import folder as folders
 from orchestrator.output import ledger as ledgers
 from orchestrator.planning import shards, status
-from orchestrator.planning.plan import OWN, ModelPlan
+from orchestrator.planning.plan import ModelPlan
 from orchestrator.planning.preparation import Prepared
 from orchestrator.planning.status import Status
 from orchestrator.running import tables
@@ -89,7 +89,7 @@ def _refuse_unseen(prepared: Prepared) -> None:
     for model in prepared.plan.models:
         for checkpoint in model.extractor.checkpoints():
             path = prepared.weights.path(checkpoint)
-            if checkpoint.kind in OWN and not path.exists():
+            if checkpoint.own and not path.exists():
                 raise EnvironmentUnavailable(f"{model.name}: {path} is not seen here; {BELOW_ROOT}")
 
 
@@ -106,12 +106,11 @@ def report(prepared: Prepared) -> tuple[Status, list[str], int]:
     counts = found.models.values()
     missing = [*planned["missing"], *reasons]
     again = sum(n for count in counts for kind, n in count.failed.items() if kind in protocol.TRANSIENT)
-    if missing:
-        code = errors.UNAVAILABLE
-    elif sum(count.pending for count in counts) - again > planned["waiting"]:
-        code = errors.LOST
-    else:
-        code = errors.ITEMS_FAILED if any(count.failed for count in counts) else errors.OK
+    code = errors.exit_code(
+        unavailable=bool(missing),
+        lost=sum(count.pending for count in counts) - again > planned["waiting"],
+        failed=any(count.failed for count in counts),
+    )
     return found, missing, code
 
 
@@ -120,10 +119,17 @@ def _reasons(output: folders.OutputDir) -> list[str]:
     found = []
     for path in ledgers.attempts(output):
         for event in ledgers.events(path):
-            if event.kind == "failed" and event.item is None and event.model is not None:
-                found.append(f"{event.model}: cannot load: {event.message}")
-            elif event.message and event.kind in ("hello", "device_lost", "failed") and event.model is None:
-                found.append(f"{path.name.partition('.')[0].removeprefix(_FOLDER + '-')}: {event.message}")
+            match event.kind:
+                case "model_refused":
+                    found.append(f"{event.model}: cannot load: {event.message}")
+                case "device_missing" | "device_lost" | "output_lost":
+                    found.append(f"{path.name.partition('.')[0].removeprefix(_FOLDER + '-')}: {event.message}")
+                case "hello" | "loading" | "loaded" | "opened" | "decoded" | "batch_reduced" | "wrote" | "failed":
+                    pass
+                case "heartbeat" | "finished":
+                    pass
+                case _:
+                    protocol.refuse_kind(event.kind)
     return found
 
 

@@ -67,7 +67,7 @@ def choose(job: JobSpec) -> Placement:
         EnvironmentUnavailable: a runtime or GPU that the job insists on is not there.
     """
     definitions.add(job.environments)
-    extractors = [model.build() for model in job.models]
+    extractors = [model.built for model in job.models]
     used = [definitions.find(name) for name in sorted({extractor.environment for extractor in extractors})]
     able = {e.environment for e in extractors if e.uses_gpu() and definitions.find(e.environment).spec.gpu != "none"}
     grant = devices.grant(job.devices)

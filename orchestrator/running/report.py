@@ -8,6 +8,7 @@ import typing as tp
 
 from orchestrator import errors
 from orchestrator.planning.plan import DONE, FAILED, ModelPlan, Plan
+from worker import protocol
 from worker.protocol import Event, Failure, Record
 
 
@@ -65,18 +66,25 @@ class Report:
         self.since.setdefault(environment, time.monotonic())
         if event.kind != "heartbeat":
             self.until[environment] = time.monotonic()
-        if event.kind == "hello" and event.source is not None and "device" in event.source:
-            self.devices[environment] = event.source["device"]
-        elif event.kind == "decoded" and event.item is not None:
-            self._seconds[event.item] = event.seconds or 0.0
-        elif event.kind == "opened" and event.model is not None:
-            self.current[environment] = event.model
-        elif event.kind == "loading" and event.model is not None:
-            self.current[environment] = f"loading {event.model}"
-        elif event.failure is not None:
-            self.fail(event.failure)
-        elif event.record is not None:
-            self._write(event.record, event.seconds or 0.0)
+        match event.kind:
+            case "hello" if event.device:
+                self.devices[environment] = event.device
+            case "decoded" if event.item:
+                self._seconds[event.item] = event.seconds or 0.0
+            case "opened" if event.model:
+                self.current[environment] = event.model
+            case "loading":
+                self.current[environment] = f"loading {event.model}"
+            case "failed" if event.failure:
+                self.fail(event.failure)
+            case "wrote" if event.record:
+                self._write(event.record, event.seconds or 0.0)
+            case "hello" | "decoded" | "opened" | "failed" | "wrote" | "loaded" | "batch_reduced" | "heartbeat":
+                pass
+            case "device_missing" | "device_lost" | "model_refused" | "output_lost" | "finished":
+                pass  # what follows is up to the end of the attempt
+            case _:
+                protocol.refuse_kind(event.kind)
 
     def _write(self, record: Record, seconds: float) -> None:
         """Take in one array; an item counts once, however many it has."""
@@ -104,15 +112,14 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """The first that applies: 130, 3, 4, 1, 0."""
+        """How the command ends."""
         counts = self.models.values()
-        if self.interrupted:
-            return errors.INTERRUPTED
-        if any(count.unavailable for count in counts):
-            return errors.UNAVAILABLE
-        if self.lost or any(count.left for count in counts):
-            return errors.LOST
-        return errors.ITEMS_FAILED if any(count.failures or count.known for count in counts) else errors.OK
+        return errors.exit_code(
+            interrupted=self.interrupted,
+            unavailable=any(count.unavailable for count in counts),
+            lost=bool(self.lost) or any(count.left for count in counts),
+            failed=any(count.failures or count.known for count in counts),
+        )
 
     def json(self) -> str:
         """Return the report as it is kept in the run's folder."""

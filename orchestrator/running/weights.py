@@ -91,7 +91,7 @@ def fetch_unpinned(job: JobSpec, progress: Progress) -> None:
     """
     weights = Weights()
     for model in job.models:
-        unpinned = [c for c in model.build().checkpoints() if c.kind in ("hub", "url") and not c.sha256]
+        unpinned = [c for c in model.built.checkpoints() if c.kind in ("hub", "url") and not c.sha256]
         try:
             if any(weights.problem(c) for c in unpinned):
                 weights.pull(unpinned, lambda *file: progress.stage("weights", transfer.share(*file)))
@@ -105,7 +105,6 @@ def _with_siblings(model: ModelPlan) -> list[Checkpoint]:
     An archive is fetched once: asking for another output later must not download it again.
     """
     own = model.extractor.checkpoints()
-    every = model.spec.build()
-    every.wanted = frozenset()
+    every = model.extractor.asked(outputs=frozenset())
     archives = {c.archive for c in own if c.archive}
     return [*own, *(c for c in every.checkpoints() if c.archive in archives and c not in own)]

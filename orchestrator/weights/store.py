@@ -152,7 +152,7 @@ class Weights:
         groups: dict[tuple[str, ...], list[Checkpoint]] = {}
         for checkpoint in wanted:
             problem = self.problem(checkpoint)
-            if problem and checkpoint.kind in ("file", "folder"):
+            if problem and checkpoint.own:
                 raise CheckpointUnavailable(f"{problem}; {_remedy(checkpoint, checkpoint.name)}")
             if problem:
                 groups.setdefault(_group(checkpoint), []).append(checkpoint)
@@ -179,7 +179,7 @@ class Weights:
         """Return one line per licence that has not been shown before, and remember it as shown."""
         path = self.root / "licences.json"
         shown: list[str] = files.read_json(path, [])
-        lines = dict.fromkeys(_licence(c) for c in checkpoints if c.kind not in ("file", "folder"))
+        lines = dict.fromkeys(_licence(c) for c in checkpoints if not c.own)
         news = [line for line in lines if line not in shown]
         if news:
             _remember(path, shown + news)
@@ -291,7 +291,7 @@ def _licence(checkpoint: Checkpoint) -> str:
 
 
 def _remedy(checkpoint: Checkpoint, pull: str) -> str:
-    if checkpoint.kind in ("file", "folder"):
+    if checkpoint.own:
         maker = f", or run `{checkpoint.made_by}`, which makes it" if checkpoint.made_by else ""
         return f"it is named by the job: correct the path{maker}"
     return f"run `consort weights pull {pull}`, or put the file there by hand"

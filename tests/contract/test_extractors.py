@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from orchestrator.environments import definitions
-from worker import catalog, extractors, pooling, schema
+from worker import catalog, extractors, request, schema
 from worker.extractor import Extractor, Stream, WholeFile, Windows
+from worker.work import pooling
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "transformers", "soundfile", "soxr", "h5py", "librosa", "scipy")
 HASH = re.compile(r"[0-9a-f]{64}\Z")
@@ -20,9 +21,7 @@ every_model = pytest.mark.parametrize("name", catalog.names())
 
 
 def build(name):
-    model = catalog.build(name, {})
-    model.wanted = frozenset()
-    return model
+    return catalog.build(name, {}).asked(outputs=frozenset())
 
 
 def source(name):
@@ -125,8 +124,8 @@ def test_the_first_output_is_what_a_job_gets_and_each_can_be_asked_for(name):
     names = [output.name for output in build(name).outputs()]
     assert [output.name for output in catalog.wanted(catalog.build(name, {}))] == names[:1]
     for one in names:
-        assert [output.name for output in catalog.wanted(catalog.build(name, {}, [one]))] == [one]
-    reverse = catalog.wanted(catalog.build(name, {}, names[::-1]))
+        assert [output.name for output in catalog.wanted(catalog.build(name, {}, request.read([one])))] == [one]
+    reverse = catalog.wanted(catalog.build(name, {}, request.read(names[::-1])))
     assert [output.name for output in reverse] == names
 
 

@@ -168,9 +168,9 @@ def test_a_model_that_ends_the_process_while_loading_is_dropped_at_once():
 
 
 def test_a_model_that_cannot_load_takes_its_items_along():
-    attempt = attempt_of(shard(item("a"), item("b", "m")), Event("failed", model="m", message="no file"))
+    attempt = attempt_of(shard(item("a"), item("b", "m")), Event("model_refused", model="m", message="no file"))
     assert [(i.id, i.tasks) for i in attempt.left()] == [("a", ["n"])]
-    attempt.note(Event("failed", model="n", message="no file either"))
+    attempt.note(Event("model_refused", model="n", message="no file either"))
     verdict = judge().end(attempt, ended(69))
     assert verdict.dropped == {"m": "no file", "n": "no file either"} and not verdict.shards and not verdict.lost
 
@@ -205,7 +205,7 @@ def test_a_worker_that_cannot_start_is_lost():
 
 
 def test_trouble_with_the_output_is_kept():
-    assert attempt_of(shard(item("a")), Event("failed", message="disk full")).trouble == "disk full"
+    assert attempt_of(shard(item("a")), Event("output_lost", message="disk full")).trouble == "disk full"
 
 
 NAMES = ["a", "b", "c", "d"]

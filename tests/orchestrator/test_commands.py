@@ -182,6 +182,21 @@ def test_all_models_are_listed(capsys):
     assert all(name in said for name in catalog.names())
 
 
+def test_plan_builds_each_model_once(prepare, tmp_path, capsys, monkeypatch):
+    from worker import catalog
+
+    prepare()
+    built = []
+    real = catalog.build
+    monkeypatch.setattr(catalog, "build", lambda name, *rest: [built.append(name), real(name, *rest)][1])
+    models = ["prosody", "crepe", "madmom", {"name": "again", "extractor": "crepe", "params": {"step_ms": 20}}]
+    job = {"audio": "synthetic", "output": "out", "models": models, "resume": "strict", "runtime": "venv"}
+    (tmp_path / "once.json").write_text(json.dumps(job))
+    assert main(["plan", str(tmp_path / "once.json")]) == 0
+    assert built == ["prosody", "crepe", "madmom", "crepe"]
+    assert capsys.readouterr().out.count("again ") == 1
+
+
 def test_plan_shows_the_work_and_starts_nothing(prepare, work, tmp_path, capsys):
     work(prepare(limit=1))
     before = sorted(map(str, tmp_path.rglob("*")))

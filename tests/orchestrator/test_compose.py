@@ -8,7 +8,7 @@ from orchestrator import errors
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.running import compose
 from worker import protocol
-from worker.protocol import Channel, Event, Failure
+from worker.protocol import Channel, Event, Facts, Failure
 
 
 @pytest.fixture
@@ -41,13 +41,13 @@ def test_what_workers_left_over_is_a_4(planned):
 
 
 def test_a_model_that_could_not_load_is_a_3_with_its_words(planned):
-    say(planned, Event("failed", model="prosody", message="its weights are damaged"))
+    say(planned, Event("model_refused", model="prosody", message="its weights are damaged"))
     _, missing, code = compose.report(planned)
     assert (missing, code) == (["prosody: cannot load: its weights are damaged"], errors.UNAVAILABLE)
 
 
 def test_a_worker_without_its_gpu_is_a_3_with_its_words(planned):
-    say(planned, Event("hello", message="was granted a GPU, but the driver shows none"))
+    say(planned, Event("device_missing", message="was granted a GPU, but the driver shows none"))
     _, missing, code = compose.report(planned)
     assert (missing, code) == (["torch-cuda: was granted a GPU, but the driver shows none"], errors.UNAVAILABLE)
 
@@ -56,8 +56,8 @@ def test_a_worker_without_its_gpu_is_a_3_with_its_words(planned):
 def test_files_that_failed_are_a_1_also_those_that_are_tried_again(planned, kind):
     key = protocol.key_of(planned.plan.models[0].task.key, "", "")
     failures = [Failure(c.source.id, "prosody", kind, "so it is", key) for c in planned.plan.choices]
-    facts = {"sha256": "", "size": 0, "mtime_ns": 0}
-    say(planned, *[Event("failed", item=f.item, model=f.model, failure=f, source=facts) for f in failures])
+    facts = Facts("", 0, 0)
+    say(planned, *[Event("failed", item=f.item, model=f.model, failure=f, facts=facts) for f in failures])
     found, missing, code = compose.report(planned)
     assert missing == [] and sum(found.models["prosody"].failed.values()) == 3
     assert code == (errors.ITEMS_FAILED if kind == "memory" else code)

@@ -204,10 +204,11 @@ def model(server: Odd, tmp_path: tp.Any, monkeypatch: pytest.MonkeyPatch) -> str
     monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
 
     class Model:
-        wanted: frozenset[str] = frozenset()
-
         def __init__(self, params: dict[str, str]) -> None:
             self.files = ["config.json"] if params else list(FILES)
+
+        def asked(self, outputs: frozenset[str]) -> "Model":
+            return self
 
         def checkpoints(self) -> tuple[Checkpoint, ...]:
             free = {"config.json": "MIT"}

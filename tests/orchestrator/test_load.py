@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import orchestrator
-from worker import protocol, schema, store
+from worker import protocol, schema
+from worker.work import store
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from orchestrator.running.runtimes.base import Cause, Command
 from orchestrator.running.runtimes.venv import VenvRuntime
 from orchestrator.weights.store import Weights
 from worker import protocol, schema
-from worker.protocol import Shard
+from worker.protocol import Event, Shard
 
 EMIT = """
 import os, sys, time
@@ -239,3 +239,13 @@ def test_killing_does_not_wait(start):
 
 def test_there_is_a_slot_on_every_machine():
     assert default_slots() >= 1
+
+
+def test_the_clock_knows_every_kind_of_event_and_refuses_a_new_one(start, monkeypatch):
+    for kind in protocol.KINDS:
+        assert drain(start(f'emit(\'{{"kind":"{kind}"}}\')', name=kind))[0].kind == kind
+    new = Event("loaded")
+    object.__setattr__(new, "kind", "news")
+    monkeypatch.setattr(protocol, "decode", lambda line: new)
+    with pytest.raises(AssertionError, match="events of kind 'news'"):
+        drain(start("emit('')", name="news"))

@@ -14,7 +14,7 @@ from orchestrator.errors import RunFailed
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir
 from worker import protocol
-from worker.protocol import Event, Failure
+from worker.protocol import Event, Facts, Failure
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def failed(item="a.wav", model="crepe", kind="decode"):
 
 
 def decoded(item="a.wav", sha="1" * 64):
-    return Event("decoded", item=item, source={"sha256": sha, "size": 5, "mtime_ns": 7})
+    return Event("decoded", item=item, facts=Facts(sha, 5, 7))
 
 
 def everything(output):

@@ -15,8 +15,9 @@ from orchestrator.checking.target import Target
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir
-from worker import protocol, store
+from worker import protocol
 from worker.protocol import Event
+from worker.work import store
 
 VALUES = np.linspace(0.1, 0.9, 20, dtype=np.float32).reshape(10, 2)
 

@@ -10,9 +10,9 @@ import threading
 import numpy as np
 import pytest
 
-from worker import extraction
 from worker.extractor import Batch
 from worker.extractors.crepe import Crepe
+from worker.work import extraction
 
 pytestmark = pytest.mark.weights
 

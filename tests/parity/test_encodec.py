@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from checkpoints import encodec as maker
 
-from worker import catalog, extraction, store
+from worker import catalog, request
+from worker.work import extraction, store
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: run in the torch environment")
@@ -53,7 +54,8 @@ def music():
 
 
 def load(folder, outputs=(), window=None, layout="per-item", **params):
-    extractor = catalog.build("encodec", {"checkpoint": str(folder), **params}, outputs, "params", window, layout)
+    asked = request.read(outputs, window, layout)
+    extractor = catalog.build("encodec", {"checkpoint": str(folder), **params}, asked)
     extractor.load("cpu", {name: str(folder / name) for name in FILES})
     return extractor
 
@@ -199,9 +201,10 @@ def test_silence_has_finite_latents(folders):
 MEASURE = """
 import resource, sys, tempfile, threading
 import numpy as np
-from worker import catalog, extraction
+from worker import catalog, request
+from worker.work import extraction
 folder, minutes = sys.argv[1], int(sys.argv[2])
-extractor = catalog.build("encodec", {"checkpoint": folder}, ["latents", "codes"])
+extractor = catalog.build("encodec", {"checkpoint": folder}, request.read(["latents", "codes"]))
 extractor.load("cpu", {name: folder + "/" + name for name in ("config.json", "model.safetensors")})
 wave = np.tile(np.random.default_rng(0).standard_normal(24000 * 60).astype(np.float32), minutes)[None]
 with tempfile.TemporaryDirectory() as scratch:

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from checkpoints import encodec as maker
 
-from worker import catalog, extraction, pooling, schema, store
+from worker import catalog, request
+from worker.errors import SchemaError
+from worker.work import extraction, pooling, store
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: run in the torch environment")
@@ -45,7 +47,8 @@ def music():
 
 
 def load(folder, outputs=(), window=None, layout="per-item", **params):
-    extractor = catalog.build("encodec", {"checkpoint": str(folder), **params}, outputs, "params", window, layout)
+    asked = request.read(outputs, window, layout)
+    extractor = catalog.build("encodec", {"checkpoint": str(folder), **params}, asked)
     files = {name: str(folder / name) for name in ("config.json", "model.safetensors")}
     extractor.load("cpu", files)
     return extractor
@@ -171,9 +174,9 @@ def test_averages_take_any_window_and_have_no_latents(folders, music):
     window = {"seconds": 1.01, "hop_seconds": 0.9, "pad": "zero"}
     extractor = load(folders["tiny", 24], ["codes"], window, average_codes=True)
     assert extract(extractor, music[24])["codes"].shape == (13, 76)
-    with pytest.raises(schema.SchemaError, match="latents"):
+    with pytest.raises(SchemaError, match="latents"):
         load(folders["tiny", 24], ["latents"], window, average_codes=True)
-    with pytest.raises(schema.SchemaError, match="add `context: fragment`, or a window"):
+    with pytest.raises(SchemaError, match="add `context: fragment`, or a window"):
         load(folders["tiny", 24], average_codes=True)
 
 
@@ -186,7 +189,7 @@ def test_averages_take_any_window_and_have_no_latents(folders, music):
     ],
 )
 def test_windows_hold_whole_frames(window, words, folders):
-    with pytest.raises(schema.SchemaError, match=words):
+    with pytest.raises(SchemaError, match=words):
         load(folders["tiny", 24], window=window)
     near = words.rpartition(" ")[2]
     if near[0] == "0":  # what is advised is taken

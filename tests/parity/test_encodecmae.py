@@ -12,8 +12,10 @@ import pytest
 from checkpoints import encodecmae as maker
 from closeness import assert_close
 
-from worker import catalog, extraction, provenance, schema
+from worker import catalog
+from worker.errors import SchemaError
 from worker.extractors.encodecmae import Encodecmae
+from worker.work import contexts, extraction
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: run in the torch environment")
@@ -184,7 +186,7 @@ def test_blocks_behind_the_wanted_layer_are_not_run(tiny, clips):
     ],
 )
 def test_parameters_are_refused_with_the_reason(params, message):
-    with pytest.raises(schema.SchemaError, match=message) as caught:
+    with pytest.raises(SchemaError, match=message) as caught:
         catalog.build("encodecmae", params)
     assert "\n" not in str(caught.value)
 
@@ -215,7 +217,7 @@ def test_a_published_name_with_other_sizes_is_refused(tiny):
 
 
 def test_random_weights_say_so(tiny):
-    assert provenance.flags(provenance.read([str(tiny)])) == ("random_weights",)
+    assert contexts.flags(contexts.read([str(tiny)])) == ("random_weights",)
 
 
 class Bomb:

@@ -14,8 +14,11 @@ import pytest
 from checkpoints import mert as maker
 from closeness import assert_close
 
-from worker import audio, catalog, extraction, provenance, schema
+from worker import catalog
+from worker.audio.decode import decode
+from worker.errors import SchemaError
 from worker.extractors.mert import Mert
+from worker.work import contexts, extraction
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 transformers = pytest.importorskip("transformers", reason="transformers is missing: run in the torch environment")
@@ -49,7 +52,7 @@ def clips(tmp_path_factory):
 
 
 def read_audio(name, scratch):
-    with audio.decode(str(TESTS / "audio" / "quickstart" / name), [(24000, 1)], scratch) as decoded:
+    with decode(str(TESTS / "audio" / "quickstart" / name), [(24000, 1)], scratch) as decoded:
         return np.array(decoded.wave(24000, 1))
 
 
@@ -267,7 +270,7 @@ def test_loudness_matters_unless_the_checkpoint_evens_it(normalize, broken, clip
     ],
 )
 def test_parameters_are_refused_with_the_reason(params, message):
-    with pytest.raises(schema.SchemaError, match=message) as caught:
+    with pytest.raises(SchemaError, match=message) as caught:
         catalog.build("mert", params)
     assert "\n" not in str(caught.value)
 
@@ -305,7 +308,7 @@ def test_a_published_name_with_other_sizes_is_refused(tiny):
 
 
 def test_random_weights_say_so(tiny):
-    assert provenance.flags(provenance.read([str(tiny / "config.json")])) == ("random_weights",)
+    assert contexts.flags(contexts.read([str(tiny / "config.json")])) == ("random_weights",)
 
 
 @pytest.mark.parametrize(

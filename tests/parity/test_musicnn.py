@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from worker import windows
 from worker.extractors.musicnn import Musicnn
+from worker.work import windows
 
 tensorflow = pytest.importorskip("tensorflow", reason="TensorFlow is in the environment legacy-py37 only")
 soundfile = pytest.importorskip("soundfile", reason="the reference audio is FLAC")

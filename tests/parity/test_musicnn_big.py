@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from checkpoints import musicnn as maker
 
-from worker import catalog, extraction, provenance
+from worker import catalog, request
 from worker.extractors.musicnn import Musicnn
+from worker.work import contexts, extraction
 
 tensorflow = pytest.importorskip("tensorflow", reason="TensorFlow is in the environment legacy-py37 only")
 soundfile = pytest.importorskip("soundfile", reason="the reference audio is FLAC")
@@ -76,7 +77,7 @@ def test_files_around_one_patch(extractor, features, wave, samples, patches):
 
 
 def test_an_output_alone_equals_the_same_among_all(path, features, wave):
-    alone = catalog.build("musicnn", {"checkpoint": str(path)}, ["penultimate"])
+    alone = catalog.build("musicnn", {"checkpoint": str(path)}, request.read(["penultimate"]))
     alone.load("cpu", {str(path): str(path)})
     found, _ = run(alone, wave)
     assert list(found) == ["penultimate"]
@@ -89,4 +90,4 @@ def test_the_file_declares_what_it_gives(extractor):
 
 
 def test_random_weights_say_so(path):
-    assert provenance.flags(provenance.read([str(path)])) == ("random_weights",)
+    assert contexts.flags(contexts.read([str(path)])) == ("random_weights",)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from checkpoints import openl3 as maker
 
-from worker import audio, catalog, extraction
+from worker import catalog, request
+from worker.work import extraction
 
 HERE = pathlib.Path(__file__).parent
 CLIPS = HERE.parent / "audio" / "quickstart"
@@ -24,7 +25,7 @@ def clips(tmp_path_factory):
     """Return the clips as upstream was given them, float32 `[1, T]` at 48 kHz."""
 
     def decode(name, samples=None):
-        with audio.decode(str(CLIPS / name), [(48000, 1)], str(tmp_path_factory.mktemp("scratch"))) as source:
+        with decode(str(CLIPS / name), [(48000, 1)], str(tmp_path_factory.mktemp("scratch"))) as source:
             return np.array(source.wave(48000, 1)[:, :samples])
 
     return {"voice": decode("speech/common_voice.mp3"), "dance": decode("music/hungarian_dance.flac", 96000)}
@@ -39,7 +40,7 @@ def files(tmp_path_factory):
 
 def load(path, outputs=("embedding",), **params):
     """Return a loaded extractor with weights of our own."""
-    model = catalog.build("openl3", {"checkpoint": str(path), **params}, list(outputs))
+    model = catalog.build("openl3", {"checkpoint": str(path), **params}, request.read(outputs))
     model.load("cpu", {str(path): str(path)})
     return model
 

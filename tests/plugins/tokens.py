@@ -21,7 +21,7 @@ class Tokens(Extractor):
     def outputs(self) -> tp.Tuple[Output, ...]:
         """Return `codes` and `starts`, the seconds at which windows begin."""
         rate = self.sample_rate / _STEP
-        if self.layout == "per-window":
+        if self.request.layout == "per-window":
             codes = Output("codes", ("window", "codebook", "time"), (None, 1, None), "steps", "int16", frame_rate=rate)
         else:
             codes = Output("codes", ("codebook", "time"), (1, None), "steps", "int16", frame_rate=rate)
@@ -29,8 +29,9 @@ class Tokens(Extractor):
 
     def framing(self) -> Windows:
         """Return windows of a second, or of what the job says."""
-        seconds = self.window.seconds if self.window else 1.0
-        hop = (self.window.hop_seconds if self.window else None) or seconds
+        window = self.request.window
+        seconds = window.seconds if window else 1.0
+        hop = (window.hop_seconds if window else None) or seconds
         return Windows(int(seconds * 16000), int(hop * 16000), tail="keep")
 
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
@@ -45,4 +46,4 @@ class Tokens(Extractor):
     def finish(self, frames: Arrays) -> Arrays:
         """Return codes `[1, T]`, or `[window, 1, T]`."""
         codes = frames["codes"]
-        return dict(frames, codes=codes if self.layout == "per-window" else np.concatenate(list(codes), axis=1))
+        return dict(frames, codes=codes if self.request.layout == "per-window" else np.concatenate(list(codes), axis=1))

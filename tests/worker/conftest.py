@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from worker import catalog, pipeline, regular
+from worker import catalog, regular
 from worker.protocol import Channel, Item, Shard, Task
+from worker.work import pipeline
 
 MODELS = '''
 import dataclasses
@@ -104,8 +105,8 @@ class Cuts(Extractor):
         return cuts, Output("starts", ("chunk",), (None,), "")
 
     def framing(self):
-        samples = int(self.window.seconds * 8000)
-        return Windows(samples, samples, tail="keep", pad_end=self.window.pad)
+        samples = int(self.request.window.seconds * 8000)
+        return Windows(samples, samples, tail="keep", pad_end=self.request.window.pad)
 
     def load(self, device, files):
         pass

@@ -11,7 +11,9 @@ import pytest
 import soundfile
 import soxr
 
-from worker import audio, containers, waves
+from worker.audio import decode as audio
+from worker.audio import durations, waves
+from worker.errors import AudioError
 
 QUICKSTART = os.path.join(os.path.dirname(__file__), os.pardir, "audio", "quickstart")
 RATE = 16000
@@ -40,7 +42,7 @@ def decode(path, formats=FORMATS, **settings):
 
 
 def fail(path, **settings):
-    with pytest.raises(audio.AudioError) as caught:
+    with pytest.raises(AudioError) as caught:
         decode(path, **settings).close()
     assert "\n" not in str(caught.value)
     return caught.value
@@ -228,7 +230,7 @@ def test_change_while_reading(tmp_path, monkeypatch):
             target.write(b"more")
         return 0.0
 
-    monkeypatch.setattr(containers, "declared_duration", grow)
+    monkeypatch.setattr(durations, "declared_duration", grow)
     assert fail(path).kind == "changed"
 
 
@@ -249,14 +251,13 @@ def test_names_are_data(tmp_path, name):
 def test_too_short_for_one_format_only(tmp_path):
     with decode(write(tmp_path / "a.wav", noise(1), 48000), [(16000, 1), (48000, 1)]) as found:
         assert found.wave(48000, 1).shape == (1, 1)
-        with pytest.raises(audio.AudioError, match="too short") as caught:
+        with pytest.raises(AudioError, match="too short") as caught:
             found.wave(16000, 1)
         assert caught.value.kind == "empty"
 
 
 def test_large_waves_go_to_the_disk(tmp_path):
-    path = write(tmp_path / "a.wav", noise(50000, 2), subtype="FLOAT")
-    formats = [(RATE, 2), (44100, 1)]
+    path, formats = write(tmp_path / "a.wav", noise(50000, 2), subtype="FLOAT"), [(RATE, 2), (44100, 1)]
     with decode(path, formats) as small, decode(path, formats, spool_bytes=1000) as large:
         for wanted in formats:
             assert isinstance(large.wave(*wanted), np.memmap)
@@ -279,17 +280,16 @@ def test_hours_of_audio_need_bounded_memory(tmp_path):
             target.write(np.zeros(60 * 8000, np.int16))
     program = """
         import sys
-        from worker import audio
+        from worker.audio import decode
         def peak():
             with open("/proc/self/status") as status:
                 return int([line for line in status if line.startswith("VmHWM")][0].split()[1]) // 1024
         before = peak()
-        with audio.decode(sys.argv[1], [(48000, 1)], sys.argv[2]) as found:
+        with decode.decode(sys.argv[1], [(48000, 1)], sys.argv[2]) as found:
             print(found.wave(48000, 1).shape[1], peak() - before)
     """
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(audio.__file__)))
     command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), path, str(tmp_path)]
-    environment = dict(os.environ, PYTHONPATH=folder)
+    environment = dict(os.environ, PYTHONPATH=os.path.join(os.path.dirname(audio.__file__), "../.."))
     answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     samples, megabytes = answer.stdout.split()
     assert int(samples) == 3600 * 48000
@@ -366,7 +366,7 @@ def test_real_files(tmp_path, name, rate, channels, decoder):
 def test_ffmpeg_gives_soundfiles_samples(tmp_path, monkeypatch):
     path = write(tmp_path / "a.flac", pcm16(100000, 3), 44100, "PCM_16", "FLAC")
     with decode(path, [(44100, 1), (44100, 2)]) as first:
-        monkeypatch.setattr(containers, "declared_duration", lambda source: None)
+        monkeypatch.setattr(durations, "declared_duration", lambda source: None)
         monkeypatch.setattr(audio, "_use_soundfile", refuse)
         with decode(path, [(44100, 1), (44100, 2)]) as second:
             assert second.decoder == "ffmpeg 7.0.2" and second.flags == ["length_unverified"]

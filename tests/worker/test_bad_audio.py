@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from worker import audio
+from worker.audio.decode import decode
+from worker.errors import AudioError
 
 FOLDER = os.environ.get("CONSORT_SHARED_AUDIO", "")
 TABLE = os.path.join(FOLDER, "BAD.csv")
@@ -29,8 +30,8 @@ def read_table():
 def test_hostile_file(row, tmp_path):
     path = os.path.join(FOLDER, row["path"])
     try:
-        found = audio.decode(path, [(16000, 1), (48000, 2)], str(tmp_path))
-    except audio.AudioError as error:
+        found = decode(path, [(16000, 1), (48000, 2)], str(tmp_path))
+    except AudioError as error:
         assert row["expected"] != "process", str(error)
         assert error.kind in ("decode", "empty", "nonfinite") and "\n" not in str(error)
         return

@@ -3,8 +3,10 @@ import textwrap
 
 import pytest
 
-from worker import catalog, schema
-from worker.extractor import Extractor
+from worker import catalog, request
+from worker.errors import SchemaError, UnknownExtractor
+from worker.extractor import WEIGHTS, Extractor, is_own
+from worker.request import Request, WindowChoice
 
 GOOD = """
 import dataclasses
@@ -82,7 +84,7 @@ def test_every_file_is_a_model_by_its_name():
     ],
 )
 def test_unknown_model_is_refused_with_the_known_ones(reference, words):
-    with pytest.raises(catalog.UnknownExtractor) as caught:
+    with pytest.raises(UnknownExtractor) as caught:
         catalog.find(reference)
     assert words in str(caught.value)
 
@@ -107,7 +109,7 @@ def test_model_of_a_plugin_folder(plugin):
 )
 def test_plugin_that_cannot_be_used_is_refused_in_one_way(plugin, text, name, words):
     reference = "{}:{}".format(plugin(text), name)
-    with pytest.raises(catalog.UnknownExtractor, match=words) as caught:
+    with pytest.raises(UnknownExtractor, match=words) as caught:
         catalog.build(reference, {})
     assert str(caught.value).startswith(reference)
 
@@ -131,8 +133,8 @@ def test_plugin_folders_never_hide_installed_modules(tmp_path, monkeypatch):
     ],
 )
 def test_wrong_parameters_and_outputs_are_refused(plugin, params, outputs, words):
-    with pytest.raises(schema.SchemaError) as caught:
-        catalog.build(plugin(GOOD) + ":Tone", params, outputs, "models[1].params")
+    with pytest.raises(SchemaError) as caught:
+        catalog.build(plugin(GOOD) + ":Tone", params, request.read(outputs), "models[1]")
     assert str(caught.value).startswith(words)
 
 
@@ -140,6 +142,37 @@ def test_wrong_parameters_and_outputs_are_refused(plugin, params, outputs, words
     "outputs,names", [((), ["sum"]), (("peak",), ["peak"]), (("peak", "sum"), ["sum", "peak"]), (["sum"], ["sum"])]
 )
 def test_wanted_outputs_come_in_the_order_of_their_declaration(plugin, outputs, names):
-    extractor = catalog.build(plugin(GOOD) + ":Tone", {}, outputs)
-    assert extractor.wanted == frozenset(names)
+    extractor = catalog.build(plugin(GOOD) + ":Tone", {}, request.read(outputs))
+    assert extractor.request.outputs == frozenset(names)
     assert [output.name for output in catalog.wanted(extractor)] == names
+
+
+def test_what_is_asked_is_asked_of_another_model_and_the_first_one_stays():
+    model = catalog.build("encodec", {}, request.read(["codes"], {"seconds": 2}, "per-window", "cuda"))
+    assert model.request == Request(frozenset(["codes"]), WindowChoice(2.0), "per-window", "cuda")
+    every = model.asked(outputs=frozenset())
+    assert (every.request.window, model.request.outputs) == (WindowChoice(2.0), {"codes"})
+    assert [output.name for output in catalog.wanted(every)] == ["latents", "codes", "starts"]
+    assert (every, type(every).request) == (model, Request())  # parameters are the same, and the class keeps its own
+
+
+def test_frozen_models_can_be_asked_too(plugin):
+    text = GOOD.replace("@dataclasses.dataclass", "@dataclasses.dataclass(frozen=True)")
+    model = catalog.build(plugin(text) + ":Tone", {"mode": "b"}, request.read(["mean"], device="cuda"))
+    assert (model.mode, model.request.device) == ("b", "cuda")
+
+
+@pytest.mark.parametrize(
+    "name,endings,own",
+    [
+        ("./mine", (), True),
+        ("/a/mine", (), True),
+        ("~/mine", (), True),
+        ("mine.pt", (), False),
+        ("mine.pt", WEIGHTS, True),
+        ("mine.h5.gz", WEIGHTS, True),
+        ("m-a-p/MERT-v1-95M", WEIGHTS, False),
+    ],
+)
+def test_own_checkpoints_are_told_from_published_ones(name, endings, own):
+    assert is_own(name, endings) == own

@@ -5,8 +5,9 @@ import uuid
 
 import pytest
 
-from worker import devices
-from worker.devices import Device, DeviceError
+from worker.errors import DeviceError
+from worker.work import devices
+from worker.work.devices import Device
 
 FIRST = uuid.UUID("4a1c3f10-0000-4000-8000-000000000001")
 SECOND = uuid.UUID("4a1c3f10-0000-4000-8000-000000000002")

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import catalog, extraction, provenance, schema, windows
+from worker import catalog, request, schema
+from worker.errors import Interrupted, SchemaError
 from worker.extractor import Extractor, Output, Stream, WindowChoice, Windows
+from worker.work import contexts, extraction, windows
 
 HOP = 4  # samples per frame of the models here
 
@@ -140,7 +142,7 @@ def test_a_stream_ends_between_blocks_when_it_is_asked_to():
     model, stop = Sums(), threading.Event()
     model.load("cpu", {})
     stop.set()
-    with pytest.raises(extraction.Interrupted):
+    with pytest.raises(Interrupted):
         extraction.extract(model, ramp(20), 1, ".", stop)
 
 
@@ -148,29 +150,29 @@ def test_a_stream_ends_between_blocks_when_it_is_asked_to():
     "window", [{"seconds": 0}, {"seconds": 2, "hop_seconds": 3}, {"seconds": 2, "hop_seconds": 0}, {"seconds": 4000}]
 )
 def test_windows_that_cannot_be_are_refused(window):
-    with pytest.raises(schema.SchemaError, match="seconds must lie"):
+    with pytest.raises(SchemaError, match="seconds must lie"):
         schema.build(WindowChoice, window, "window")
 
 
 def test_a_model_that_sets_its_framing_takes_no_window():
-    with pytest.raises(schema.SchemaError, match=r"models\[0\].window: crepe does not take one"):
-        catalog.build("crepe", {}, (), "models[0].params", {"seconds": 1})
+    with pytest.raises(SchemaError, match=r"models\[0\].window: crepe does not take one"):
+        catalog.build("crepe", {}, request.read(window={"seconds": 1}), "models[0]")
 
 
 def test_provenance_is_read_beside_the_weights_and_flags_random_ones(tmp_path):
-    assert provenance.read([str(tmp_path / "w.pt")]) == {}
+    assert contexts.read([str(tmp_path / "w.pt")]) == {}
     (tmp_path / "PROVENANCE.json").write_text(json.dumps({"weights": "random-init", "seed": 3}))
-    said = provenance.read([str(tmp_path / "w.pt"), str(tmp_path / "config.json")])
+    said = contexts.read([str(tmp_path / "w.pt"), str(tmp_path / "config.json")])
     assert said == {"weights": "random-init", "seed": 3}
-    assert provenance.flags(said) == ("random_weights",)
-    assert provenance.flags({"weights": "fine-tuned"}) == ()
+    assert contexts.flags(said) == ("random_weights",)
+    assert contexts.flags({"weights": "fine-tuned"}) == ()
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])
 def test_damaged_provenance_is_an_error(tmp_path, text):
     (tmp_path / "PROVENANCE.json").write_text(text)
     with pytest.raises(ValueError, match=r"PROVENANCE.json: .*mend it"):
-        provenance.read([str(tmp_path / "w.pt")])
+        contexts.read([str(tmp_path / "w.pt")])
 
 
 def test_every_window_gets_a_file_and_a_record_of_its_own(job):

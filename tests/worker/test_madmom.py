@@ -95,8 +95,7 @@ def random_network(path: str) -> Network:
 
 def loaded(monkeypatch: pytest.MonkeyPatch, *wanted: str) -> madmom.Madmom:
     monkeypatch.setattr(madmom, "read_network", random_network)
-    model = madmom.Madmom()
-    model.wanted = frozenset(wanted)
+    model = madmom.Madmom().asked(outputs=frozenset(wanted))
     model.load("cpu", {checkpoint.file: checkpoint.file for checkpoint in model.checkpoints()})
     return model
 

@@ -99,8 +99,8 @@ def test_whole_shard(job, start):
     assert job.failures() == {("text.wav", "tone"): "decode"}
     hello, last = job.events()[0], job.events()[-1]
     assert (hello["kind"], last["kind"]) == ("hello", "finished")
-    assert hello["source"]["protocol"] == protocol.VERSION
-    assert hello["source"]["python"].split(".")[:2] == [str(part) for part in sys.version_info[:2]]
+    assert hello["protocol"] == protocol.VERSION
+    assert hello["packages"]["python"].split(".")[:2] == [str(part) for part in sys.version_info[:2]]
     assert os.listdir(job.roots.scratch) == []
 
 
@@ -186,7 +186,7 @@ def test_no_model_that_loads(job, start):
     code, _, log = start().run()
     assert code == protocol.EXIT_NO_MODEL
     assert "no such checkpoint" in log
-    assert [event["kind"] for event in job.events()] == ["hello", "loading", "failed"]
+    assert [event["kind"] for event in job.events()] == ["hello", "loading", "model_refused"]
 
 
 def test_events_that_cannot_be_written_at_all(job, start):

@@ -2,8 +2,9 @@ import dataclasses
 
 import pytest
 
-from worker import memory
+from worker.errors import TooLarge
 from worker.extractor import Extractor, WholeFile, Windows
+from worker.work import memory
 
 MB = 1 << 20
 
@@ -30,7 +31,7 @@ class Hungry(Extractor):
 
 @pytest.mark.parametrize("windowed", [False, True])
 def test_what_does_not_fit_is_refused_with_both_numbers(windowed):
-    with pytest.raises(memory.TooLarge) as caught:
+    with pytest.raises(TooLarge) as caught:
         memory.refuse_what_cannot_fit(Hungry(windowed), 600.0, 99 * MB)
     words = "needs about 100 MB for 10 minutes of audio, 99 MB are free; cut the file, or raise `memory`"
     assert str(caught.value) == words
@@ -43,14 +44,14 @@ def test_what_fits_is_let_through(duration, limit):
 
 def test_without_a_limit_the_machine_is_asked(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 5 * MB)
-    with pytest.raises(memory.TooLarge, match="5 MB are free"):
+    with pytest.raises(TooLarge, match="5 MB are free"):
         memory.refuse_what_cannot_fit(Hungry(), 60.0, None)
     monkeypatch.setattr(memory, "available", lambda: None)
     memory.refuse_what_cannot_fit(Hungry(), 1e9, None)
 
 
 def test_a_limit_of_zero_is_no_missing_limit():
-    with pytest.raises(memory.TooLarge):
+    with pytest.raises(TooLarge):
         memory.refuse_what_cannot_fit(Hungry(), 60.0, 0)
 
 

@@ -6,9 +6,9 @@ import types
 import numpy as np
 import pytest
 
-from worker import windows
 from worker.extractor import Batch
 from worker.extractors.musicnn import Musicnn
+from worker.work import windows
 
 PATCH = 187 * 256  # samples from one patch to the next
 SHORTEST = 186 * 256  # samples of the shortest audio that fills a patch
@@ -142,9 +142,8 @@ def test_load_refuses_the_other_network(loaded, name, holds_vgg):
 
 @pytest.mark.parametrize("wanted", [["taggram"], ["embedding", "penultimate"], []])
 def test_extract_returns_what_is_wanted(loaded, wanted):
-    extractor = Musicnn()
+    extractor = Musicnn().asked(outputs=frozenset(wanted))
     loaded(extractor, locate(extractor))
-    extractor.wanted = frozenset(wanted)
     declared = {output.name: output for output in extractor.outputs()}
     arrays = extractor.extract(make_batch(np.zeros((1, 48128))))
     assert set(arrays) == set(wanted or declared)

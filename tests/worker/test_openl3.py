@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from worker import catalog, windows
+from worker import catalog
 from worker.networks import openl3_features
 from worker.networks.log_mel import mel_filters
+from worker.work import windows
 
 every_repr = pytest.mark.parametrize("input_repr", ["mel256", "mel128", "linear"])
 NOISE = np.random.RandomState(0).uniform(-0.5, 0.5, (3, 48000)).astype(np.float32)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from worker import audio, catalog, protocol, spool
+from worker import catalog, protocol
+from worker.audio import spool
+from worker.work import decoding
 
 
 def test_every_item_is_accounted_for_and_the_numbers_are_right(job):
@@ -40,7 +42,7 @@ def test_events_tell_the_story_in_order(job):
     ]
     record, status = events[5]["record"], os.stat(os.path.join(job.roots.audio, "a.wav"))
     source = {"sha256": record["source"], "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    assert (events[3]["source"], events[3]["seconds"]) == (source, 0.5)
+    assert (events[3]["facts"], events[3]["seconds"]) == (source, 0.5)
     assert record["key"] == protocol.key_of("key of tone", "level", record["source"])
     assert os.path.exists(os.path.join(job.roots.output, ".consort/contexts", record["context"] + ".json"))
     expected = {"shape": [25, 2], "dtype": "float32", "axes": ["time", "feature"], "frame_rate": 50.0, "start": 0.01}
@@ -69,8 +71,8 @@ def test_settings_of_a_task_reach_its_files(job, settings, shape, dtype, axes, s
 
 def test_file_is_decoded_once_for_all_its_models(job, monkeypatch):
     calls = []
-    real = audio.decode
-    monkeypatch.setattr(audio, "decode", lambda *a, **k: [calls.append((a[0][-5:], a[1])), real(*a, **k)][1])
+    real = decoding.decode
+    monkeypatch.setattr(decoding, "decode", lambda *a, **k: [calls.append((a[0][-5:], a[1])), real(*a, **k)][1])
     job.add_three()
     job.model("again")
     job.model("whole", "Whole")
@@ -106,7 +108,7 @@ def test_bad_files_fail_for_each_model_and_the_others_go_on(job):
     assert {w[0] for w in job.wrote()} == {"a.wav", "z.wav"}
     for event in job.events("failed"):
         item = next(item for item in job.items if item.id == event["item"])
-        source = event["source"]["sha256"] or "{}:{}".format(item.size, item.mtime_ns)
+        source = event["facts"]["sha256"] or "{}:{}".format(item.size, item.mtime_ns)
         assert event["failure"]["key"] == protocol.key_of("key of " + event["model"], "", source)
 
 
@@ -174,8 +176,8 @@ def test_model_that_cannot_load_is_dropped_and_the_others_finish(job, settings, 
     job.add_three()
     job.model("bad", **settings)
     assert job.run() == 0
-    (failed,) = job.events("failed")
-    assert (failed["model"], failed["message"], failed.get("item")) == ("bad", words, None)
+    (refused,) = job.events("model_refused")
+    assert (refused["model"], refused["message"], refused.get("item")) == ("bad", words, None)
     assert {w[1] for w in job.wrote()} == {"tone"}
     assert len(job.wrote()) == 3
 
@@ -184,7 +186,7 @@ def test_without_any_model_nothing_is_opened(job):
     job.add_three(params={"mode": "load"})
     job.model("other", "Nothing")
     assert job.run() == protocol.EXIT_NO_MODEL
-    assert [e["kind"] for e in job.events()] == ["loading", "failed"] * 2
+    assert [e["kind"] for e in job.events()] == ["loading", "model_refused"] * 2
 
 
 def test_checkpoints_are_found_below_the_weights_or_where_the_user_says(job, monkeypatch):

@@ -6,8 +6,10 @@ import time
 
 import pytest
 
-from worker import audio, catalog, protocol, store
+from worker import catalog, protocol
+from worker.errors import OutputError
 from worker.protocol import Channel
+from worker.work import decoding, store
 
 
 def stop_at(stop, count):
@@ -44,7 +46,7 @@ def test_stop_before_the_start_opens_nothing(job):
 def test_stop_does_not_wait_for_a_file_that_hangs(job, monkeypatch):
     job.add_three()
     stop, go = threading.Event(), threading.Event()
-    monkeypatch.setattr(audio, "decode", lambda *a, **k: [go.wait(20), stop.wait(20)])
+    monkeypatch.setattr(decoding, "decode", lambda *a, **k: [go.wait(20), stop.wait(20)])
     threading.Timer(0.1, stop.set).start()
     began = time.monotonic()
     assert job.run(stop) == protocol.EXIT_AGAIN
@@ -78,7 +80,7 @@ class Full:
     def __call__(self, *arguments):
         self.left -= 1
         if self.left < 0:
-            raise store.OutputError(errno.ENOSPC, "cannot write x: No space left on device")
+            raise OutputError(errno.ENOSPC, "cannot write x: No space left on device")
         return self.write(*arguments)
 
 
@@ -91,9 +93,9 @@ def test_full_disk_ends_the_shard_and_keeps_what_was_finished(job, hook, monkeyp
     assert job.run(stop) == protocol.EXIT_OUTPUT
     assert [w[0] for w in job.wrote()] == ["a.wav"]
     assert job.files() == ["tone/a.npy"]
-    (failed,) = job.events("failed")
-    assert (failed.get("model"), failed.get("item")) == (None, None)
-    assert "No space left on device" in failed["message"]
+    (lost,) = job.events("output_lost")
+    assert (lost.get("model"), lost.get("item")) == (None, None)
+    assert "No space left on device" in lost["message"]
     assert job.events("finished") == []
 
 
@@ -101,7 +103,7 @@ def test_output_folder_that_is_none_ends_the_shard(job, tmp_path):
     job.add_three()
     (tmp_path / "file").write_text("")
     assert job.run(output=str(tmp_path / "file")) == protocol.EXIT_OUTPUT
-    assert "Not a directory" in job.events("failed")[0]["message"]
+    assert "Not a directory" in job.events("output_lost")[0]["message"]
 
 
 @pytest.mark.parametrize("kind", ["opened", "decoded", "wrote"])
@@ -114,7 +116,7 @@ def test_events_that_cannot_be_written_end_the_shard_in_whatever_thread(job, kin
 
     job.add_three()
     assert job.run(channel=Broken(str(job.folder / "events.jsonl"))) == protocol.EXIT_OUTPUT
-    assert job.events("failed")[0]["message"].endswith("No space left on device")
+    assert job.events("output_lost")[0]["message"].endswith("No space left on device")
 
 
 @pytest.mark.parametrize(
@@ -158,8 +160,8 @@ def test_a_batch_too_large_for_its_device_is_halved_from_then_on(job, hook):
 @pytest.fixture
 def gpu(monkeypatch):
     """Let every model compute on a GPU, as far as the pipeline knows."""
-    from worker import devices, pipeline
     from worker.extractor import Extractor
+    from worker.work import devices, pipeline
 
     monkeypatch.setattr(Extractor, "uses_gpu", lambda self: True)
     run = pipeline.run
@@ -180,7 +182,7 @@ def test_a_gpu_that_breaks_ends_the_worker_and_blames_no_item(job, hook, gpu):
     assert job.run() == protocol.EXIT_DEVICE
     assert len(job.wrote()) == 1 and job.failures() == {}
     (lost,) = job.events("device_lost")
-    assert lost["message"].startswith("CUDA error: an illegal memory access")
+    assert lost["message"].startswith("CUDA error: an illegal memory access") and "model" not in lost
 
 
 def test_a_model_too_large_for_its_gpu_asks_for_another_one(job, gpu, monkeypatch):
@@ -191,6 +193,7 @@ def test_a_model_too_large_for_its_gpu_asks_for_another_one(job, gpu, monkeypatc
     job.add_three()
     assert job.run() == protocol.EXIT_DEVICE
     assert [event["kind"] for event in job.events()] == ["loading", "device_lost"]
+    assert job.events("device_lost")[0]["model"] == "tone"
 
 
 def test_what_does_not_fit_alone_is_a_failure_for_want_of_memory(job, hook):

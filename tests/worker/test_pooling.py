@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from worker import pooling
+from worker.work import pooling
 
 METHODS = {
     "mean": lambda v, axis: v.mean(axis, dtype=np.float64),

@@ -54,8 +54,8 @@ def test_models_are_needed_for_what_is_made_with_them_alone() -> None:
     model = Prosody(clusters="/c", encoder="/e")
     needed = {}
     for output in ("features", "voiced", "tokens", "embedding"):
-        model.wanted = frozenset([output])
-        needed[output] = [(c.kind, c.name, c.file) for c in model.checkpoints()]
+        asked = model.asked(outputs=frozenset([output]))
+        needed[output] = [(c.kind, c.name, c.file) for c in asked.checkpoints()]
     tokens = [("folder", "/c", "kmeans_model.json"), ("folder", "/c", "cluster_centers.pt")]
     assert needed["features"] == needed["voiced"] == []
     assert needed["tokens"] == tokens

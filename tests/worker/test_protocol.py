@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import protocol
+from worker import errors, protocol
 from worker.protocol import Channel, Event, Failure
 
 
@@ -174,3 +174,34 @@ def test_every_half_line_is_refused():
 
 def test_every_class_of_failure_is_handled_or_tried_again():
     assert len(set(protocol.HANDLED + protocol.TRANSIENT)) == len(protocol.HANDLED) + len(protocol.TRANSIENT) == 11
+
+
+def test_an_event_says_what_its_kind_can_say_and_nothing_else():
+    with pytest.raises(ValueError, match="kind: unknown kind; did you mean loaded"):
+        Event("loadd")
+    with pytest.raises(ValueError, match="an event of kind loaded has no item, message"):
+        Event("loaded", model="m", item="a.wav", message="x")
+    with pytest.raises(ValueError, match="unknown kind"):
+        protocol.decode('{"kind":"news"}')
+
+
+@pytest.mark.parametrize(
+    "error,code",
+    [
+        (None, 0),
+        (errors.CannotStart("x"), 65),
+        (errors.NoModel(), 69),
+        (errors.DeviceMissing("x"), 69),
+        (errors.DeviceError("x", "m"), 71),
+        (errors.OutputError(28, "x"), 74),
+        (OSError(28, "x"), 74),
+        (errors.Interrupted(), 75),
+    ],
+)
+def test_exit_codes(error, code):
+    assert protocol.exit_code(error) == code
+
+
+def test_no_error_is_a_memory_error():
+    kinds = [value for value in vars(errors).values() if isinstance(value, type)]
+    assert len(kinds) > 10 and not [kind for kind in kinds if issubclass(kind, MemoryError)]

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker import schema
+from worker.errors import SchemaError
 from worker.extractor import between, choice
-from worker.protocol import Event, Failure, Item, Record, Shard, Task
+from worker.protocol import KINDS, Event, Facts, Failure, Item, Record, Shard, Task
 
 BIG = 10**400  # a whole number that no float holds
 
@@ -80,7 +81,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("data,words", REFUSALS, ids=[words.partition(": ")[2][:40] for _, words in REFUSALS])
 def test_refusal_names_the_path_and_the_reason(data, words):
-    with pytest.raises(schema.SchemaError) as caught:
+    with pytest.raises(SchemaError) as caught:
         schema.build(Tree, data, "models[1]")
     assert str(caught.value).startswith(words)
     assert words.startswith(caught.value.path)
@@ -88,16 +89,16 @@ def test_refusal_names_the_path_and_the_reason(data, words):
 
 
 def test_without_a_path_the_error_speaks_of_the_job():
-    with pytest.raises(schema.SchemaError, match=r"^job: expected a mapping, got 3$"):
+    with pytest.raises(SchemaError, match=r"^job: expected a mapping, got 3$"):
         schema.build(Tree, 3)
-    with pytest.raises(schema.SchemaError, match=r"^size: missing$"):
+    with pytest.raises(SchemaError, match=r"^size: missing$"):
         schema.build(Leaf, {})
 
 
 def test_what_the_class_itself_refuses_gets_the_path():
-    with pytest.raises(schema.SchemaError, match=r"^a\.b: low is above high$"):
+    with pytest.raises(SchemaError, match=r"^a\.b: low is above high$"):
         schema.build(Picky, {"low": 2}, "a.b")
-    with pytest.raises(schema.SchemaError, match=r"^a\.b\.nested\.size: missing$"):
+    with pytest.raises(SchemaError, match=r"^a\.b\.nested\.size: missing$"):
         schema.build(Picky, {"nested": {}}, "a.b")
 
 
@@ -145,7 +146,6 @@ whole = st.integers(0, 2**63)
 words = st.lists(text, max_size=2)
 mapping = st.dictionaries(text, text, max_size=2)
 plain = st.dictionaries(text, st.none() | st.booleans() | number | whole | text | words, max_size=2)
-maybe = st.none() | text
 records = st.builds(
     Record,
     **dict(
@@ -164,8 +164,10 @@ records = st.builds(
     ),
 )
 failures = st.builds(Failure, text, text, text, text, text)
-events = st.builds(
-    Event, text, number, maybe, maybe, st.none() | records, st.none() | failures, maybe, st.none(), plain
+said = {"record": records, "failure": failures, "seconds": number, "protocol": whole, "packages": mapping}
+said["facts"] = st.builds(Facts, text, whole, whole)
+events = st.sampled_from(sorted(KINDS)).flatmap(
+    lambda kind: st.builds(Event, st.just(kind), number, **{n: st.none() | said.get(n, text) for n in KINDS[kind]})
 )
 items = st.builds(Item, text, text, whole, whole, words)
 sizes = st.none() | whole

@@ -4,13 +4,15 @@ import sys
 
 import numpy as np
 
-from worker import spool
+import worker
+from worker.audio import spool
 
-IMAGES = os.path.dirname(os.path.dirname(os.path.abspath(spool.__file__)))
+IMAGES = os.path.dirname(os.path.dirname(os.path.abspath(worker.__file__)))
 DISK_FULL = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
-from worker import spool
+import worker
+from worker.audio import spool
 try:
     spool.allocate((1 << 20,), "float32", sys.argv[1], limit=1)[:] = 1
 except MemoryError as error:

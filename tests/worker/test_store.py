@@ -7,8 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from worker import store
+from worker.errors import ArrayError, NotFiniteError, OutputError
 from worker.extractor import Output
+from worker.work import store
 
 FRAMES = Output("pitch", ("time", "feature"), (None, 2), "", varies=True)
 VECTOR = Output("beats", ("time",), (None,), "")
@@ -24,7 +25,7 @@ def files(folder):
 
 
 def fail(root, path="m/a.npy", data=b"x", tag="t-1"):
-    with pytest.raises(store.OutputError) as caught:
+    with pytest.raises(OutputError) as caught:
         store.write(str(root), path, data, tag)
     assert str(caught.value.strerror).startswith("cannot write " + path)
     return caught.value
@@ -57,7 +58,7 @@ def test_npy_holds_the_array_in_c_order_without_pickle(array):
 
 def test_objects_are_never_pickled():
     for fmt in ("npy", "npz"):
-        with pytest.raises(store.ArrayError, match="Python objects"):
+        with pytest.raises(ArrayError, match="Python objects"):
             store.encode(np.array([{}], object), fmt)
 
 
@@ -86,7 +87,7 @@ def test_txt_is_spelled_the_same_everywhere():
 
 
 def test_txt_has_two_axes_at_most():
-    with pytest.raises(store.ArrayError, match="format txt holds at most two axes, this array has 3"):
+    with pytest.raises(ArrayError, match="format txt holds at most two axes, this array has 3"):
         store.encode(frames(2, 2, 2), "txt")
 
 
@@ -105,7 +106,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("output,values,pooled,words", REFUSED)
 def test_array_that_was_not_declared_so_is_refused(output, values, pooled, words):
-    with pytest.raises(store.ArrayError, match=words):
+    with pytest.raises(ArrayError, match=words):
         store.check(output, values, pooled, True)
 
 
@@ -114,7 +115,7 @@ def test_array_that_was_not_declared_so_is_refused(output, values, pooled, words
 def test_values_that_are_not_finite_have_their_own_error(bad, pooled):
     values = frames(5, 2)
     values[3, 1] = bad
-    with pytest.raises(store.NotFiniteError, match="pitch has values that are not finite"):
+    with pytest.raises(NotFiniteError, match="pitch has values that are not finite"):
         store.check(FRAMES, values[3] if pooled else values, pooled, True)
 
 
@@ -228,6 +229,6 @@ def test_link_in_the_place_of_an_array_is_replaced_not_followed(tmp_path):
 def test_commit_that_fails_leaves_no_temporary_files(tmp_path):
     stored = [store.write(str(tmp_path), "m{}/a.npy".format(n), b"x", "t") for n in range(3)]
     (tmp_path / "m1/a.npy").mkdir()
-    with pytest.raises(store.OutputError, match="cannot finish an array: "):
+    with pytest.raises(OutputError, match="cannot finish an array: "):
         store.commit(stored)
     assert files(tmp_path) == [str(tmp_path / "m0/a.npy")]

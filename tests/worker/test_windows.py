@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker import windows
 from worker.extractor import Windows
+from worker.work import windows
 
 
 def ramp(samples, channels=1):

@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from worker import store, writer
+from worker.errors import OutputError
 from worker.protocol import Channel, Event, Record
-from worker.writer import Finished, Writer
+from worker.work import store, writer
+from worker.work.writer import Finished, Writer
 
 
 def finished(path, data=b"data", item="a.wav", output="pitch"):
@@ -65,7 +66,7 @@ def place(tmp_path):
     yield place
     try:
         place.writer.close()
-    except store.OutputError:
+    except OutputError:
         pass
     place.channel.close()
     assert threading.active_count() == before
@@ -137,12 +138,12 @@ def test_full_disk_keeps_what_was_finished_and_refuses_the_rest(place, full_disk
     place.wait_for(1)
     full_disk()
     place.writer.put([finished("n/b.npy")], 0.0)
-    with pytest.raises(store.OutputError) as caught:
+    with pytest.raises(OutputError) as caught:
         for _ in range(100):  # far more than the queue holds: nobody may wait for ever
             place.writer.put([finished("m/c.npy")], 0.0)
             time.sleep(0.01)
     assert caught.value.errno == errno.ENOSPC
-    with pytest.raises(store.OutputError, match=r"cannot write n/b\.npy: No space left on device"):
+    with pytest.raises(OutputError, match=r"cannot write n/b\.npy: No space left on device"):
         place.writer.close()
     assert place.wrote() == ["m/a.npy"]
     assert os.listdir(str(place.folder / "n")) == []
@@ -177,11 +178,11 @@ def test_events_that_cannot_be_written_end_it_and_nobody_waits(tmp_path, path, f
     with full_disk():
         channel = Channel("events.jsonl")
     broken = Writer(str(tmp_path), channel, "s.1")
-    with pytest.raises(store.OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left"):
         for _ in range(300):
             broken.put([finished(path)], 0.0)
             time.sleep(0.01)
-    with pytest.raises(store.OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="No space left"):
         broken.close()
     with contextlib.suppress(OSError):  # what could not be written is tried once more
         channel.close()
@@ -193,7 +194,7 @@ def test_unexpected_error_is_told_and_nobody_waits(place, monkeypatch):
         raise ValueError("surprise")
 
     def put():
-        with pytest.raises(store.OutputError, match="cannot go on writing: surprise"):
+        with pytest.raises(OutputError, match="cannot go on writing: surprise"):
             for _ in range(100):
                 place.writer.put([finished("m/c.npy")], 0.0)
         told.append(1)
@@ -209,11 +210,11 @@ def test_unexpected_error_is_told_and_nobody_waits(place, monkeypatch):
 def test_record_is_never_made_before_the_commit(place, monkeypatch):
     def refuse(stored):
         store.discard(stored)
-        raise store.OutputError(errno.EIO, "cannot finish an array: Input/output error")
+        raise OutputError(errno.EIO, "cannot finish an array: Input/output error")
 
     monkeypatch.setattr(store, "commit", refuse)
     place.writer.put([finished("m/a.npy")], 0.0)
-    with pytest.raises(store.OutputError, match="cannot finish"):
+    with pytest.raises(OutputError, match="cannot finish"):
         place.writer.close()
     place.channel.emit(Event("heartbeat"))
     assert place.wrote() == []

@@ -19,7 +19,7 @@ import torch
 
 from prosody_toolkit import definition, features, plots
 from prosody_toolkit.definition import FeatureDefinition
-from worker import audio
+from worker.audio.decode import decode
 
 LOADERS = ("librosa", "soundfile", "ffmpeg", "auto")
 
@@ -82,12 +82,12 @@ class ProsodicFeatureExtractor:
 
         Raises:
             ValueError: an unknown loader.
-            worker.audio.AudioError: the file cannot be read; the message says why.
+            worker.errors.AudioError: the file cannot be read; the message says why.
         """
         if loader not in LOADERS:
             raise ValueError(f"loader: {loader!r} is not one of {', '.join(LOADERS)}")
         wanted = [(self.sample_rate, 1)]
-        with tempfile.TemporaryDirectory() as scratch, audio.decode(os.fspath(path), wanted, scratch) as decoded:
+        with tempfile.TemporaryDirectory() as scratch, decode(os.fspath(path), wanted, scratch) as decoded:
             self._wave = np.array(decoded.wave(self.sample_rate, 1)[0], np.float32)
         return torch.from_numpy(self._wave)
 

@@ -95,9 +95,9 @@ class Crepe(Extractor):
         )
 
     def describe(self) -> tp.Dict[str, tp.Any]:
-        """Return the backend in use; before `load` the one of a CPU."""
+        """Return the backend in use."""
         if self.backend == "auto":
-            return {"backend": "fast" if self.device == "cpu" else "reference"}
+            return {"backend": "fast" if self.request.device == "cpu" else "reference"}
         return {"backend": self.backend}
 
     def uses_gpu(self) -> bool:
@@ -106,7 +106,7 @@ class Crepe(Extractor):
 
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
         """Read the weights and build the network; the fast one computes on the CPU whatever the device."""
-        self.device = device
+        self._together = device != "cpu"
         (checkpoint,) = self.checkpoints()
         tensors = read_tensors(files[checkpoint.file])
         if self.describe()["backend"] == "fast":
@@ -133,10 +133,10 @@ class Crepe(Extractor):
         return activation
 
     def _extract_reference(self, waves: np.ndarray, counts: tp.Sequence[int]) -> np.ndarray:
-        if self.device == "cpu":  # window by window here, too
+        if self._together:
+            activation: np.ndarray = self._reference(waves)
+        else:  # window by window here, too
             activation = np.concatenate([self._reference(wave[np.newaxis]) for wave in waves])
-        else:
-            activation = self._reference(waves)
         for row, count in zip(activation, counts):
             row[count:] = 0
         return activation

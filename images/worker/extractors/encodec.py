@@ -14,10 +14,11 @@ from worker.extractor import (
     Framing,
     Output,
     Stream,
-    WindowChoice,
     Windows,
     choice,
+    is_own,
 )
+from worker.request import WindowChoice
 
 _HOP = 320  # samples per frame, of both models
 _BLOCK = 48000  # samples: 2 s at 24 kHz, the chunk of 1 s at 48 kHz
@@ -78,7 +79,7 @@ class Encodec(Extractor):
 
     def outputs(self) -> tp.Tuple[Output, ...]:
         """Return latents first; with `average_codes` there are none."""
-        axis = "chunk" if self.layout == "per-window" else "window"  # what is named "window" is cut into files
+        axis = "chunk" if self.request.layout == "per-window" else "window"  # what is named "window" is cut into files
         if self.average_codes:
             doc = "mean code index over all windows, halves to even; lossy: indices are names, not numbers"
             return self._declare_codes(("codebook", "time"), doc), self._declare_starts(axis)
@@ -89,7 +90,7 @@ class Encodec(Extractor):
             per_chunk = self._declare_scale("chunk"), self._declare_starts("chunk"), frames
             latents = self._declare_latents(("chunk", "channel", "time"))
             return (latents, self._declare_codes(("codebook", "time")), *per_chunk)
-        lead = ("window",) if self.layout == "per-window" else ()
+        lead = ("window",) if self.request.layout == "per-window" else ()
         scale = (self._declare_scale(axis),) if self._is_stereo else ()
         latents = self._declare_latents((*lead, "channel", "time"))
         return (latents, self._declare_codes((*lead, "codebook", "time")), *scale, self._declare_starts(axis))
@@ -147,7 +148,7 @@ class Encodec(Extractor):
             device=device,
             sample_rate=self.sample_rate,
             bandwidth=self.bandwidth,
-            quantize=self._wants("codes"),
+            quantize=self.request.wants("codes"),
         )
 
     def extract(self, batch: Batch) -> Arrays:
@@ -176,7 +177,7 @@ class Encodec(Extractor):
             found["codes"] = self._joining.average(frames["codes"])
         elif not self._fragments and "codes" in frames:
             found["codes"] = self._joining.join_chunks(frames["codes"], frames["frames"])
-        elif self._fragments and self.layout != "per-window":
+        elif self._fragments and self.request.layout != "per-window":
             hop = self._samples("hop_seconds") // _HOP
             for name in ("latents", "codes"):
                 if name in frames:
@@ -185,7 +186,7 @@ class Encodec(Extractor):
 
     @property
     def _own_folder(self) -> bool:
-        return self.checkpoint.startswith((".", "/", "~"))
+        return is_own(self.checkpoint)
 
     @property
     def _is_stereo(self) -> bool:
@@ -193,17 +194,14 @@ class Encodec(Extractor):
 
     @property
     def _fragments(self) -> bool:
-        return self.context == "fragment" or self.window is not None
+        return self.context == "fragment" or self.request.window is not None
 
     @property
     def _window(self) -> WindowChoice:
-        return self.window or WindowChoice(5.0)
-
-    def _wants(self, output: str) -> bool:
-        return not self.wanted or output in self.wanted
+        return self.request.window or WindowChoice(5.0)
 
     def _wanted_frames(self, found: tp.Any) -> Arrays:
-        return {name: getattr(found, name) for name in ("latents", "codes") if self._wants(name)}
+        return {name: getattr(found, name) for name in ("latents", "codes") if self.request.wants(name)}
 
     def _samples(self, key: str) -> int:
         """Return the length of the windows, or the step between them, in samples."""

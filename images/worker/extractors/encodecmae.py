@@ -5,7 +5,7 @@ import typing as tp
 
 import numpy as np
 
-from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, Windows
+from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, Windows, is_own
 
 _LEAST = 2049  # samples: the published model passes over a rest that is shorter
 _SIZES = {  # layers, features
@@ -134,7 +134,7 @@ class Encodecmae(Extractor):
 
     @property
     def _own_file(self) -> bool:
-        return self.checkpoint.startswith((".", "/", "~"))
+        return is_own(self.checkpoint)
 
     @property
     def _several(self) -> bool:

@@ -118,7 +118,7 @@ class Madmom(Extractor):
         return frames
 
     def _chosen(self) -> tp.List[str]:
-        return [output for output in _BANDS if not self.wanted or output in self.wanted]
+        return [output for output in _BANDS if self.request.wants(output)]
 
 
 def quantize(wave: np.ndarray) -> np.ndarray:

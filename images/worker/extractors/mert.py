@@ -5,7 +5,7 @@ import typing as tp
 
 import numpy as np
 
-from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, Windows
+from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, Windows, is_own
 
 _FIELD = 400  # samples that one frame hears
 _HOP = 320  # samples between frames
@@ -132,7 +132,7 @@ class Mert(Extractor):
 
     @property
     def _own_folder(self) -> bool:
-        return self.checkpoint.startswith((".", "/", "~"))
+        return is_own(self.checkpoint)
 
     @property
     def _several(self) -> bool:

@@ -131,8 +131,7 @@ class Musicnn(Extractor):
         features = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
         # A ReLU can turn an infinite band into plausible numbers: what was too loud must stay visible.
         broken = ~np.isfinite(patches).all(axis=(1, 2))
-        names = self.wanted or frozenset(features)
-        return {name: _mark(features[name], broken)[:, None] for name in features if name in names}
+        return {name: _mark(features[name], broken)[:, None] for name in features if self.request.wants(name)}
 
     def describe(self) -> tp.Dict[str, tp.Any]:
         return {"onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1"}

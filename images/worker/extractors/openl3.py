@@ -117,7 +117,7 @@ class Openl3(Extractor):
         for rows in self._split(batch):
             maxima[rows] = self._compute_maxima(batch.wave[rows, 0])
         by_size = {_FEATURES: maxima.max(axis=1), _POSITIONS * _FEATURES: maxima.reshape(len(maxima), -1)}
-        wanted = [output for output in self.outputs() if output.name in self.wanted or not self.wanted]
+        wanted = [output for output in self.outputs() if self.request.wants(output.name)]
         return {output.name: by_size[output.shape[1] or 0][:, np.newaxis] for output in wanted}
 
     def _compute_maxima(self, waves: np.ndarray) -> np.ndarray:

@@ -72,11 +72,11 @@ class Prosody(Extractor):
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
         """Return the user's own models, as far as the wanted outputs need them."""
-        if self.clusters is None or not self._wants("tokens", "embedding"):
+        if self.clusters is None or not self.request.wants("tokens", "embedding"):
             return ()
         hint = "consort fit JOB"
         found = [Checkpoint("folder", self.clusters, "", file, "", _FITTED, made_by=hint) for file in _CLUSTERS]
-        if self.encoder is not None and self._wants("embedding"):
+        if self.encoder is not None and self.request.wants("embedding"):
             kind = "file" if self._encoder_file == self.encoder else "folder"
             name, file = self.encoder, self._encoder_file
             found.append(Checkpoint(kind, name, "", file, "", _FITTED, made_by=hint + " --stage encoder"))
@@ -99,12 +99,12 @@ class Prosody(Extractor):
             self.frame_ms, self.hop_ms, self.emphasize_ratio, self.smoothing_level, self.output_normalize
         )
         self._settings = said.settings()
-        if not self._wants("tokens", "embedding"):
+        if not self.request.wants("tokens", "embedding"):
             return
         from prosody_toolkit import embedding
 
         models = [files[file] for file in _CLUSTERS] if self.clusters is not None else []
-        encoder = files[self._encoder_file] if self.encoder is not None and self._wants("embedding") else None
+        encoder = files[self._encoder_file] if self.encoder is not None and self.request.wants("embedding") else None
         self._describer = embedding.Describer(self._settings, models, encoder, device)
 
     def extract(self, batch: Batch) -> Arrays:
@@ -112,12 +112,9 @@ class Prosody(Extractor):
         wave = batch.wave[0, 0, : int(batch.lengths[0])]
         features, voiced = self._analyse(wave, self._settings)
         found = {"features": features, "voiced": voiced}
-        if self._wants("tokens", "embedding"):
-            found.update(self._describer.describe(features, voiced, self._wants("embedding")))
+        if self.request.wants("tokens", "embedding"):
+            found.update(self._describer.describe(features, voiced, self.request.wants("embedding")))
         return {name: values[None] for name, values in found.items()}
-
-    def _wants(self, *outputs: str) -> bool:
-        return not self.wanted or not self.wanted.isdisjoint(outputs)
 
     @property
     def _kind(self) -> str:

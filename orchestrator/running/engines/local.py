@@ -152,17 +152,27 @@ class _Process:
             yield event
 
     def _note(self, event: Event) -> None:
-        self.finished = self.finished or event.kind == "finished"
-        if event.kind == "decoded" and event.item is not None:
-            self._durations[event.item] = event.seconds or 0.0
-        if event.kind == "opened" and event.model is not None:
-            self._item = event.item or ""
-        if event.kind != "heartbeat":
-            seconds, per_second = self._limits
-            if event.kind in ("hello", "loading"):
+        seconds, per_second = self._limits
+        item = event.item or ""
+        match event.kind:
+            case "heartbeat":
+                return
+            case "finished":
+                self.finished = True
+            case "hello" | "loading":
                 seconds = max(seconds, _LOADING)
-            longest = max(self._durations.get(item, 0.0) for item in (event.item or "", self._item))
-            self._deadline = time.monotonic() + seconds + per_second * longest
+            case "decoded":
+                self._durations[item] = event.seconds or 0.0
+            case "opened":
+                self._item = item if event.model else self._item
+            case "loaded" | "batch_reduced" | "wrote" | "failed" | "device_missing" | "device_lost":
+                pass
+            case "model_refused" | "output_lost":
+                pass
+            case _:
+                protocol.refuse_kind(event.kind)
+        longest = max(self._durations.get(one, 0.0) for one in (item, self._item))
+        self._deadline = time.monotonic() + seconds + per_second * longest
 
     def ask(self) -> None:
         if self._process.stdin and not self._process.stdin.closed:

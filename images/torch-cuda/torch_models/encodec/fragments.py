@@ -10,9 +10,10 @@ import threading
 import numpy as np
 import torch
 
-from worker import audio, extraction, store
-from worker.extractor import WindowChoice
+from worker.audio.decode import decode
 from worker.extractors.encodec import Encodec
+from worker.request import WindowChoice
+from worker.work import extraction, store
 
 
 def extract_encodec(
@@ -42,7 +43,7 @@ def extract_encodec(
     Raises:
         FileNotFoundError: the checkpoint is not there.
         ValueError: there is no such model or window.
-        worker.audio.AudioError: the file gives no audio.
+        worker.errors.AudioError: the file gives no audio.
     """
     if freq not in (24, 48):
         raise ValueError(f"freq must be 24 or 48, not {freq!r}")
@@ -53,7 +54,7 @@ def extract_encodec(
         name = folder = os.path.abspath(os.path.expanduser(checkpoint))
     extractor = _load(name, folder, float(window_sec), freq)
     with tempfile.TemporaryDirectory() as scratch:
-        with audio.decode(os.fspath(audio_path), [(freq * 1000, 1)], scratch) as source:
+        with decode(os.fspath(audio_path), [(freq * 1000, 1)], scratch) as source:
             wave = source.wave(freq * 1000, 1)
             arrays, _ = extraction.extract(extractor, wave, None, scratch, threading.Event())
         stem = pathlib.Path(audio_path).stem
@@ -79,11 +80,10 @@ def _write(folder: str | os.PathLike[str], name: str, latent: np.ndarray, verbos
 @functools.lru_cache(maxsize=1)
 def _load(name: str, folder: str, seconds: float, freq: int) -> Encodec:
     """Return the extractor, loaded; the next file with the same settings finds it so."""
-    extractor = Encodec(checkpoint=name, context="fragment", channels="mono")
+    plain = Encodec(checkpoint=name, context="fragment", channels="mono")
+    extractor = plain.asked(outputs=frozenset(["latents"]), window=WindowChoice(seconds), layout="per-window")
     if extractor.sample_rate != freq * 1000:
         raise ValueError(f"{name}: freq is {freq}, so the folder's name must hold {freq}khz")
-    extractor.window, extractor.layout = WindowChoice(seconds), "per-window"
-    extractor.wanted = frozenset(["latents"])
     extractor.framing()
     files = {one.file: os.path.join(folder, one.file) for one in extractor.checkpoints()}
     for path in files.values():

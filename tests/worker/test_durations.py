@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from worker import containers, mpeg
+from worker.audio import durations, mpeg
 
 QUICKSTART = os.path.join(os.path.dirname(__file__), os.pardir, "audio", "quickstart")
 RATE = 24000  # one that Opus and MP3 know, too
@@ -38,7 +38,7 @@ def make(container, subtype, seconds=1.5, channels=1, seed=0):
 
 
 def measure(data):
-    return containers.declared_duration(io.BytesIO(data))
+    return durations.declared_duration(io.BytesIO(data))
 
 
 @pytest.mark.parametrize("container,subtype", WRITTEN)
@@ -126,7 +126,7 @@ def test_id3_tags_and_junk_before_an_mp3_are_skipped():
 )
 def test_real_files(name, seconds):
     with open(os.path.join(QUICKSTART, name), "rb") as source:
-        assert containers.declared_duration(source) == pytest.approx(seconds, abs=0.03)
+        assert durations.declared_duration(source) == pytest.approx(seconds, abs=0.03)
 
 
 def test_fragmented_mp4_declares_nothing():
@@ -178,5 +178,5 @@ def test_a_header_before_much_of_nothing_is_given_up_soon(tmp_path):
     os.truncate(str(path), 1 << 30)
     began = time.monotonic()
     with open(str(path), "rb") as source:
-        assert containers.declared_duration(source) is None
+        assert durations.declared_duration(source) is None
     assert time.monotonic() - began < 2

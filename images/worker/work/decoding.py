@@ -5,14 +5,14 @@ import queue
 import threading
 import typing as tp
 
-from worker import audio
-from worker.extraction import Interrupted
+from worker.audio.decode import Audio, decode
+from worker.errors import AudioError, Interrupted
 from worker.protocol import Channel, Event, Item, one_line
 
 _AHEAD = 2  # decoded items that may wait: enough to hide decoding, few enough to bound memory
 _PATIENCE = 0.5  # seconds between two looks whether the host is still there
 
-Result = tp.Union[audio.Audio, audio.AudioError]
+Result = tp.Union[Audio, AudioError]
 Formats = tp.Sequence[tp.Tuple[int, int]]  # (sample rate, channels)
 
 
@@ -76,17 +76,17 @@ class Decoder:
     def _decode(self, item: Item, formats: Formats) -> Result:
         try:
             path = self._inside(item.id)
-            return audio.decode(path, formats, self._scratch, item.size, item.mtime_ns, deadline=self._deadline)
-        except audio.AudioError as error:
+            return decode(path, formats, self._scratch, item.size, item.mtime_ns, deadline=self._deadline)
+        except AudioError as error:
             return error
         except MemoryError:
-            return audio.AudioError("memory", "{}: not enough memory to decode it".format(item.id))
+            return AudioError("memory", "{}: not enough memory to decode it".format(item.id))
         except Exception as error:
-            return audio.AudioError("decode", "{}: {}".format(item.id, one_line(error)))
+            return AudioError("decode", "{}: {}".format(item.id, one_line(error)))
 
     def _inside(self, item: str) -> str:
         """Return the path of an item; a link must not lead out of the audio folder."""
         path, base = os.path.join(self._root, item), os.path.realpath(self._root)
         if os.path.commonpath([os.path.realpath(path), base]) != base:
-            raise audio.AudioError("unreadable", "{}: its link leads out of the audio folder".format(item))
+            raise AudioError("unreadable", "{}: its link leads out of the audio folder".format(item))
         return path

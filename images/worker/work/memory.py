@@ -2,15 +2,8 @@
 
 import typing as tp
 
+from worker.errors import TooLarge
 from worker.extractor import Extractor
-
-
-class TooLarge(RuntimeError):
-    """An item whose model would not fit; the message says what it needs and what there is.
-
-    No MemoryError: Python 3.7 keeps those that were freed for reuse, takes one of a subclass for a plain one,
-    and crashes.
-    """
 
 
 def refuse_what_cannot_fit(extractor: Extractor, duration: float, limit: tp.Optional[int]) -> None:

@@ -14,21 +14,10 @@ import typing as tp
 import numpy as np
 
 from worker import regular
+from worker.errors import ArrayError, NotFiniteError, OutputError
 from worker.extractor import Output
 
 SUFFIX = {"npy": ".npy", "npz": ".npz", "txt": ".txt"}
-
-
-class ArrayError(ValueError):
-    """An extractor returned something that is not what it declared."""
-
-
-class NotFiniteError(ArrayError):
-    """An array holds NaN or infinity."""
-
-
-class OutputError(OSError):
-    """The output folder cannot be written: disk full, read-only, gone."""
 
 
 class Stored(tp.NamedTuple):

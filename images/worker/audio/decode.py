@@ -19,9 +19,9 @@ import typing as tp
 import numpy as np
 import soundfile
 
-from worker import containers, ffmpeg, protocol, waves
+from worker.audio import durations, ffmpeg, waves
+from worker.errors import AudioError, NotFiniteError
 
-VERSION = protocol.AUDIO_VERSION
 BLOCK = 1 << 18  # frames per step
 TOLERANCE = 0.05  # seconds by which a decode may be shorter than declared
 RATES = (1000, 768000)  # Hz; anything outside is a broken header
@@ -34,23 +34,6 @@ _LOOKALIKES = (
     (b"<!doctype html", "is an HTML page and not audio; download it again"),
     (b"<html", "is an HTML page and not audio; download it again"),
 )
-
-
-class AudioError(Exception):
-    """A file that gives no audio; `str()` is one line for the user.
-
-    Attributes:
-        kind: decode | empty | nonfinite | unreadable | changed | memory | timeout.
-        sha256: of the file's contents, empty if they were not read.
-        lasting: another try would give the same; not so where ffmpeg is what is missing.
-    """
-
-    def __init__(self, kind: str, message: str, sha256: str = "", lasting: bool = True) -> None:
-        """Keep the class of the error beside its message."""
-        super().__init__(message)
-        self.kind = kind
-        self.sha256 = sha256
-        self.lasting = lasting
 
 
 @dataclasses.dataclass
@@ -137,7 +120,7 @@ def decode(
             finally:
                 if _read_stamp(source) != stamp:
                     raise AudioError("changed", "changed while it was read; run again")
-    except (AudioError, waves.NotFiniteError, MemoryError, OSError) as error:
+    except (AudioError, NotFiniteError, MemoryError, OSError) as error:
         kind, text = _classify(error, scratch)
         lasting = getattr(error, "lasting", True)
         raise AudioError(kind, "{}: {}".format(_printable(path), text), "".join(digest), lasting) from None
@@ -180,7 +163,7 @@ class _UnusableError(Exception):
 
 def _decode(source: tp.BinaryIO, plan: _Plan, digest: str) -> Audio:
     _refuse_lookalikes(source)
-    declared = containers.declared_duration(source)
+    declared = durations.declared_duration(source)
     take = _choose(source, plan, declared)
     recorder = take.recorder
     if not recorder.meter.frames:
@@ -247,7 +230,7 @@ def _use_soundfile(source: tp.BinaryIO, plan: _Plan) -> _Take:
             recorder = plan.record(handle.samplerate, handle.channels)
             _read_blocks(lambda: handle.read(BLOCK, dtype="float32", always_2d=True), recorder, plan.deadline)
     except (RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, waves.NotFiniteError):
+        if isinstance(error, NotFiniteError):
             raise
         raise _UnusableError(str(getattr(error, "error_string", error)).rstrip(".")) from None
     return _Take(recorder, "soundfile " + soundfile.__libsndfile_version__)
@@ -312,7 +295,7 @@ def _classify(error: Exception, scratch: str) -> tp.Tuple[str, str]:
     """Return the kind of an error and its text for the user."""
     if isinstance(error, AudioError):
         return error.kind, str(error)
-    if isinstance(error, waves.NotFiniteError):
+    if isinstance(error, NotFiniteError):
         return "nonfinite", str(error)
     if isinstance(error, MemoryError):
         return "memory", "not enough memory to decode it"

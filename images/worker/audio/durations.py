@@ -10,7 +10,7 @@ import math
 import struct
 import typing as tp
 
-from worker import mpeg
+from worker.audio import mpeg
 
 _ENDLESS = (0, 0xFFFFFFFF)  # sizes that a program writes when it cannot seek back to the header
 _PCM_TAGS = (1, 3, 6, 7, 0xFFFE)  # integer, float, A-law, mu-law, extensible: whole bytes per sample

@@ -5,12 +5,10 @@ import typing as tp
 
 import numpy as np
 
-from worker import spool, store, windows
+from worker.audio import spool
+from worker.errors import ArrayError, Interrupted
 from worker.extractor import Arrays, Batch, Extractor, Stream, WholeFile, Windows
-
-
-class Interrupted(Exception):
-    """The host went away or asked to stop; what is finished is committed."""
+from worker.work import windows
 
 
 def extract(
@@ -92,16 +90,16 @@ def _hold(arrays: Arrays, joined: Arrays, size: tp.Tuple[int, ...]) -> None:
     """Refuse what numpy would broadcast, or leave as zeros, without a word."""
     if set(arrays) != set(joined):
         names = [", ".join(sorted(group)) for group in (arrays, joined)]
-        raise store.ArrayError("the extractor returned {}, and before: {}".format(*names))
+        raise ArrayError("the extractor returned {}, and before: {}".format(*names))
     for name, values in arrays.items():
         expected = size + joined[name].shape[1:]
         if values.shape != expected:
-            raise store.ArrayError("{} has shape {}, expected {}".format(name, values.shape, expected))
+            raise ArrayError("{} has shape {}, expected {}".format(name, values.shape, expected))
 
 
 def _outputs(extractor: Extractor, frames: Arrays) -> Arrays:
     outputs = extractor.finish(frames)
-    missing = sorted(extractor.wanted - set(outputs))
+    missing = sorted(extractor.request.outputs - set(outputs))
     if missing:
-        raise store.ArrayError("the extractor did not return {}".format(", ".join(missing)))
+        raise ArrayError("the extractor did not return {}".format(", ".join(missing)))
     return outputs

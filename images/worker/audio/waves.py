@@ -7,15 +7,13 @@ import typing as tp
 import numpy as np
 import soxr
 
+from worker.errors import NotFiniteError
+
 Format = tp.Tuple[int, int]  # sample rate in Hz, channels
 
 QUIET = 2.0**-15  # one step of 16-bit audio: below it there is nothing to hear
 FULL_SCALE = 32767.0 / 32768.0  # the largest positive value of 16-bit audio
 _FLAT = 3  # samples in a row at full scale that count as clipping; a normalised peak has one
-
-
-class NotFiniteError(ValueError):
-    """A block holds NaN or infinite samples."""
 
 
 class Meter:

@@ -7,8 +7,9 @@ import threading
 import time
 import typing as tp
 
-from worker import store
+from worker.errors import OutputError
 from worker.protocol import Channel, Event, Failure, Record
+from worker.work import store
 
 _GROUP = 64  # arrays that are committed together at most
 _SECONDS = 1.0  # the longest that a finished array waits for its commit
@@ -34,7 +35,7 @@ class Writer:
         self._tag = tag
         self._count = 0
         self._jobs: queue.Queue[tp.Optional[_Job]] = queue.Queue(4)
-        self._error: tp.Optional[store.OutputError] = None
+        self._error: tp.Optional[OutputError] = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -42,7 +43,7 @@ class Writer:
         """Queue all outputs of one item and model.
 
         Raises:
-            store.OutputError: the output folder became unusable.
+            OutputError: the output folder became unusable.
         """
         self._raise()
         self._jobs.put((finished, seconds))
@@ -51,7 +52,7 @@ class Writer:
         """Commit everything that was put, and end the thread.
 
         Raises:
-            store.OutputError: the output folder became unusable.
+            OutputError: the output folder became unusable.
         """
         self._jobs.put(None)
         self._thread.join()
@@ -65,7 +66,7 @@ class Writer:
         try:
             self._write_all()
         except Exception as error:  # `put` must not wait for a thread that is gone
-            self._error = store.OutputError(getattr(error, "errno", None), "cannot go on writing: {}".format(error))
+            self._error = OutputError(getattr(error, "errno", None), "cannot go on writing: {}".format(error))
             while self._jobs.get() is not None:
                 pass
 
@@ -104,14 +105,14 @@ class Writer:
                 wrote.append(
                     Event("wrote", item=record.item, model=record.model, record=full, seconds=round(seconds, 3))
                 )
-        except store.OutputError as error:
+        except OutputError as error:
             store.discard(mine)
             self._give_up(error, finished[0].record)
         else:
             stored += mine
             events += wrote
 
-    def _give_up(self, error: store.OutputError, record: Record) -> None:
+    def _give_up(self, error: OutputError, record: Record) -> None:
         """A name that is too long fails its item alone; a full or read-only disk ends the shard."""
         if error.errno in _WHOLE_FOLDER:
             self._error = error
@@ -124,4 +125,4 @@ class Writer:
             store.commit(stored)
             self._channel.emit(*events, durable=True)
         except OSError as error:
-            self._error = store.OutputError(error.errno, error.strerror or str(error))
+            self._error = OutputError(error.errno, error.strerror or str(error))

@@ -14,27 +14,27 @@ import typing as tp
 
 import numpy as np
 
-from worker import audio, catalog, devices, memory, pooling, provenance, store
-from worker.decoding import Decoder, Formats
-from worker.extraction import Interrupted, extract
+from worker import catalog
+from worker.audio.decode import Audio
+from worker.errors import AudioError, DeviceError, Interrupted, NoModel, NotFiniteError, OutputError, TooLarge
 from worker.extractor import Arrays, Extractor, Output, Windows
 from worker.protocol import (
-    EXIT_AGAIN,
-    EXIT_DEVICE,
-    EXIT_NO_MODEL,
-    EXIT_OK,
-    EXIT_OUTPUT,
     Channel,
     Event,
+    Facts,
     Failure,
     Item,
     Record,
     Shard,
     Task,
+    exit_code,
     key_of,
     one_line,
 )
-from worker.writer import Finished, Writer
+from worker.work import contexts, devices, memory, pooling, store
+from worker.work.decoding import Decoder, Formats
+from worker.work.extraction import extract
+from worker.work.writer import Finished, Writer
 
 _LOG = logging.getLogger("worker")
 
@@ -61,19 +61,16 @@ def run(
     """Process every item of `shard` on `device` and return the worker's exit code."""
     work = _Work(shard, roots, channel, stop, device)
     try:
-        if not work.load() and shard.tasks:
-            return EXIT_NO_MODEL
+        work.load()
         work.process_all()
-    except Interrupted:
-        return EXIT_AGAIN
-    except devices.DeviceError as error:
-        channel.emit(Event("device_lost", message=str(error)))
-        return EXIT_DEVICE
-    except OSError as error:  # of no file and no model: arrays, contexts or events cannot be written
-        channel.emit(Event("failed", message=one_line(error)))
-        return EXIT_OUTPUT
+    except (Interrupted, NoModel, DeviceError, OSError) as error:
+        if isinstance(error, DeviceError):
+            channel.emit(Event("device_lost", model=error.model, message=str(error)))
+        elif isinstance(error, OSError):  # of no file and no model: arrays, contexts or events cannot be written
+            channel.emit(Event("output_lost", message=one_line(error)))
+        return exit_code(error)
     channel.emit(Event("finished"), durable=True)
-    return EXIT_OK
+    return exit_code(None)
 
 
 class _Work:
@@ -90,13 +87,18 @@ class _Work:
         self._models: tp.Dict[str, _Model] = {}
         self._sizes: tp.Dict[str, int] = {}  # windows per batch, by model
 
-    def load(self) -> bool:
-        """Load the models; one that cannot load is an event, and the others go on."""
+    def load(self) -> None:
+        """Load the models; one that cannot load is an event, and the others go on.
+
+        Raises:
+            NoModel: there is none left.
+        """
         for task in self._shard.tasks:
             model = self._load(task)
             if model is not None:
                 self._models[task.name] = model
-        return bool(self._models)
+        if self._shard.tasks and not self._models:
+            raise NoModel
 
     def process_all(self) -> None:
         """Take the items as they are decoded, and run the models that each of them lacks."""
@@ -106,7 +108,7 @@ class _Work:
         work = [(item, self._formats(item)) for item in shard.items if self._lacking(item)]
         try:
             for item, source in decoder.run(work):
-                if isinstance(source, audio.AudioError):
+                if isinstance(source, AudioError):
                     self._fail(item, self._lacking(item), source.kind, str(source), source.sha256, source.lasting)
                     continue
                 with source:
@@ -118,24 +120,24 @@ class _Work:
         self._channel.emit(Event("loading", model=task.name))
         began = time.monotonic()
         try:
-            extractor = catalog.build(task.extractor, task.params, task.outputs, window=task.window, layout=task.layout)
+            extractor = catalog.build(task.extractor, task.params, task.request(self._device.kind))
             files = {name: self._weights(path) for name, path in task.files.items()}
             device = self._device if extractor.uses_gpu() else devices.CPU
             extractor.load(device.kind, files)
-            said = provenance.read(files.values())
-            context = provenance.context_of(self._shard, task, extractor, self._roots.output, said, device.name)
-        except store.OutputError:
+            said = contexts.read(files.values())
+            context = contexts.context_of(self._shard, task, extractor, self._roots.output, said, device.name)
+        except OutputError:
             raise
         except (Exception, SystemExit) as error:
-            self._refuse_broken(error, loading=True)
+            self._refuse_broken(error, loading=task.name)
             _LOG.exception("%s cannot load", task.name)
-            self._channel.emit(Event("failed", model=task.name, message=one_line(error)))
+            self._channel.emit(Event("model_refused", model=task.name, message=one_line(error)))
             return None
         self._sizes[task.name] = _batch_size(task, extractor, device)
         seconds = round(time.monotonic() - began, 3)
         _LOG.info("%s loaded in %.1f s", task.name, seconds)
         self._channel.emit(Event("loaded", model=task.name, seconds=seconds))
-        flags = extractor.flags() + provenance.flags(said) + tuple(self._shard.flags if extractor.uses_gpu() else ())
+        flags = extractor.flags() + contexts.flags(said) + tuple(self._shard.flags if extractor.uses_gpu() else ())
         return _Model(task, extractor, context, flags)
 
     def _weights(self, path: str) -> str:
@@ -147,20 +149,20 @@ class _Work:
     def _formats(self, item: Item) -> Formats:
         return sorted({(model.extractor.sample_rate, model.extractor.audio_channels) for model in self._lacking(item)})
 
-    def _process_item(self, item: Item, source: audio.Audio, writer: Writer) -> None:
+    def _process_item(self, item: Item, source: Audio, writer: Writer) -> None:
         facts = _facts(item, source.sha256)
-        self._channel.emit(Event("decoded", item=item.id, seconds=source.duration, source=facts))
+        self._channel.emit(Event("decoded", item=item.id, seconds=source.duration, facts=facts))
         for model in self._lacking(item):
             self._channel.emit(Event("opened", item=item.id, model=model.task.name))
             try:
                 self._run_model(model, item, source, writer)
-            except (Interrupted, store.OutputError):
+            except (Interrupted, OutputError):
                 raise
-            except audio.AudioError as error:
+            except AudioError as error:
                 self._fail(item, [model], error.kind, str(error), source.sha256)
-            except store.NotFiniteError as error:
+            except NotFiniteError as error:
                 self._fail(item, [model], "nonfinite", str(error), source.sha256)
-            except (MemoryError, memory.TooLarge) as error:
+            except (MemoryError, TooLarge) as error:
                 words = one_line(error) if str(error) else "not enough memory"
                 self._fail(item, [model], "memory", words, source.sha256)
             except (Exception, SystemExit) as error:
@@ -168,7 +170,7 @@ class _Work:
                 _LOG.exception("%s: %s failed", item.id, model.task.name)
                 self._fail(item, [model], "model", one_line(error), source.sha256)
 
-    def _run_model(self, model: _Model, item: Item, source: audio.Audio, writer: Writer) -> None:
+    def _run_model(self, model: _Model, item: Item, source: Audio, writer: Writer) -> None:
         began = time.monotonic()
         extractor = model.extractor
         memory.refuse_what_cannot_fit(extractor, source.duration, self._shard.memory)
@@ -193,17 +195,17 @@ class _Work:
                 if not devices.is_out_of_memory(error):
                     raise
                 if size == 1:
-                    raise memory.TooLarge(one_line(error)) from error
+                    raise TooLarge(one_line(error)) from error
                 words = "{} -> {}: {}".format(size, size // 2, one_line(error))
             _LOG.warning("%s: batch %s", model.task.name, words)
             self._channel.emit(Event("batch_reduced", model=model.task.name, message=words))
             self._sizes[model.task.name] = size // 2
 
-    def _refuse_broken(self, error: BaseException, loading: bool = False) -> None:
+    def _refuse_broken(self, error: BaseException, loading: tp.Optional[str] = None) -> None:
         """Raise when it is the GPU that failed: another process, or another GPU, may do what this one cannot."""
-        full = loading and devices.is_out_of_memory(error)
+        full = loading is not None and devices.is_out_of_memory(error)
         if self._device.kind == "cuda" and (full or devices.is_broken(error)):
-            raise devices.DeviceError(one_line(error)) from error
+            raise DeviceError(one_line(error), loading) from error
 
     def _fail(
         self, item: Item, models: tp.Sequence[_Model], kind: str, message: str, source: str, lasting: bool = True
@@ -216,7 +218,7 @@ class _Work:
             key = key_of(model.task.key, "", known) if lasting else ""
             failure = Failure(item.id, model.task.name, kind, message, key)
             facts = _facts(item, source)
-            events.append(Event("failed", item=item.id, model=model.task.name, failure=failure, source=facts))
+            events.append(Event("failed", item=item.id, model=model.task.name, failure=failure, facts=facts))
         self._channel.emit(*events, durable=True)
 
 
@@ -227,7 +229,7 @@ def _batch_size(task: Task, extractor: Extractor, device: devices.Device) -> int
 
 
 def _finish(
-    model: _Model, item: Item, source: audio.Audio, output: Output, values: np.ndarray, flags: tp.List[str]
+    model: _Model, item: Item, source: Audio, output: Output, values: np.ndarray, flags: tp.List[str]
 ) -> tp.Iterator[Finished]:
     """Yield the array of one output, or those of its windows, each with its record."""
     if model.task.layout != "per-window" or output.axes[0] != "window":
@@ -241,7 +243,7 @@ def _finish(
 
 
 def _finish_array(
-    model: _Model, item: Item, source: audio.Audio, output: Output, values: np.ndarray, flags: tp.List[str]
+    model: _Model, item: Item, source: Audio, output: Output, values: np.ndarray, flags: tp.List[str]
 ) -> Finished:
     """Pool, cast, check and encode one array, and make the record that will name it."""
     task = model.task
@@ -277,5 +279,5 @@ def _finish_array(
     return Finished(record, store.encode(values, task.format))
 
 
-def _facts(item: Item, source: str) -> tp.Dict[str, tp.Any]:
-    return {"sha256": source, "size": item.size, "mtime_ns": item.mtime_ns}
+def _facts(item: Item, source: str) -> Facts:
+    return Facts(source, item.size, item.mtime_ns)

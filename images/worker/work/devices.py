@@ -9,15 +9,13 @@ import ctypes
 import typing as tp
 import uuid
 
+from worker.errors import DeviceMissing
+
 _LIBRARY = "libcuda.so.1"
 _NAME_LENGTH = 256
 # Names of the errors of frameworks that none of this code imports.
 _BROKEN = ("CUDA error", "CUDA_ERROR_", "cuDNN error", "CUBLAS_STATUS_", "cudaError")
 _OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError")
-
-
-class DeviceError(RuntimeError):
-    """The worker has not got what it was granted; the message says what is missing."""
 
 
 class Device(tp.NamedTuple):
@@ -39,16 +37,16 @@ def look(kind: str, granted: tp.Sequence[str] = (), library: tp.Any = None) -> D
         library: of the driver; None loads the system's.
 
     Raises:
-        DeviceError: there is no GPU, or another one.
+        DeviceMissing: there is no GPU, or another one.
     """
     if kind == "cpu":
         return CPU
     found = _gpus(library or _load())
     if not found:
-        raise DeviceError("was granted a GPU, but the driver shows none")
+        raise DeviceMissing("was granted a GPU, but the driver shows none")
     missing = [one for one in granted if _number(one) not in [_number(seen) for seen in found]]
     if missing:
-        raise DeviceError("was granted {}, but sees {}".format(", ".join(missing), ", ".join(found)))
+        raise DeviceMissing("was granted {}, but sees {}".format(", ".join(missing), ", ".join(found)))
     return Device("cuda", "cuda " + next(iter(found.values())))
 
 
@@ -72,7 +70,7 @@ def _load() -> tp.Any:
     try:
         return ctypes.CDLL(_LIBRARY)
     except OSError as error:
-        raise DeviceError("was granted a GPU, but has no {}: {}".format(_LIBRARY, error)) from error
+        raise DeviceMissing("was granted a GPU, but has no {}: {}".format(_LIBRARY, error)) from error
 
 
 def _gpus(library: tp.Any) -> tp.Dict[str, str]:
@@ -101,4 +99,4 @@ def _uuid(library: tp.Any, device: ctypes.c_int) -> str:
 def _call(function: tp.Any, *arguments: tp.Any) -> None:
     code = function(*arguments)
     if code:
-        raise DeviceError("was granted a GPU, but the driver answers with error {}".format(code))
+        raise DeviceMissing("was granted a GPU, but the driver answers with error {}".format(code))

@@ -9,8 +9,10 @@ import types
 import numpy as np
 import pytest
 
-from worker import protocol, provenance, store
+from worker import protocol
+from worker.errors import OutputError
 from worker.extractor import Extractor, WholeFile
+from worker.work import contexts
 
 
 @dataclasses.dataclass
@@ -43,7 +45,7 @@ SHARD = protocol.Shard("s", 1, "legacy-py37", [TASK], [], lock="L", worker="W")
 
 
 def write(folder, shard=SHARD, task=TASK, extractor=None, device="cpu"):
-    return provenance.context_of(shard, task, extractor or Tone(), str(folder), device=device)
+    return contexts.context_of(shard, task, extractor or Tone(), str(folder), device=device)
 
 
 def read(folder, name):
@@ -124,10 +126,10 @@ def test_packages_are_the_installed_ones_the_first_on_the_path_wins(tmp_path, mo
     ]:
         (tmp_path / folder / (name + ".dist-info")).mkdir(parents=True)
     monkeypatch.setattr(sys, "path", [str(tmp_path / "missing"), "", str(tmp_path / "a"), str(tmp_path / "b")])
-    assert provenance.packages() == {"torch": "2.13.0+cpu", "soundfile": "7.0"}
+    assert contexts.packages() == {"torch": "2.13.0+cpu", "soundfile": "7.0"}
 
 
 def test_folder_that_cannot_be_written_is_an_error_of_the_output(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(store.OutputError, match=r"cannot write .*Not a directory"):
+    with pytest.raises(OutputError, match=r"cannot write .*Not a directory"):
         write(tmp_path / "out")

@@ -6,9 +6,10 @@ import platform
 import sys
 import typing as tp
 
-from worker import audio, regular, schema, store
+from worker import regular, schema
+from worker.errors import OutputError
 from worker.extractor import PROVENANCE, Extractor
-from worker.protocol import Shard, Task, canonical, digest
+from worker.protocol import AUDIO_VERSION, Shard, Task, canonical, digest
 
 _PACKAGES = ("numpy", "soundfile", "soxr", "tensorflow", "tensorflow_cpu", "torch", "transformers")
 _SUFFIX = ".dist-info"
@@ -67,7 +68,7 @@ def context_of(
         "model": task.name,
         "extractor": task.extractor,
         "version": extractor.version,
-        "audio_version": audio.VERSION,
+        "audio_version": AUDIO_VERSION,
         "params": schema.dump(extractor),
         "window": task.window,
         "pooling": task.pooling,
@@ -90,7 +91,7 @@ def context_of(
         try:
             _write(path, "{}.{}.part".format(path, regular.random_part()), text)
         except OSError as error:
-            raise store.OutputError(error.errno, "cannot write {}: {}".format(path, error.strerror)) from error
+            raise OutputError(error.errno, "cannot write {}: {}".format(path, error.strerror)) from error
     return name
 
 

@@ -29,7 +29,7 @@ images: .venv/installed    ## build the container images, for the GPU where ther
 up: .venv/installed        ## the same in docker compose alone: make up CONFIG=... AUDIO=... OUTPUT=...
 	@mkdir -p '$(OUTPUT)' "$${CONSORT_CACHE:-$$HOME/.cache/consort}"
 	@CONFIG='$(abspath $(CONFIG))' AUDIO='$(abspath $(AUDIO))' OUTPUT='$(abspath $(OUTPUT))' \
-	    CONSORT_UID=$$(id -u) CONSORT_GID=$$(id -g) \
+	    ROOT="$$($(CONSORT) compose root '$(CONFIG)')" CONSORT_UID=$$(id -u) CONSORT_GID=$$(id -g) \
 	    COMPOSE_PROJECT_NAME=consort-$$(printf '%s' '$(abspath $(OUTPUT))' | cksum | cut -d' ' -f1) \
 	    docker compose up --exit-code-from report report
 
@@ -50,7 +50,7 @@ types: .venv/tools
 	.venv/bin/mypy
 
 layers: .venv/tools
-	.venv/bin/lint-imports
+	PYTHONPATH=images/torch-cuda .venv/bin/lint-imports
 
 unit: .venv/tools          ## unit and contract tests alone, on two cores
 	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) unit-worker unit-host

@@ -15,7 +15,15 @@ checkpoint is missing; 4 shards lost or output unusable; 130 interrupted"
 _FLAGS: list[tuple[tuple[str, ...], dict[str, tp.Any]]] = [
     (("--audio", "--audio_dir", "--input"), {"metavar": "PATH", "help": "folder, file, list.txt or table.csv"}),
     (("--output", "--output_dir", "--output_base"), {"metavar": "DIR", "help": "where arrays are written"}),
-    (("--models",), {"nargs": "+", "metavar": "NAME", "help": "these of the job's models alone; see `consort models`"}),
+    (
+        ("--models",),
+        {
+            "nargs": "+",
+            "action": "extend",
+            "metavar": "NAME",
+            "help": "only these of the job; see `consort models`",
+        },
+    ),
     (("--limit", "--max_samples"), {"type": int, "metavar": "N", "help": "at most N items that are not done yet"}),
     (("--devices", "--device"), {"metavar": "D", "help": "auto | cpu | cuda | cuda:N"}),
     (("--runtime",), {"metavar": "R", "help": "auto | docker | venv"}),
@@ -46,6 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader went away, as `| head` does
         return errors.OK
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        print(f"consort: {os.fsdecode(error.filename)}: {error.strerror}; mend its rights", file=sys.stderr)
+        return errors.LOST
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
@@ -92,7 +105,11 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print JSON")
     _add_verify(_verb(verbs, "verify", "hash the arrays of a run again, or compare two runs"))
     compose = _verb(verbs, "compose", "the first and last step of docker-compose.yml, around its workers")
-    compose.add_argument("action", choices=("plan", "report", "write"), help="write: the file, from the environments")
+    compose.add_argument(
+        "action",
+        choices=("plan", "report", "root", "write"),
+        help="root: the folder of a job's own files; write: the file itself",
+    )
     _add_job(compose)
     models = _verb(verbs, "models", "list the models, or show one with its parameters and outputs")
     models.add_argument("name", nargs="?", help="show only this one")

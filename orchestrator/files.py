@@ -1,6 +1,7 @@
 """Files on this host: hashed, locked, replaced in one piece, and made where nothing was before."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -11,6 +12,7 @@ import time
 import typing as tp
 
 from orchestrator.errors import RunFailed
+from orchestrator.text import printable
 from worker import regular
 
 _CHUNK = 1 << 18
@@ -119,7 +121,8 @@ def replace(path: pathlib.Path, content: str | bytes, encoding: str = "ascii") -
         with written(path) as f:
             f.write(data)
     except OSError as error:
-        raise RunFailed(f"cannot write {path.name}: {error.strerror}; make room and run again") from error
+        then = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
+        raise RunFailed(f"cannot write {path.name}: {error.strerror}; {then} and run again") from error
 
 
 def read_json(path: pathlib.Path, empty: _J) -> _J:
@@ -152,6 +155,8 @@ def write_new(path: pathlib.Path, text: str = "") -> None:
         with os.fdopen(make_file(path), "w", encoding="ascii") as f:
             f.write(text)
             os.fchmod(f.fileno(), 0o644)  # whatever the umask
+    except FileExistsError as error:
+        raise RunFailed(f"{printable(str(path))} was made by somebody else; remove it and run again") from error
     except OSError as error:
         raise RunFailed(f"cannot write {path.name}: {error.strerror}; run again") from error
 
@@ -165,6 +170,32 @@ def make_file(path: pathlib.Path) -> int:
     owner = os.lstat(path.parent)
     if os.geteuid() == 0 and owner.st_uid:
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
+
+
+def open_log(path: pathlib.Path) -> tp.TextIO:
+    """Return a new file for what a process prints; what has its name is removed, not followed."""
+    path.unlink(missing_ok=True)
+    return os.fdopen(make_file(path), "w", encoding="utf-8")
+
+
+def read_text(path: pathlib.Path, encoding: str = "ascii") -> str:
+    """Return the text of a file that others may have made: a FIFO or a device is not waited for.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+        ValueError: it is no text.
+    """
+    with open(path, encoding=encoding, opener=_without_waiting) as f:
+        return f.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Follow a link, as version control makes them of results, but only to a file."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is no regular file", path)
     return descriptor
 
 

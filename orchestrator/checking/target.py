@@ -96,8 +96,9 @@ class Target:
             JobError: nothing was written there.
             RunFailed: a run is writing there, or it may only be read.
         """
-        ledger = self.ledger()  # first: a folder of something else must stay as it is
-        self.output.create({record.model for record in ledger.records.values()})
+        self.output.refuse_links()  # before anything of it is read
+        ledger = self.ledger()  # a folder of something else must stay as it is
+        self.output.create({record.path.partition("/")[0] for record in ledger.records.values()})
         with self.output.lock():
             self._refuse_workers()
             yield

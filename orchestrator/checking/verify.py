@@ -198,7 +198,8 @@ def _repair(output: OutputDir, found: Checked) -> None:
     """Remove what is damaged; the plan of the next run misses it then."""
     for problem in [p for p in found.problems if p.damaged]:
         try:
-            (output.root / problem.path).unlink()
+            if place := output.place(problem.path):
+                place.unlink()
         except OSError as error:
             raise RunFailed(f"{problem.path}: cannot be removed: {error.strerror}; remove it yourself") from error
         found.removed.append(problem.path)

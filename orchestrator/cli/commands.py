@@ -38,12 +38,11 @@ def extract(arguments: argparse.Namespace) -> int:
     from orchestrator.running import weights as supplies
 
     output = OutputDir(job.output)
-    names = [model.name for model in job.models]
-    output.refuse_links(names)
+    output.refuse_links(job.folders)
     synthetic.write(job)
     audio = scan.scan(job)  # first, as a wrong audio path must not leave an output folder behind
     placed = placement.choose(job)
-    output.create(names)
+    output.create(job.folders)
     with output.lock(), progress.choose() as shown:
         placed.sweep(output)
         ledgers.sweep(output)
@@ -163,7 +162,13 @@ def compose(arguments: argparse.Namespace) -> int:
     """Do the first or the last step of docker-compose.yml; or write it anew."""
     if arguments.action == "write":
         return _write_composition(arguments)
-    job = _job(arguments)
+    if arguments.action == "root":
+        print(spec.base(arguments.job).resolve())
+        return errors.OK
+    try:
+        job = _job(arguments)
+    except JobError as error:  # a folder of the user's own that is not mounted
+        raise JobError(f"{error}; {spec.BELOW_ROOT}" if str(error).endswith("is no folder") else str(error)) from error
     from orchestrator.job import scan
     from orchestrator.output import ledger as ledgers
     from orchestrator.output.folder import OutputDir
@@ -175,8 +180,10 @@ def compose(arguments: argparse.Namespace) -> int:
     output = OutputDir(job.output)
     audio = scan.scan(job)
     try:
-        output.create([model.name for model in job.models])
+        output.create(job.folders)
     except RunFailed as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
         raise RunFailed(f"{error}; or say who you are: CONSORT_UID=$(id -u) CONSORT_GID=$(id -g)") from error
     with output.lock(), progress.choose() as shown:
         if arguments.action == "report":

@@ -14,6 +14,7 @@ import subprocess
 import threading
 import typing as tp
 
+from orchestrator import files
 from orchestrator.environments import docker_client, image_inputs
 from orchestrator.environments.definitions import IMAGES, Environment
 from orchestrator.environments.docker_client import PREFIX
@@ -172,7 +173,7 @@ def _run(
 ) -> None:
     lines: list[str] = []
     seen = (0, 0)  # of the stage with the most steps: stages are built side by side
-    with open(log or os.devnull, "w", encoding="utf-8") as out, subprocess.Popen(
+    with contextlib.ExitStack() as stack, subprocess.Popen(
         [*command[:-1], *secrets[0], command[-1]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace",
         env={**os.environ, "DOCKER_BUILDKIT": "1", **secrets[1]},
@@ -181,10 +182,12 @@ def _run(
         if _CANCELLED.is_set():
             process.kill()
         try:
+            out = stack.enter_context(files.open_log(log)) if log else None
             for line in process.stdout or ():
                 lines.append(line)
-                out.write(redact(line))
-                out.flush()
+                if out:
+                    out.write(redact(line))
+                    out.flush()
                 step = _STEP.match(line)
                 if step and (total := (int(step[2]), int(step[1]))) > seen:
                     seen = total

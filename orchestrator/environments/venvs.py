@@ -108,7 +108,7 @@ def _create(
         "--progress-bar", "off", "--no-compile", "-r", str(lock),
     ]  # fmt: skip
     command += _extra_index(environment, variant)
-    with open(log, "w", encoding="utf-8") as out:
+    with files.open_log(log) as out:
         # -I, here and below: the folder that the user stands in may hold a json.py, or a torch/
         _run([base, "-I", "-m", "venv", str(target)], environment, out, log, lambda line: None)
         seen: set[str] = set()

@@ -1,7 +1,7 @@
 """Fit the models of `prosody` to what a job has written: a token model, then an encoder of token sequences.
 
 Nothing is extracted here. The features come from the records of the job's output folder, and a process in
-the environment of `prosody` reads them: `torch_models.prosody.fitting`, which gets one request file, and
+the environment of `prosody` reads them: `prosody_toolkit.fitting`, which gets one request file, and
 folders as arguments.
 """
 
@@ -32,7 +32,7 @@ from worker.protocol import Record
 EXTRACTOR = "prosody"
 STAGES = ("clusters", "encoder")
 SIZES = ("small", "default", "large")
-_MODULE = "torch_models.prosody.fitting"
+_MODULE = "prosody_toolkit.fitting"
 _CENTRES = "cluster_centers.pt"
 _ANALYSIS = ("frame_ms", "hop_ms", "emphasize_ratio", "smoothing_level", "output_normalize")
 

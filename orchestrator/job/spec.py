@@ -21,6 +21,7 @@ _DEVICE = re.compile(r"(auto|cpu|cuda(:\d+)?)\Z")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\Z", re.IGNORECASE)
 _FOLDERS = ("audio", "audio_root", "output")
 _WEIGHTS = (".h5", ".h5.gz", ".pt")  # endings of files with weights
+BELOW_ROOT = "docker compose sees what lies below ROOT: name that folder, or use `consort extract`"
 SYNTHETIC = "synthetic"  # `audio:` of a job that is tried on a sine
 
 
@@ -44,6 +45,11 @@ class ModelSpec:
     def reference(self) -> str:
         """The extractor's name or `module:Class`."""
         return self.extractor or self.name
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders that its arrays can be in: one for each output."""
+        return [self.name, *(f"{self.name}.{output.name}" for output in self.build().outputs())]
 
     def build(self, path: str = "") -> Extractor:
         """Return the extractor with its parameters and wanted outputs.
@@ -85,6 +91,11 @@ class JobSpec:
     memory: tp.Union[int, str, None] = None
     timeout_per_item: tp.Optional[float] = between(None, 1, 10**7)
     licence_policy: str = choice("any", "commercial")
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders of its models, below the output folder."""
+        return [folder for model in self.models for folder in model.folders]
 
     @property
     def memory_bytes(self) -> int | None:
@@ -179,6 +190,7 @@ def _choose(raw: dict[str, tp.Any], chosen: tp.Any) -> tp.Any:
     own = _names(raw)
     if not own or not isinstance(chosen, list):
         return chosen
+    chosen = list(dict.fromkeys(chosen)) if all(isinstance(model, str) for model in chosen) else chosen
     others = [model for model in chosen if model not in own]
     for index, name in enumerate(chosen):
         if isinstance(name, str) and ":" not in name and name not in (*own, *catalog.names()):
@@ -244,10 +256,7 @@ def _place(raw: tp.Any, path: str | None) -> dict[str, tp.Any]:
     """Make the paths of a job file absolute: they are relative to `root`, by default the file's folder."""
     if not isinstance(raw, dict):
         raise JobError("a job is a mapping with the keys audio, output and models")
-    base = pathlib.Path(path).resolve().parent if path else pathlib.Path.cwd()
-    root = raw.get("root")
-    if isinstance(root, str):
-        base = base / os.path.expanduser(root)
+    base = _base(raw, path)
     placed = {k: absolute(v, base) if k in _FOLDERS and _is_path(k, v) else v for k, v in raw.items()}
     for key in ("plugins", "environments"):
         if isinstance(raw.get(key), list):
@@ -258,6 +267,21 @@ def _place(raw: tp.Any, path: str | None) -> dict[str, tp.Any]:
     if isinstance(raw.get("models"), list):
         placed["models"] = [_place_model(m, base) for m in raw["models"]]
     return placed
+
+
+def base(path: str) -> pathlib.Path:
+    """Return what the relative paths of a job file are relative to.
+
+    Raises:
+        JobError: it is no job file.
+    """
+    raw = _read_yaml(path)
+    return _base(raw if isinstance(raw, dict) else {}, path)
+
+
+def _base(raw: dict[str, tp.Any], path: str | None) -> pathlib.Path:
+    folder, root = pathlib.Path(path).resolve().parent if path else pathlib.Path.cwd(), raw.get("root")
+    return folder / os.path.expanduser(root) if isinstance(root, str) else folder
 
 
 def _is_path(key: str, value: tp.Any) -> bool:

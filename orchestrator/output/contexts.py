@@ -5,6 +5,7 @@ import pathlib
 import re
 import typing as tp
 
+from orchestrator import files
 from worker import protocol
 
 LOST = "is not there"
@@ -43,7 +44,7 @@ class Contexts:
     def _read(self, name: str) -> dict[str, tp.Any]:
         if not is_name(name):
             raise ValueError(f"{name!r} names no context")
-        content = json.loads((self._folder / f"{name}.json").read_text("ascii"))
+        content = json.loads(files.read_text(self._folder / f"{name}.json"))
         if not isinstance(content, dict):
             raise ValueError(f"{name} holds no mapping")
         return content

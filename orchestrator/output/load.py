@@ -21,6 +21,7 @@ import warnings
 
 import numpy as np
 
+from orchestrator import files
 from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir
 
@@ -45,7 +46,7 @@ class Run:
             FileNotFoundError: the folder holds no manifest.
         """
         self.root = pathlib.Path(root)
-        lines = (self.root / "manifest.jsonl").read_text("ascii").splitlines()
+        lines = files.read_text(self.root / "manifest.jsonl").splitlines()
         self.records: list[dict[str, tp.Any]] = [json.loads(line) for line in lines]
         self._primary: dict[str, str] = {}
         for record in self.records:
@@ -155,7 +156,7 @@ class Run:
         if self._labels is None:
             self._labels = {}
             for path in sorted(OutputDir(self.root).runs.glob("*/items.jsonl")):
-                for line in path.read_text("ascii").splitlines():
+                for line in files.read_text(path).splitlines():
                     entry = json.loads(line)
                     self._labels[entry["id"]] = entry["labels"]
         return dict(self._labels.get(item, {}))

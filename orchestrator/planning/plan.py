@@ -15,7 +15,7 @@ from worker.extractor import Checkpoint, Extractor
 from worker.protocol import Record, Task
 
 DONE, TODO, STALE, FAILED = "done", "todo", "stale", "failed"
-_OWN = ("file", "folder")  # kinds of checkpoints that the user has brought
+OWN = ("file", "folder")  # kinds of checkpoints that the user has brought
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ def model_plan(spec: ModelSpec, path: str, hash_of: tp.Callable[[Checkpoint], st
     every.wanted = frozenset()  # the key must not depend on which outputs are asked for together
     hashes = {c.file: hash_of(c) for c in every.checkpoints()}
     # where the user keeps weights must not count, only what they are
-    own = {c.name: hash_of(c) if c.kind == "file" else "own" for c in every.checkpoints() if c.kind in _OWN}
+    own = {c.name: hash_of(c) if c.kind == "file" else "own" for c in every.checkpoints() if c.kind in OWN}
     params = {k: own.get(v, v) if isinstance(v, str) else v for k, v in schema.dump(extractor).items()}
     pooling = spec.pooling if spec.pooling is not None else extractor.pooling
     material = {

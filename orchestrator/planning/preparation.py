@@ -1,7 +1,6 @@
 """Everything a plan needs to be decided: the scan, the ledger, and answers about files."""
 
 import dataclasses
-import os
 import pathlib
 import shutil
 import typing as tp
@@ -117,11 +116,7 @@ class _Files:
         return found
 
     def present(self, path: str, size: int | None) -> bool:
-        try:
-            found = os.stat(self._output.root / path).st_size
-        except OSError:
-            return False
-        return size is None or found == size
+        return self._output.holds(path, size)
 
     def strict(self, record: Record, model: ModelPlan) -> bool:
         if record.context not in self._locks:

@@ -16,10 +16,11 @@ from orchestrator.environments import definitions
 from orchestrator.environments.definitions import Environment
 from orchestrator.environments.devices import Gpu, Grant
 from orchestrator.errors import EnvironmentUnavailable, RunFailed
+from orchestrator.job.spec import BELOW_ROOT
 from orchestrator.output import folder as folders
 from orchestrator.output import ledger as ledgers
 from orchestrator.planning import shards, status
-from orchestrator.planning.plan import ModelPlan
+from orchestrator.planning.plan import OWN, ModelPlan
 from orchestrator.planning.preparation import Prepared
 from orchestrator.planning.status import Status
 from orchestrator.running import tables
@@ -66,6 +67,7 @@ def write_plan(prepared: Prepared, progress: Progress) -> list[str]:
         Why models cannot run, a line each.
     """
     placement = place(prepared)
+    _refuse_unseen(prepared)
     prepared.keep(prepared.output.new_run())
     missing, ready = [], []
     for model in [m for m in prepared.plan.models if prepared.plan.work(m)]:
@@ -74,12 +76,21 @@ def write_plan(prepared: Prepared, progress: Progress) -> list[str]:
         except EnvironmentUnavailable as error:
             missing.append(str(error))
     folder = prepared.output.inner / _FOLDER
-    files.make_folder(folder)
+    prepared.output.make(folder)
     for name in definitions.names():
         _write_shard(prepared, definitions.find(name), [m for m in ready if m.environment == name], placement)
     waiting = sum(len(c.missing) for c in prepared.plan.choices) - sum(len(c.missing) for c in prepared.plan.chosen)
     files.replace(folder / "plan.json", json.dumps({"missing": missing, "waiting": waiting}) + "\n")
     return missing
+
+
+def _refuse_unseen(prepared: Prepared) -> None:
+    """Weights and token models of the user's own must be mounted: a job without them is not begun."""
+    for model in prepared.plan.models:
+        for checkpoint in model.extractor.checkpoints():
+            path = prepared.weights.path(checkpoint)
+            if checkpoint.kind in OWN and not path.exists():
+                raise EnvironmentUnavailable(f"{model.name}: {path} is not seen here; {BELOW_ROOT}")
 
 
 def report(prepared: Prepared) -> tuple[Status, list[str], int]:
@@ -120,13 +131,13 @@ def _write_shard(prepared: Prepared, environment: Environment, models: list[Mode
     output, name = prepared.output, f"{_FOLDER}-{environment.name}"
     shared = shards.fields(prepared.job, environment, placed, len(definitions.names()))
     shard = shards.whole(dataclasses.replace(prepared.plan, models=models), name, environment.name, shared)
-    files.make_folder(output.scratch / name)
+    output.make(output.scratch / name)
     files.replace(output.inner / _FOLDER / f"{environment.name}.json", protocol.canonical(schema.dump(shard)))
 
 
 def _planned(output: folders.OutputDir) -> dict[str, tp.Any]:
     """Return what `write_plan` has left: models that cannot run, and how much a limit leaves for later."""
     try:
-        return dict(json.loads((output.inner / _FOLDER / "plan.json").read_text("ascii")))
-    except FileNotFoundError as error:
+        return dict(json.loads(files.read_text(output.inner / _FOLDER / "plan.json")))
+    except (OSError, ValueError, TypeError) as error:
         raise RunFailed(f"output {output.root}: nothing was planned here; run `consort compose plan` first") from error

@@ -63,7 +63,7 @@ def _extract(prepared: Prepared, placement: Placement, progress: Progress, offli
                 session.loop()
             finally:
                 session.close()
-        prepared.output.refuse_links(report.models)
+        prepared.output.refuse_links(prepared.job.folders)
         if session.unclean:
             ledgers.sweep(prepared.output)
     ledger = ledgers.fold(prepared.output)

@@ -1,6 +1,7 @@
 """Dockerfiles and compose say what the environments say, with what every BuildKit can do. No engine is asked."""
 
 import re
+import shlex
 
 import pytest
 import yaml
@@ -54,8 +55,7 @@ def given(found):
 
 
 def variables(found):
-    pairs = (pair.split("=", 1) for rest in rests(found, "ENV") for pair in rest.split())
-    return {key: value.strip('"') for key, value in pairs}
+    return dict(pair.split("=", 1) for rest in rests(found, "ENV") for pair in shlex.split(rest))
 
 
 @every_environment

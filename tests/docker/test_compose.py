@@ -86,6 +86,32 @@ def test_bad_files_are_a_1_and_a_lost_worker_a_4(compose, audio, output, tmp_pat
     assert lost.returncode == 4, lost.stdout + lost.stderr
 
 
+def test_plug_ins_and_weights_of_the_users_own_are_seen_below_root(compose, audio, output, tmp_path):
+    harness.write_wavs(audio, 2)
+    project = tmp_path / "project"
+    shutil.copytree(harness.PLUGINS, project / "plugins", ignore=shutil.ignore_patterns("__pycache__"))
+    (project / "mine").mkdir()
+    (project / "mine" / "pytorch_model.bin").write_bytes(b"own")
+    mine = {"name": "mine", "extractor": "weighted:Weighted", "params": {"checkpoint": "./mine"}}
+    settings = {"audio": "x", "output": "y", "plugins": ["plugins"], "models": [harness.TONE, mine]}
+    job = project / "job.yaml"
+    job.write_text(json.dumps(settings))
+    done = compose(*UP, AUDIO=str(audio), CONFIG=str(job), ROOT=str(project))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert harness.written(output) == {(model, f"good_0{n}.wav") for model in ("tone", "mine") for n in range(2)}
+    same = harness.consort("extract", job, "--audio", audio, "--output", tmp_path / "venv", "--runtime", "venv")
+    assert same.returncode == 0, same.stderr
+    assert harness.fingerprint(tmp_path / "venv") == harness.fingerprint(output)
+
+    for number, changes in enumerate(
+        ({"plugins": [str(harness.PLUGINS)]}, {"models": [{**mine, "params": {"checkpoint": "/x"}}]})
+    ):
+        job.write_text(json.dumps({**settings, **changes}))
+        refused = compose("run", "--rm", "plan", AUDIO=str(audio), CONFIG=str(job), ROOT=str(project))
+        assert refused.returncode in (2, 3), refused.stdout + refused.stderr
+        assert "docker compose sees what lies below ROOT" in refused.stdout + refused.stderr, number
+
+
 def test_a_job_that_insists_on_a_gpu_is_told_where_it_comes_from(compose, audio, tmp_path):
     harness.write_wavs(audio, 1)
     job = tmp_path / "job.yaml"

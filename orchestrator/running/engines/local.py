@@ -76,7 +76,7 @@ class LocalEngine(Engine):
         site = self._site
         self._refuse_moved()
         scratch = site.output.scratch / job.name
-        files.make_folder(scratch, new=True)
+        site.output.make(scratch, new=True)
         file, events = site.run.shards / f"{job.name}.json", site.output.records / f"{job.name}.jsonl"
         log = site.run.log(job.name)
         for path, text in ((file, protocol.canonical(schema.dump(job.shard))), (events, ""), (log, "")):

@@ -31,7 +31,7 @@ up: .venv/installed        ## the same in docker compose alone: make up CONFIG=.
 	@CONFIG='$(abspath $(CONFIG))' AUDIO='$(abspath $(AUDIO))' OUTPUT='$(abspath $(OUTPUT))' \
 	    ROOT="$$($(CONSORT) compose root '$(CONFIG)')" CONSORT_UID=$$(id -u) CONSORT_GID=$$(id -g) \
 	    COMPOSE_PROJECT_NAME=consort-$$(printf '%s' '$(abspath $(OUTPUT))' | cksum | cut -d' ' -f1) \
-	    sh -c 'docker compose up $$(docker compose config --services | sed "s/^/--attach /") --exit-code-from report report'
+	    docker compose up --exit-code-from report report
 
 models: .venv/installed    ## list the models with their parameters, outputs and licences
 	@$(CONSORT) models

@@ -14,6 +14,7 @@ import typing as tp
 from orchestrator import errors
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import spec
+from orchestrator.text import duration, printable, size, table
 from worker import catalog
 
 if tp.TYPE_CHECKING:
@@ -35,7 +36,6 @@ def extract(arguments: argparse.Namespace) -> int:
     from orchestrator.planning import preparation
     from orchestrator.running import placement, progress, run
     from orchestrator.running import weights as supplies
-    from orchestrator.running.report import table
 
     output = OutputDir(job.output)
     names = [model.name for model in job.models]
@@ -57,7 +57,7 @@ def extract(arguments: argparse.Namespace) -> int:
         shown.say(f"{chosen}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
         report, folder = run.extract(prepared, placed, shown, arguments.offline)
     if arguments.verbose and report.written:
-        rows = [(_printable(r.path), str(tuple(r.shape)), preparation.size(r.bytes)) for r in report.written]
+        rows = [(printable(r.path), str(tuple(r.shape)), size(r.bytes)) for r in report.written]
         print(table([("array", "shape", "size"), *rows]))
     print(table(report.rows()))
     _print_failures(report, arguments.verbose)
@@ -79,7 +79,6 @@ def plan(arguments: argparse.Namespace) -> int:
     job = _job(arguments)
     from orchestrator.planning import preparation
     from orchestrator.running import placement
-    from orchestrator.running.report import duration, table
 
     prepared = preparation.prepare(job)
     placed = placement.choose(job)
@@ -97,7 +96,7 @@ def plan(arguments: argparse.Namespace) -> int:
         rows.append((model.name, model.environment, device, str(len(work)), *states, *hours))
     print(table(rows))
     print(f"runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
-    free = preparation.size(made.bytes())
+    free = size(made.bytes())
     print(f"{len(made.chosen)} of {len(made.choices)} items chosen; ~{free} will be written; nothing was started")
     if prepared.lacking_room():
         print(f"warning: {prepared.lacking_room()}")
@@ -120,7 +119,6 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def _print_status(found: "Status", verbose: bool) -> None:
-    from orchestrator.running.report import table
 
     rows = [("model", "done", "pending", "failed", "stale", "orphaned", "device")]
     for name, count in found.models.items():
@@ -157,7 +155,7 @@ def verify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found.json(), indent=1))
     else:
-        print("\n".join(map(_printable, found.lines(arguments.verbose))))
+        print("\n".join(map(printable, found.lines(arguments.verbose))))
     return found.exit_code
 
 
@@ -213,7 +211,6 @@ def envs(arguments: argparse.Namespace) -> int:
     from orchestrator.cli import provisions
     from orchestrator.environments import definitions, docker_client
     from orchestrator.running import progress
-    from orchestrator.running.report import table
 
     chosen = [definitions.find(name) for name in arguments.names or definitions.names()]
     if arguments.runtime == "docker":
@@ -257,7 +254,6 @@ def fit(arguments: argparse.Namespace) -> int:
     job = spec.read(arguments.job, _settings(arguments))
     from orchestrator.fitting import fit as fits
     from orchestrator.running import progress
-    from orchestrator.running.report import table
 
     names = [field.name for field in dataclasses.fields(fits.Options)]
     options = fits.Options(**{name: getattr(arguments, name) for name in names})
@@ -347,11 +343,6 @@ def _warn(random: tp.Iterable[str]) -> None:
         print(warning)
 
 
-def _printable(item: str) -> str:
-    """Return a file name on one line, with escapes for what is not text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in item)
-
-
 def _near(path: str | os.PathLike[str]) -> str:
     """Return a path as a person would type it from here."""
     relative = os.path.relpath(path)
@@ -369,7 +360,7 @@ def _print_reasons(rows: list[tuple[str, str, str, str]], everything: bool) -> N
         grouped.setdefault((item, kind, message), []).append(model)
     shown = list(grouped.items())[: None if everything else _SHOWN]
     for (item, kind, message), names in shown:
-        where, reason = _printable(item), _printable(message)
+        where, reason = printable(item), printable(message)
         for known in (where, os.path.basename(where)):  # decoders know no more than the latter
             reason = reason.removeprefix(f"{known}: ")
         print(f"  {kind:<10}  {where}: {reason}  ({', '.join(names)})")

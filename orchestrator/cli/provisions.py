@@ -5,8 +5,8 @@ import typing as tp
 from orchestrator.environments import devices, images, venvs
 from orchestrator.environments.definitions import Environment
 from orchestrator.errors import EnvironmentUnavailable
-from orchestrator.planning.preparation import size
 from orchestrator.running.progress import Progress
+from orchestrator.text import size
 
 
 def rows(chosen: tp.Sequence[Environment], runtime: str) -> list[tuple[str, ...]]:

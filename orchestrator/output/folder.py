@@ -6,7 +6,6 @@ FIFO would be waited for: both are refused, by name, before anything is opened a
 
 import contextlib
 import errno
-import fcntl
 import os
 import pathlib
 import stat
@@ -15,7 +14,10 @@ import typing as tp
 
 from orchestrator import files
 from orchestrator.errors import RunFailed
+from orchestrator.text import printable
 from worker import regular
+
+INNER = ".consort"
 
 
 class OutputDir:
@@ -23,7 +25,7 @@ class OutputDir:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = pathlib.Path(root)
-        self.inner = self.root / ".consort"
+        self.inner = self.root / INNER
         self.manifest = self.root / "manifest.jsonl"
         self.failures = self.inner / "failures.jsonl"
         self.sources = self.inner / "sources.jsonl"
@@ -91,7 +93,7 @@ class OutputDir:
         )
 
     def _name(self, path: pathlib.Path) -> str:
-        return ascii(path.relative_to(self.root).as_posix())[1:-1]  # names of others need not be printable
+        return printable(path.relative_to(self.root).as_posix())
 
     @contextlib.contextmanager
     def lock(self) -> tp.Iterator[None]:
@@ -109,12 +111,8 @@ class OutputDir:
         except OSError as error:
             raise RunFailed(f"output {self.root}: {error.strerror}; choose another folder") from error
         with f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunFailed(
-                    f"output {self.root}: another run is writing here; wait, or `consort status`"
-                ) from error
+            if not files.try_lock(f):
+                raise RunFailed(f"output {self.root}: another run is writing here; wait, or `consort status`")
             yield
 
     def new_run(self) -> "RunDir":

@@ -8,7 +8,6 @@ files twice gives the same result, so a death in the middle of it costs nothing.
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import json
 import os
 import pathlib
@@ -20,7 +19,7 @@ import typing as tp
 
 from orchestrator import files
 from orchestrator.errors import RunFailed
-from orchestrator.output.folder import OutputDir
+from orchestrator.output.folder import INNER, OutputDir
 from worker import protocol, regular, schema
 from worker.protocol import Event, Failure, Record
 
@@ -197,7 +196,7 @@ def sweep(output: OutputDir, patience: float = 30.0) -> int:
 def _walk(root: pathlib.Path) -> tp.Iterator[tuple[str, list[str]]]:
     """Yield folders with their files, but for output folders of other jobs, whose runs may be under way."""
     for folder, inner, names in os.walk(root):
-        inner[:] = [name for name in inner if not os.path.isdir(os.path.join(folder, name, ".consort"))]
+        inner[:] = [name for name in inner if not os.path.isdir(os.path.join(folder, name, INNER))]
         yield folder, names
 
 
@@ -213,12 +212,11 @@ def locked(path: pathlib.Path) -> bool:
     """Return whether the writer of an event file lives."""
     try:
         with os.fdopen(regular.open_file(path), "rb") as f:
-            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not files.try_lock(f, shared=True)
     except FileNotFoundError:
         return False  # folded since it was listed
     except OSError:
         return True
-    return False
 
 
 def _lines(entries: tp.Mapping[tp.Any, tp.Any]) -> str:

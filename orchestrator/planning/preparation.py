@@ -1,7 +1,6 @@
 """Everything a plan needs to be decided: the scan, the ledger, and answers about files."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -11,16 +10,18 @@ import yaml
 
 from orchestrator import files
 from orchestrator.environments import definitions
+from orchestrator.files import sha256_of
 from orchestrator.job import scan
 from orchestrator.job.scan import Audio, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
+from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir, RunDir
 from orchestrator.output.ledger import Ledger, SeenSource
 from orchestrator.planning import plan
 from orchestrator.planning.plan import ModelPlan, Plan
+from orchestrator.text import size
 from orchestrator.weights.store import Weights
-from orchestrator.weights.transfer import sha256_of
 from worker import protocol, schema
 from worker.extractor import Checkpoint
 from worker.protocol import Record
@@ -77,15 +78,6 @@ def prepare(job: JobSpec, audio: Audio | None = None) -> Prepared:
     return Prepared(job, audio, output, ledger, made, weights)
 
 
-def size(count: float) -> str:
-    """Return `1.4 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def _hash_of(weights: Weights) -> tp.Callable[[Checkpoint], str]:
     def hash_of(checkpoint: Checkpoint) -> str:
         if checkpoint.sha256:
@@ -136,10 +128,7 @@ class _Files:
         return self._locks[record.context]
 
     def _same_lock(self, context: str, model: ModelPlan) -> bool:
-        try:
-            found = json.loads((self._output.contexts / f"{context}.json").read_text("ascii"))
-        except (OSError, ValueError):
-            return False
+        found = Contexts(self._output.contexts).read(context)
         environment = definitions.find(model.environment)
         locks = [environment.lock_sha256(variant) for variant in environment.spec.locks]
         extractor = model.spec.build()

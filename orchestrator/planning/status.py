@@ -10,6 +10,7 @@ from orchestrator.job import scan, spec
 from orchestrator.job.scan import Audio, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
+from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir, RunDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning import preparation
@@ -121,12 +122,12 @@ def _devices(output: OutputDir, ledger: Ledger) -> dict[str, list[str]]:
     """Return what the arrays of each model were computed on, and whether a GPU was meant to do it."""
     seen = {(r.model, r.context, "cpu_fallback" in r.flags) for r in ledger.records.values()}
     found: dict[str, set[str]] = {}
-    for model, context, fallback in seen:
-        try:
-            device = json.loads((output.contexts / f"{context}.json").read_text("ascii")).get("device", "?")
-        except (OSError, ValueError):
-            continue  # its records are there all the same
-        found.setdefault(model, set()).add(f"{device} (fallback)" if fallback else device)
+    contexts = Contexts(output.contexts)
+    for model, name, fallback in seen:
+        context = contexts.find(name)
+        if context is not None:  # where it is lost, its records are there all the same
+            device = context.get("device", "?")
+            found.setdefault(model, set()).add(f"{device} (fallback)" if fallback else device)
     return {model: sorted(devices) for model, devices in found.items()}
 
 

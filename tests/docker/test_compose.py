@@ -8,7 +8,7 @@ import subprocess
 import harness
 import pytest
 
-from orchestrator.weights import store
+from orchestrator import files
 
 UP = ("up", "--no-build", "--exit-code-from", "report", "report")
 
@@ -25,7 +25,7 @@ def orchestrator_image():
 def compose(tmp_path):
     """Return a function that runs docker compose on folders of this test, as a user of its own."""
     cache = tmp_path / "cache"
-    shutil.copytree(store.cache_root() / "weights", cache / "weights")
+    shutil.copytree(files.cache_root() / "weights", cache / "weights")
     user = (1234, 1234) if os.getuid() == 0 else (os.getuid(), os.getgid())
     for path in (cache, *cache.rglob("*")):
         os.chown(path, *user)

@@ -11,6 +11,7 @@ import wave
 
 import hypothesis
 import pytest
+from skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 
 # the same examples every time, no folder beside the tests, and no complaint about a busy machine
 hypothesis.settings.register_profile("consort", max_examples=60, deadline=None, database=None, derandomize=True)

@@ -133,6 +133,7 @@ class Crepe(Extractor):
         return activation
 
     def _extract_reference(self, waves: np.ndarray, counts: tp.Sequence[int]) -> np.ndarray:
+        activation: np.ndarray
         if self.device == "cpu":  # window by window here, too
             activation = np.concatenate([self._reference(wave[np.newaxis]) for wave in waves])
         else:

@@ -31,10 +31,9 @@ images: .venv/installed    ## build the container images, for the GPU where ther
 up: .venv/installed        ## the same in docker compose alone: make up CONFIG=... AUDIO=... OUTPUT=...
 	@mkdir -p '$(OUTPUT)' "$${CONSORT_CACHE:-$$HOME/.cache/consort}"
 	@CONFIG='$(abspath $(CONFIG))' AUDIO='$(abspath $(AUDIO))' OUTPUT='$(abspath $(OUTPUT))' \
-	    CONSORT_UID=$$(id -u) CONSORT_GID=$$(id -g) \
+	    ROOT="$$($(CONSORT) compose root '$(CONFIG)')" CONSORT_UID=$$(id -u) CONSORT_GID=$$(id -g) \
 	    COMPOSE_PROJECT_NAME=consort-$$(printf '%s' '$(abspath $(OUTPUT))' | cksum | cut -d' ' -f1) \
-	    docker compose up --attach plan --attach torch --attach tf --attach legacy --attach report \
-	    --exit-code-from report report
+	    sh -c 'docker compose up $$(docker compose config --services | sed "s/^/--attach /") --exit-code-from report report'
 
 models: .venv/installed    ## list the models with their parameters, outputs and licences
 	@$(CONSORT) models
@@ -53,7 +52,7 @@ types: .venv/tools
 	.venv/bin/mypy
 
 layers: .venv/tools
-	.venv/bin/lint-imports
+	PYTHONPATH=images/torch-cuda .venv/bin/lint-imports
 
 unit: .venv/tools          ## unit and contract tests alone, side by side
 	@.venv/bin/python tests/suites.py unit

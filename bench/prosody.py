@@ -28,7 +28,7 @@ import soxr
 
 sys.path[:0] = [str(pathlib.Path(__file__).parents[1] / "images" / folder) for folder in ("", "torch-cuda")]
 
-from torch_models.prosody import features  # noqa: E402
+from prosody_toolkit import features  # noqa: E402
 
 RATE = features.SAMPLE_RATE
 HOP = 256

@@ -15,7 +15,15 @@ checkpoint is missing; 4 shards lost or output unusable; 130 interrupted"
 _FLAGS: list[tuple[tuple[str, ...], dict[str, tp.Any]]] = [
     (("--audio", "--audio_dir", "--input"), {"metavar": "PATH", "help": "folder, file, list.txt or table.csv"}),
     (("--output", "--output_dir", "--output_base"), {"metavar": "DIR", "help": "where arrays are written"}),
-    (("--models",), {"nargs": "+", "metavar": "NAME", "help": "these of the job's models alone; see `consort models`"}),
+    (
+        ("--models",),
+        {
+            "nargs": "+",
+            "action": "extend",
+            "metavar": "NAME",
+            "help": "only these of the job; see `consort models`",
+        },
+    ),
     (("--limit", "--max_samples"), {"type": int, "metavar": "N", "help": "at most N items that are not done yet"}),
     (("--devices", "--device"), {"metavar": "D", "help": "auto | cpu | cuda | cuda:N"}),
     (("--runtime",), {"metavar": "R", "help": "auto | docker | venv"}),
@@ -46,6 +54,11 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader went away, as `| head` does
         return errors.OK
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        print(f"consort: {os.fsdecode(error.filename)}: {error.strerror}; mend its rights", file=sys.stderr)
+        return errors.LOST
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
@@ -92,14 +105,18 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print JSON")
     _add_verify(_verb(verbs, "verify", "hash the arrays of a run again, or compare two runs"))
     compose = _verb(verbs, "compose", "the first and last step of docker-compose.yml, around its workers")
-    compose.add_argument("action", choices=("plan", "report"))
+    compose.add_argument(
+        "action",
+        choices=("plan", "report", "root", "write"),
+        help="root: the folder of a job's own files; write: the file itself",
+    )
     _add_job(compose)
     models = _verb(verbs, "models", "list the models, or show one with its parameters and outputs")
     models.add_argument("name", nargs="?", help="show only this one")
     models.add_argument("--markdown", action="store_true", help="print the README's table")
     envs = _verb(verbs, "envs", "list, build or remove the environments")
     envs.add_argument("action", nargs="?", choices=("list", "build", "remove"), default="list")
-    envs.add_argument("names", nargs="*", metavar="ENVIRONMENT", help="default: all")
+    envs.add_argument("names", nargs="*", metavar="ENVIRONMENT", help="or a folder of your own (default: all)")
     envs.add_argument("--runtime", choices=("venv", "docker"), default="venv", help="docker: container images")
     envs.add_argument(
         "--variant", dest="variants", action="append", choices=("cpu", "cuda"), help="default: what this machine has"
@@ -117,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_fit(_verb(verbs, "fit", "fit a token model, or an encoder of tokens, to the prosody that a job has written"))
     python = _verb(verbs, "python", "run your own script with an environment's interpreter and modules")
-    python.add_argument("environment", metavar="ENVIRONMENT", help="see `consort envs`")
+    python.add_argument("environment", metavar="ENVIRONMENT", help="see `consort envs`; or a folder of your own")
     python.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="as for python: SCRIPT.py ...")
     _verb(verbs, "doctor", "look whether everything is there, and say how to mend what is not")
     return top

@@ -92,13 +92,14 @@ def work():
 def _work(prepared, failing=None, fold=True, run_id="run", strict=None):
     """Write an array and a record for all that is to do, a failure of a class for the (item, model) in `failing`."""
     from orchestrator.output import ledger as ledgers
-    from orchestrator.planning import plan
+    from orchestrator.planning import plan, shards
     from worker import protocol
     from worker.protocol import Event, Failure
 
     context = prepared.output.contexts / "c.json"
     context.write_text(json.dumps(strict or {}), "ascii")
-    for shard in plan.shards(prepared.plan, run_id, 2, {m.environment: {} for m in prepared.plan.models}):
+    shared = {m.environment: shards.ShardFields() for m in prepared.plan.models}
+    for shard in shards.cut(prepared.plan, run_id, 2, shared):
         channel = protocol.Channel(str(prepared.output.records / (shard.id + ".1.jsonl")))
         for item in shard.items:
             with open(os.path.join(prepared.audio.root, item.id), "rb") as f:

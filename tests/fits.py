@@ -50,7 +50,7 @@ def command(folder, request, *options):
     path = folder / "request.json"
     path.write_text(json.dumps({"parameters": PARAMETERS, **request}))
     roots = ["--corpus", str(folder / "corpus"), *map(str, options)]
-    return [sys.executable, "-m", "torch_models.prosody.fitting", str(path), *roots]
+    return [sys.executable, "-m", "prosody_toolkit.fitting", str(path), *roots]
 
 
 def start(argv):

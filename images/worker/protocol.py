@@ -80,6 +80,7 @@ class Shard:
     tasks: tp.List[Task]
     items: tp.List[Item]
     device: str = "cpu"
+    variant: str = "cpu"  # of the environment
     lock: str = ""
     worker: str = ""
     plugins: tp.List[str] = dataclasses.field(default_factory=list)

@@ -17,7 +17,7 @@ from orchestrator.checking.difference import SHARE, TOLERANCE
 from orchestrator.checking.target import Target
 from orchestrator.checking.verify import Checked
 from orchestrator.output.load import read
-from orchestrator.running.report import table
+from orchestrator.text import table
 from worker.protocol import Record
 
 _EQUAL, _CLOSE = "equal", "close"  # the kinds that count as the same

@@ -14,12 +14,13 @@ import typing as tp
 from orchestrator.environments import definitions, devices, docker_client, images, interpreters, venvs
 from orchestrator.environments.definitions import Environment
 from orchestrator.errors import ConsortError
+from orchestrator.files import cache_root
 from orchestrator.job import spec, synthetic
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir
 from orchestrator.planning import preparation
 from orchestrator.weights import ffmpeg
-from orchestrator.weights.store import Weights, cache_root
+from orchestrator.weights.store import Weights
 from worker import catalog
 
 

@@ -8,7 +8,6 @@ others are compared by value.
 import collections
 import contextlib
 import dataclasses
-import json
 import os
 import random
 import shutil
@@ -25,6 +24,7 @@ from orchestrator.job import scan, spec
 from orchestrator.job.scan import Audio, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
+from orchestrator.output.contexts import Contexts
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning import preparation
 from orchestrator.planning.preparation import Prepared
@@ -212,20 +212,11 @@ def _match(before: Side, fresh: Target, tolerance: float | None) -> tuple[list[M
 
 def _unlike(target: Target, before: Record, fresh: Target, now: Record) -> str:
     """Return what lets the bytes of two arrays differ; empty where nothing does."""
-    old, new = _context(target, before), _context(fresh, now)
+    old, new = (Contexts(t.output.contexts).read(r.context) for t, r in ((target, before), (fresh, now)))
     differing = [name for name in _ALIKE if name not in old or old[name] != new.get(name)]
     if not differing and old["device"] != "cpu":
         return "batch"  # on a GPU it holds windows of several items, here those of fewer
     return ", ".join(differing)
-
-
-def _context(target: Target, record: Record) -> dict[str, tp.Any]:
-    """Return what an array was made with; nothing where that is lost."""
-    place = target.place(f".consort/contexts/{record.context}.json")
-    try:
-        return dict(json.loads(place.read_text("ascii"))) if place else {}
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def _explain(match: Match, report: Report, failures: tp.Mapping[tuple[str, str], Failure]) -> Match:

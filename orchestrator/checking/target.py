@@ -1,16 +1,16 @@
 """What the user points at: an output folder by its own name or by its job file, held still while it is read."""
 
 import contextlib
-import fcntl
 import os
 import pathlib
 import shlex
 import typing as tp
 
+from orchestrator import files
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import spec
 from orchestrator.output import ledger as ledgers
-from orchestrator.output.folder import OutputDir
+from orchestrator.output.folder import INNER, OutputDir
 from orchestrator.output.ledger import Ledger
 from worker import regular
 
@@ -79,14 +79,12 @@ class Target:
         with contextlib.ExitStack() as stack:
             try:
                 descriptor = regular.open_file(self.output.inner / "lock")
-                lock = stack.enter_context(os.fdopen(descriptor, "rb"))
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                if not files.try_lock(stack.enter_context(os.fdopen(descriptor, "rb")), shared=True):
+                    raise self._busy()
             except FileNotFoundError:
                 pass  # a copy, in which no run is under way
-            except BlockingIOError as error:
-                raise self._busy() from error
             except OSError as error:
-                raise RunFailed(f"{self.name}: .consort/lock: {error.strerror}; remove it") from error
+                raise RunFailed(f"{self.name}: {INNER}/lock: {error.strerror}; remove it") from error
             self._refuse_workers()
             yield
 
@@ -98,8 +96,9 @@ class Target:
             JobError: nothing was written there.
             RunFailed: a run is writing there, or it may only be read.
         """
-        ledger = self.ledger()  # first: a folder of something else must stay as it is
-        self.output.create({record.model for record in ledger.records.values()})
+        self.output.refuse_links()  # before anything of it is read
+        ledger = self.ledger()  # a folder of something else must stay as it is
+        self.output.create({record.path.partition("/")[0] for record in ledger.records.values()})
         with self.output.lock():
             self._refuse_workers()
             yield

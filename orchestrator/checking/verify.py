@@ -7,9 +7,7 @@ done. Here it is found, and with `repair` removed, so that the next run makes it
 import collections
 import concurrent.futures
 import dataclasses
-import json
 import os
-import re
 import shlex
 import stat
 import typing as tp
@@ -17,16 +15,16 @@ import typing as tp
 from orchestrator import errors
 from orchestrator.checking.target import Target
 from orchestrator.errors import RunFailed
-from orchestrator.output.folder import OutputDir
+from orchestrator.files import sha256_of
+from orchestrator.output import contexts
+from orchestrator.output.folder import INNER, OutputDir
 from orchestrator.output.ledger import Ledger
-from orchestrator.planning.preparation import size
-from orchestrator.weights.transfer import sha256_of
-from worker import protocol, store
+from orchestrator.text import size
+from worker import store
 from worker.protocol import Record
 
 _SHOWN = 10  # lines of a kind that are listed without --verbose
 _THREADS = min(8, 2 * (os.cpu_count() or 1))
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Checked:
         parts = [f"{self.arrays - bad} of {self.arrays} arrays ({size(self.bytes)}) are as recorded"]
         parts += [f"{number} {kind}" for kind, number in sorted(found.items())]
         parts += [f"{len(self.orphans)} orphaned"] if self.orphans else []
-        parts += [] if self.contexts else ["no .consort beside them, so their contexts were not checked"]
+        parts += [] if self.contexts else [f"no {INNER} beside them, so their contexts were not checked"]
         return f"{self.name}: {', '.join(parts)}"
 
     def _next(self) -> tp.Iterator[str]:
@@ -117,13 +115,13 @@ def examine(target: Target, ledger: Ledger) -> Checked:
     everything = sorted(ledger.records.values(), key=lambda record: record.path)
     output = target.output
     problems = [found for found in _each(lambda record: _problem(target, record), everything) if found]
-    contexts = output.inner.is_dir()
-    if contexts:
+    kept = output.inner.is_dir()
+    if kept:
         names = sorted({record.context for record in everything})
         problems += [found for name in names if (found := _context_problem(output, name))]
     total = sum(record.bytes for record in everything)
     orphans = _orphans(output, everything)
-    return Checked(target.name, target.command, len(everything), total, problems, orphans, contexts)
+    return Checked(target.name, target.command, len(everything), total, problems, orphans, kept)
 
 
 def listed(lines: tp.Iterable[tuple[str, str]], everything: bool) -> list[str]:
@@ -173,16 +171,11 @@ def _problem(target: Target, record: Record) -> Problem | None:
 
 
 def _context_problem(output: OutputDir, name: str) -> Problem | None:
-    if not _SHA256.match(name):
+    if not contexts.is_name(name):
         return Problem("context", f"{output.manifest.name}", f"{name!r} names no context")
-    path = f".consort/contexts/{name}.json"
-    try:
-        good = protocol.digest(json.loads((output.root / path).read_text("ascii"))) == name
-    except FileNotFoundError:
-        return Problem("context", path, "is not there")
-    except (OSError, ValueError):
-        good = False
-    return None if good else Problem("context", path, "is not what its name says", damaged=True)
+    problem = contexts.Contexts(output.contexts).problem(name)
+    path = (output.contexts / f"{name}.json").relative_to(output.root).as_posix()
+    return Problem("context", path, problem, damaged=problem != contexts.LOST) if problem else None
 
 
 def _orphans(output: OutputDir, named: tp.Iterable[Record]) -> list[str]:
@@ -192,7 +185,7 @@ def _orphans(output: OutputDir, named: tp.Iterable[Record]) -> list[str]:
     found = []
     for base, inner, files in os.walk(output.root):
         # output folders of other jobs may lie inside
-        inner[:] = [name for name in inner if name != ".consort" and not os.path.isdir(f"{base}/{name}/.consort")]
+        inner[:] = [name for name in inner if name != INNER and not os.path.isdir(f"{base}/{name}/{INNER}")]
         below = os.path.relpath(base, output.root)
         for name in files if below != "." else ():
             suffix = os.path.splitext(name)[1]
@@ -205,7 +198,8 @@ def _repair(output: OutputDir, found: Checked) -> None:
     """Remove what is damaged; the plan of the next run misses it then."""
     for problem in [p for p in found.problems if p.damaged]:
         try:
-            (output.root / problem.path).unlink()
+            if place := output.place(problem.path):
+                place.unlink()
         except OSError as error:
             raise RunFailed(f"{problem.path}: cannot be removed: {error.strerror}; remove it yourself") from error
         found.removed.append(problem.path)

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from orchestrator import errors
 from orchestrator.errors import EnvironmentUnavailable, JobError
-from orchestrator.planning.preparation import size
 from orchestrator.running.progress import Progress
-from orchestrator.running.report import table
+from orchestrator.text import size, table
 from orchestrator.weights import ffmpeg, transfer
 from orchestrator.weights.store import Weights
 from worker import catalog, schema

@@ -14,6 +14,7 @@ import typing as tp
 from orchestrator import errors
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import spec
+from orchestrator.text import duration, printable, size, table
 from worker import catalog
 
 if tp.TYPE_CHECKING:
@@ -35,15 +36,13 @@ def extract(arguments: argparse.Namespace) -> int:
     from orchestrator.planning import preparation
     from orchestrator.running import placement, progress, run
     from orchestrator.running import weights as supplies
-    from orchestrator.running.report import table
 
     output = OutputDir(job.output)
-    names = [model.name for model in job.models]
-    output.refuse_links(names)
+    output.refuse_links(job.folders)
     synthetic.write(job)
     audio = scan.scan(job)  # first, as a wrong audio path must not leave an output folder behind
     placed = placement.choose(job)
-    output.create(names)
+    output.create(job.folders)
     with output.lock(), progress.choose() as shown:
         placed.sweep(output)
         ledgers.sweep(output)
@@ -57,7 +56,7 @@ def extract(arguments: argparse.Namespace) -> int:
         shown.say(f"{chosen}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
         report, folder = run.extract(prepared, placed, shown, arguments.offline)
     if arguments.verbose and report.written:
-        rows = [(_printable(r.path), str(tuple(r.shape)), preparation.size(r.bytes)) for r in report.written]
+        rows = [(printable(r.path), str(tuple(r.shape)), size(r.bytes)) for r in report.written]
         print(table([("array", "shape", "size"), *rows]))
     print(table(report.rows()))
     _print_failures(report, arguments.verbose)
@@ -79,7 +78,6 @@ def plan(arguments: argparse.Namespace) -> int:
     job = _job(arguments)
     from orchestrator.planning import preparation
     from orchestrator.running import placement
-    from orchestrator.running.report import duration, table
 
     prepared = preparation.prepare(job)
     placed = placement.choose(job)
@@ -97,7 +95,7 @@ def plan(arguments: argparse.Namespace) -> int:
         rows.append((model.name, model.environment, device, str(len(work)), *states, *hours))
     print(table(rows))
     print(f"runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
-    free = preparation.size(made.bytes())
+    free = size(made.bytes())
     print(f"{len(made.chosen)} of {len(made.choices)} items chosen; ~{free} will be written; nothing was started")
     if prepared.lacking_room():
         print(f"warning: {prepared.lacking_room()}")
@@ -120,7 +118,6 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def _print_status(found: "Status", verbose: bool) -> None:
-    from orchestrator.running.report import table
 
     rows = [("model", "done", "pending", "failed", "stale", "orphaned", "device")]
     for name, count in found.models.items():
@@ -157,13 +154,21 @@ def verify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found.json(), indent=1))
     else:
-        print("\n".join(map(_printable, found.lines(arguments.verbose))))
+        print("\n".join(map(printable, found.lines(arguments.verbose))))
     return found.exit_code
 
 
 def compose(arguments: argparse.Namespace) -> int:
-    """Do the first or the last step of docker-compose.yml."""
-    job = _job(arguments)
+    """Do the first or the last step of docker-compose.yml; or write it anew."""
+    if arguments.action == "write":
+        return _write_composition(arguments)
+    if arguments.action == "root":
+        print(spec.base(arguments.job).resolve())
+        return errors.OK
+    try:
+        job = _job(arguments)
+    except JobError as error:  # a folder of the user's own that is not mounted
+        raise JobError(f"{error}; {spec.BELOW_ROOT}" if str(error).endswith("is no folder") else str(error)) from error
     from orchestrator.job import scan
     from orchestrator.output import ledger as ledgers
     from orchestrator.output.folder import OutputDir
@@ -175,8 +180,10 @@ def compose(arguments: argparse.Namespace) -> int:
     output = OutputDir(job.output)
     audio = scan.scan(job)
     try:
-        output.create([model.name for model in job.models])
+        output.create(job.folders)
     except RunFailed as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
         raise RunFailed(f"{error}; or say who you are: CONSORT_UID=$(id -u) CONSORT_GID=$(id -g)") from error
     with output.lock(), progress.choose() as shown:
         if arguments.action == "report":
@@ -191,6 +198,18 @@ def compose(arguments: argparse.Namespace) -> int:
         for text in composed.write_plan(prepared, shown):
             shown.say(text)
         shown.say(f"{len(prepared.plan.chosen)} of {len(prepared.plan.choices)} items to do")
+    return errors.OK
+
+
+def _write_composition(arguments: argparse.Namespace) -> int:
+    from orchestrator.environments import composition
+
+    if arguments.job:
+        raise JobError("compose write: takes no job; it writes what all of them share")
+    for path in (written := composition.write()):
+        print(f"wrote {_near(path)}")
+    if not written:
+        print(f"{composition.BASE} and {composition.GPU} are what the environments say")
     return errors.OK
 
 
@@ -211,25 +230,23 @@ def models(arguments: argparse.Namespace) -> int:
 def envs(arguments: argparse.Namespace) -> int:
     """List, build or remove environments, as virtual environments or as images."""
     from orchestrator.cli import provisions
-    from orchestrator.environments import definitions, docker_client
+    from orchestrator.environments import definitions
     from orchestrator.running import progress
-    from orchestrator.running.report import table
+    from orchestrator.running.runtimes import RUNTIMES
 
-    chosen = [definitions.find(name) for name in arguments.names or definitions.names()]
-    if arguments.runtime == "docker":
-        docker_client.find()
+    chosen = [definitions.at(name) for name in arguments.names or definitions.names()]
+    runtime = RUNTIMES[arguments.runtime].open()
     if arguments.action == "list":
-        print(table(provisions.rows(chosen, arguments.runtime)))
+        print(table(provisions.rows(chosen, runtime)))
         return errors.OK
     if arguments.action == "remove":
-        for gone in provisions.remove(chosen, arguments.runtime):
+        for gone in [place for environment in chosen for place in runtime.remove(environment)]:
             print(f"removed {gone}")
         return errors.OK
-    variants = arguments.variants or provisions.variants_of_this_machine(arguments.runtime)
+    variants = arguments.variants or provisions.variants_of_this_machine(runtime)
     with progress.choose() as shown:
-        problems = provisions.build(chosen, arguments.runtime, variants, shown)
-        if arguments.runtime == "docker" and not arguments.names:
-            problems += provisions.build_host(shown)
+        problems = provisions.build(chosen, runtime, variants, shown)
+        problems += [] if arguments.names else provisions.build_beside(runtime, shown)
     return errors.UNAVAILABLE if problems else errors.OK
 
 
@@ -257,7 +274,6 @@ def fit(arguments: argparse.Namespace) -> int:
     job = spec.read(arguments.job, _settings(arguments))
     from orchestrator.fitting import fit as fits
     from orchestrator.running import progress
-    from orchestrator.running.report import table
 
     names = [field.name for field in dataclasses.fields(fits.Options)]
     options = fits.Options(**{name: getattr(arguments, name) for name in names})
@@ -274,7 +290,7 @@ def python(arguments: argparse.Namespace) -> int:
     from orchestrator.running import progress
     from orchestrator.running.runtimes import venv
 
-    environment = definitions.find(arguments.environment)
+    environment = definitions.at(arguments.environment)
     if not venvs.built(environment, "cpu"):
         with progress.choose() as shown:
             venvs.build(environment, "cpu", lambda text: shown.stage(environment.name, text))
@@ -347,11 +363,6 @@ def _warn(random: tp.Iterable[str]) -> None:
         print(warning)
 
 
-def _printable(item: str) -> str:
-    """Return a file name on one line, with escapes for what is not text."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in item)
-
-
 def _near(path: str | os.PathLike[str]) -> str:
     """Return a path as a person would type it from here."""
     relative = os.path.relpath(path)
@@ -369,7 +380,7 @@ def _print_reasons(rows: list[tuple[str, str, str, str]], everything: bool) -> N
         grouped.setdefault((item, kind, message), []).append(model)
     shown = list(grouped.items())[: None if everything else _SHOWN]
     for (item, kind, message), names in shown:
-        where, reason = _printable(item), _printable(message)
+        where, reason = printable(item), printable(message)
         for known in (where, os.path.basename(where)):  # decoders know no more than the latter
             reason = reason.removeprefix(f"{known}: ")
         print(f"  {kind:<10}  {where}: {reason}  ({', '.join(names)})")

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import typing as tp
 
-from orchestrator.running.report import table
+from orchestrator.text import table
 from worker import catalog
 from worker.extractor import Extractor, Output
 

@@ -1,9 +1,14 @@
-"""The environments: folders in `images/` with an `env.yaml`, hash-pinned locks and modules of their own."""
+"""The environments: folders with an `env.yaml`, hash-pinned locks and modules of their own.
+
+Those of Consort stand in `images/`; a job may bring others, which lie anywhere.
+"""
 
 import dataclasses
 import functools
 import hashlib
+import os
 import pathlib
+import re
 import typing as tp
 
 import worker
@@ -12,6 +17,8 @@ from orchestrator.job import spec
 from worker import code, schema
 
 IMAGES = pathlib.Path(worker.__file__).resolve().parent.parent
+_OUTSIDE: dict[str, pathlib.Path] = {}  # the folders of `add`, by the names of the environments
+_NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*\Z")  # as it becomes the name of an image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,15 +33,21 @@ class EnvironmentSpec:
     modules: tp.List[str] = dataclasses.field(default_factory=list)
     variables: tp.Dict[str, str] = dataclasses.field(default_factory=dict)
     extra_index: tp.Dict[str, str] = dataclasses.field(default_factory=dict)
+    service: tp.Optional[str] = None  # in docker-compose.yml; None: the environment's name
 
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """An environment of this checkout."""
+    """An environment of this checkout, or one that a job brings."""
 
     name: str
     folder: pathlib.Path
     spec: EnvironmentSpec
+
+    @property
+    def outside(self) -> bool:
+        """Whether it lies outside the tree."""
+        return self.folder.parent != IMAGES
 
     def lock(self, variant: str) -> pathlib.Path:
         """Return the lock of a variant, cpu or cuda.
@@ -61,8 +74,28 @@ def _code_sha256(*folders: str) -> str:
 
 
 def names() -> list[str]:
-    """Return the names of all environments, sorted."""
+    """Return the names of all environments of this checkout, sorted."""
     return sorted(path.parent.name for path in IMAGES.glob("*/env.yaml"))
+
+
+def add(folders: tp.Iterable[str]) -> None:
+    """Make `find` know environments that lie outside the tree, as `catalog.add_plugins` does for models.
+
+    Args:
+        folders: a job's `environments`; each is named as its folder.
+
+    Raises:
+        JobError: one is none, or has the name of another.
+    """
+    own: dict[str, pathlib.Path] = {}
+    for index, folder in enumerate(folders):
+        try:
+            found = _read_outside(pathlib.Path(folder))
+            if own.setdefault(found.name, found.folder) != found.folder:
+                raise JobError(f"{folder}: {own[found.name]} has the same name; rename one of the folders")
+        except ConsortError as error:
+            raise JobError(f"environments[{index}]: {error}") from error
+    _OUTSIDE.update(own)
 
 
 def find(name: str) -> Environment:
@@ -72,10 +105,52 @@ def find(name: str) -> Environment:
         JobError: there is none of that name.
         ConsortError: its `env.yaml` is damaged.
     """
-    if name not in names():
-        raise JobError(f"environment {name!r}: {schema.unknown(name, names(), 'environment')}")
-    path = IMAGES / name / "env.yaml"
+    folder = IMAGES / name if name in names() else _OUTSIDE.get(name)
+    if folder is None:
+        raise JobError(f"environment {name!r}: {schema.unknown(name, [*names(), *_OUTSIDE], 'environment')}")
+    return _read(folder)
+
+
+def at(place: str) -> Environment:
+    """Return the environment of a name, or of a folder, such as a person has typed.
+
+    Raises:
+        ConsortError: it is neither, or is damaged.
+    """
+    if place in names() or not os.path.isdir(place):
+        return find(place)
+    folder = pathlib.Path(place).resolve()
+    return find(folder.name) if folder.parent == IMAGES else _read_outside(pathlib.Path(place))
+
+
+def _read(folder: pathlib.Path) -> Environment:
     try:
-        return Environment(name, path.parent, schema.build(EnvironmentSpec, spec.parse_yaml(path.read_text("utf-8"))))
+        values = spec.parse_yaml((folder / "env.yaml").read_text("utf-8"))
+        return Environment(folder.name, folder, schema.build(EnvironmentSpec, values))
     except (schema.SchemaError, JobError) as error:
-        raise ConsortError(f"{path.parent.name}/env.yaml: {error}") from error
+        raise ConsortError(f"{folder.name}/env.yaml: {error}") from error
+
+
+def _read_outside(folder: pathlib.Path) -> Environment:
+    """Return an environment of a folder that no test of this checkout has looked at.
+
+    Raises:
+        ConsortError: what it lacks.
+    """
+    folder = pathlib.Path(os.path.abspath(folder))  # a link is named as it is written
+    if not (folder / "env.yaml").is_file():
+        raise JobError(f"{folder}: holds no env.yaml; those in {IMAGES} are examples")
+    if folder.name in names():
+        raise JobError(f"{folder}: Consort has an environment {folder.name} of its own; rename the folder")
+    if not _NAME.match(folder.name):
+        raise JobError(f"{folder}: images get its name, so it may hold only a-z, 0-9, and . _ - between them")
+    found = _read(folder)
+    for variant, lock in found.spec.locks.items():
+        if os.path.basename(lock) != lock or not (folder / lock).is_file():
+            raise JobError(
+                f"{folder.name}/env.yaml: locks.{variant}: no file {lock} beside it; images/lock.sh makes it"
+            )
+    for module in found.spec.modules:
+        if not (module.isidentifier() and (folder / module).is_dir()):
+            raise JobError(f"{folder.name}/env.yaml: modules: no folder {module} beside it")
+    return found

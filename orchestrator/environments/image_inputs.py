@@ -8,6 +8,7 @@ import pathlib
 import platform
 import re
 import shutil
+import tempfile
 import threading
 import typing as tp
 import urllib.parse
@@ -83,6 +84,29 @@ def wheels(environment: Environment, variant: str, settings: PipSettings) -> tp.
                 path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def context(environment: Environment) -> tp.Iterator[pathlib.Path]:
+    """Yield the folder that a build sees: the checkout, or for an environment outside of it one put together anew.
+
+    A second folder cannot be named beside the first: BuildKit of Docker 20.10 knows no `--build-context`.
+    """
+    if not environment.outside:
+        yield IMAGES.parent
+        return
+    with tempfile.TemporaryDirectory(prefix="consort-build-") as made:
+        images = pathlib.Path(made, "images")
+        own = images / environment.name
+        own.mkdir(parents=True)
+        _link(IMAGES / "build-tools.lock", images / "build-tools.lock")
+        for lock in set(environment.spec.locks.values()):
+            _link(environment.folder / lock, own / lock)
+        trees = {IMAGES / "worker": images / "worker", _LOCAL_WHEELS: images / "local-wheels"}
+        trees.update({environment.folder / module: own / module for module in environment.spec.modules})
+        for source, target in trees.items():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), copy_function=_link)
+        yield pathlib.Path(made)
+
+
 def _special(environment: Environment, variant: str) -> list[tuple[str, str, str]]:
     """Return the pins of builds that the public index does not have, with their hashes: `torch==2.13.0+cpu`."""
     pins = re.findall(
@@ -93,7 +117,7 @@ def _special(environment: Environment, variant: str) -> list[tuple[str, str, str
     return [pin for pin in pins if "+" in pin[1]]
 
 
-def _link(source: pathlib.Path, target: pathlib.Path) -> None:
+def _link(source: str | pathlib.Path, target: str | pathlib.Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system

@@ -14,6 +14,7 @@ import subprocess
 import threading
 import typing as tp
 
+from orchestrator import files
 from orchestrator.environments import docker_client, image_inputs
 from orchestrator.environments.definitions import IMAGES, Environment
 from orchestrator.environments.docker_client import PREFIX
@@ -33,6 +34,24 @@ _STEP = re.compile(r"#\d+ \[(?:[\w-]+ )?(\d+)/(\d+)\] (\w+)")
 def tag(environment: Environment, variant: str) -> str:
     """Return the name of an image: `consort/torch-cuda:cpu`."""
     return f"{PREFIX}/{environment.name}:{variant}"
+
+
+def arguments(environment: Environment, variant: str) -> dict[str, str]:
+    """Return what images/Dockerfile is told of an environment, whoever builds; its base image comes beside it."""
+    spec = environment.spec
+    return {
+        "ENVIRONMENT": environment.name,
+        "LOCK": spec.locks[variant],
+        "VARIANT": variant,
+        "EXTRA_INDEX": spec.extra_index.get(variant, ""),
+        "MODULES": " ".join(spec.modules),
+        "VARIABLES": "\n".join(f"{name}={value}" for name, value in spec.variables.items()),
+    }
+
+
+def base_variable(environment: Environment) -> str:
+    """Return the variable in which a user names another base image than the official one."""
+    return f"CONSORT_BASE_IMAGE_{environment.spec.python.replace('.', '_')}"
 
 
 def state(environment: Environment, variant: str) -> str:
@@ -85,7 +104,8 @@ def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | 
     before, settings = image_id(environment, variant), pip_settings.read()
     with image_inputs.wheels(environment, variant, settings) as placed:
         secrets = image_inputs.secrets(settings, placed or image_inputs.offered(environment, variant, settings))
-        _run(_command(environment, variant), secrets, environment.name, say, log)
+        with image_inputs.context(environment) as folder:
+            _run([*_command(environment, variant), str(folder)], secrets, environment.name, say, log)
     _forget(before)
 
 
@@ -97,7 +117,7 @@ def build_host(say: Say) -> None:
     """
     base = os.environ.get("CONSORT_BASE_IMAGE_3_11")
     command = ["docker", "build", "--progress", "plain", "--file", str(_ROOT / "orchestrator" / "Dockerfile")]
-    command += ["--tag", HOST_TAG, *(["--build-arg", f"BASE_IMAGE={base}"] if base else [])]
+    command += ["--tag", HOST_TAG, *(["--build-arg", f"BASE_IMAGE={base}"] if base else []), str(_ROOT)]
     before = _id(HOST_TAG)
     _run(command, image_inputs.secrets(pip_settings.read(), True), "orchestrator", say, None)
     _forget(before)
@@ -119,26 +139,19 @@ def cancel() -> None:
 
 
 def _command(environment: Environment, variant: str) -> list[str]:
-    arguments = {
-        "LOCK": environment.spec.locks[variant],
-        "VARIANT": variant,
-        "EXTRA_INDEX": environment.spec.extra_index.get(variant, ""),
+    given = {
+        **arguments(environment, variant),
+        "BASE_IMAGE": os.environ.get(base_variable(environment)) or environment.spec.base_image,
         "LOCK_SHA256": environment.lock_sha256(variant),
         "WORKER_SHA256": environment.worker_sha256(),
-        **_bases(environment),
     }
-    file = environment.folder / "Dockerfile"
-    command = ["docker", "build", "--progress", "plain", "--file", str(file), "--tag", tag(environment, variant)]
-    for key, value in arguments.items():
+    if tools := os.environ.get("CONSORT_BASE_IMAGE_3_11"):
+        given["TOOLS_IMAGE"] = tools
+    file = str(IMAGES / "Dockerfile")
+    command = ["docker", "build", "--progress", "plain", "--file", file, "--tag", tag(environment, variant)]
+    for key, value in given.items():
         command += ["--build-arg", f"{key}={value}"]
     return command
-
-
-def _bases(environment: Environment) -> dict[str, str]:
-    """Return other base images than the official ones, where the user names them."""
-    own = os.environ.get(f"CONSORT_BASE_IMAGE_{environment.spec.python.replace('.', '_')}")
-    tools = os.environ.get("CONSORT_BASE_IMAGE_3_11")
-    return {**({"BASE_IMAGE": own} if own else {}), **({"TOOLS_IMAGE": tools} if tools else {})}
 
 
 def _id(name: str) -> str | None:
@@ -160,8 +173,8 @@ def _run(
 ) -> None:
     lines: list[str] = []
     seen = (0, 0)  # of the stage with the most steps: stages are built side by side
-    with open(log or os.devnull, "w", encoding="utf-8") as out, subprocess.Popen(
-        [*command, *secrets[0], str(_ROOT)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    with contextlib.ExitStack() as stack, subprocess.Popen(
+        [*command[:-1], *secrets[0], command[-1]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace",
         env={**os.environ, "DOCKER_BUILDKIT": "1", **secrets[1]},
     ) as process:  # fmt: skip
@@ -169,10 +182,12 @@ def _run(
         if _CANCELLED.is_set():
             process.kill()
         try:
+            out = stack.enter_context(files.open_log(log)) if log else None
             for line in process.stdout or ():
                 lines.append(line)
-                out.write(redact(line))
-                out.flush()
+                if out:
+                    out.write(redact(line))
+                    out.flush()
                 step = _STEP.match(line)
                 if step and (total := (int(step[2]), int(step[1]))) > seen:
                     seen = total

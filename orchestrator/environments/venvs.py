@@ -4,28 +4,24 @@ A folder counts only with its marker, which is written last. A builder holds a l
 waits and finds the work done; what a killed builder left has no marker and is removed by the next.
 """
 
-import contextlib
-import fcntl
 import json
 import os
 import pathlib
 import re
 import shutil
 import subprocess
-import sys
 import threading
 import typing as tp
 
+from orchestrator import files
 from orchestrator.environments import interpreters
 from orchestrator.environments.definitions import Environment
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights.package_index import PackageIndex
-from orchestrator.weights.store import cache_root
 
 Say = tp.Callable[[str], None]
 _RUNNING: set["subprocess.Popen[str]"] = set()  # what `cancel` ends
 _CANCELLED = threading.Event()  # from then on this process builds nothing
-_PAUSE = 0.2  # seconds between two looks at a lock that another builder holds
 _ADDRESS = re.compile(r"(https?)://(?:[^\s/@]*@)?([^\s/]+)(/\S*)?|(with url: )\S+")
 _FILE = re.compile(r"/[^/?#]+\.(?:whl|tar\.gz|zip)")
 _MARKER = "complete.json"
@@ -35,7 +31,7 @@ _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", 
 def folder(environment: Environment, variant: str) -> pathlib.Path:
     """Return where the environment is or would be: the name holds the hash of its lock and Python."""
     digest = environment.lock_sha256(variant)[:12]
-    return cache_root() / "envs" / f"{environment.name}-{variant}-py{environment.spec.python}-{digest}"
+    return files.cache_root() / "envs" / f"{environment.name}-{variant}-py{environment.spec.python}-{digest}"
 
 
 def python(environment: Environment, variant: str) -> pathlib.Path:
@@ -92,7 +88,8 @@ def cancel() -> None:
 
 def remove(environment: Environment) -> list[pathlib.Path]:
     """Remove every build of an environment, also those of older locks; return what was removed."""
-    found = [p for v in environment.spec.locks for p in (cache_root() / "envs").glob(f"{environment.name}-{v}-py*")]
+    places = files.cache_root() / "envs"
+    found = [path for v in environment.spec.locks for path in places.glob(f"{environment.name}-{v}-py*")]
     gone = sorted(path for path in found if path.is_dir())
     for path in gone:
         with _locked(path, lambda: None):  # the lock's file stays: another process may be waiting for it
@@ -111,7 +108,7 @@ def _create(
         "--progress-bar", "off", "--no-compile", "-r", str(lock),
     ]  # fmt: skip
     command += _extra_index(environment, variant)
-    with open(log, "w", encoding="utf-8") as out:
+    with files.open_log(log) as out:
         # -I, here and below: the folder that the user stands in may hold a json.py, or a torch/
         _run([base, "-I", "-m", "venv", str(target)], environment, out, log, lambda line: None)
         seen: set[str] = set()
@@ -184,25 +181,10 @@ def redact(line: str) -> str:
     return _ADDRESS.sub(shorten, line)
 
 
-@contextlib.contextmanager
-def _locked(target: pathlib.Path, waiting: tp.Callable[[], None]) -> tp.Iterator[None]:
-    with open(target.with_name(target.name + ".lock"), "a", encoding="ascii") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            _wait(f)
-        yield
+def _locked(target: pathlib.Path, waiting: tp.Callable[[], None]) -> tp.ContextManager[None]:
+    def wait() -> None:
+        if _CANCELLED.is_set():
+            raise EnvironmentUnavailable("interrupted while another process was building; run again")
+        waiting()
 
-
-def _wait(file: tp.TextIO) -> None:
-    """Take a lock when it is free; not by the blocking call, which nothing can end."""
-    while not _CANCELLED.wait(_PAUSE):
-        with contextlib.suppress(BlockingIOError):
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    raise EnvironmentUnavailable("interrupted while another process was building; run again")
-
-
-def install_command() -> str:
-    """Return how this program is called in the hints it prints."""
-    return "consort" if pathlib.Path(sys.argv[0]).name == "consort" else "python -m orchestrator"
+    return files.locked(target.with_name(target.name + ".lock"), wait)

@@ -1,7 +1,7 @@
 """Fit the models of `prosody` to what a job has written: a token model, then an encoder of token sequences.
 
 Nothing is extracted here. The features come from the records of the job's output folder, and a process in
-the environment of `prosody` reads them: `torch_models.prosody.fitting`, which gets one request file, and
+the environment of `prosody` reads them: `prosody_toolkit.fitting`, which gets one request file, and
 folders as arguments.
 """
 
@@ -15,23 +15,24 @@ import typing as tp
 from orchestrator import files
 from orchestrator.environments import definitions, devices, venvs
 from orchestrator.errors import JobError, RunFailed
+from orchestrator.files import sha256_of
 from orchestrator.fitting import process
 from orchestrator.job.spec import JobSpec, ModelSpec
 from orchestrator.output import ledger as ledgers
+from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.running.engines.local import default_slots
 from orchestrator.running.progress import Progress
-from orchestrator.running.report import duration
 from orchestrator.running.runtimes import venv
-from orchestrator.weights.transfer import sha256_of
+from orchestrator.text import duration
 from worker import catalog, protocol, schema
 from worker.protocol import Record
 
 EXTRACTOR = "prosody"
 STAGES = ("clusters", "encoder")
 SIZES = ("small", "default", "large")
-_MODULE = "torch_models.prosody.fitting"
+_MODULE = "prosody_toolkit.fitting"
 _CENTRES = "cluster_centers.pt"
 _ANALYSIS = ("frame_ms", "hop_ms", "emphasize_ratio", "smoothing_level", "output_normalize")
 
@@ -122,7 +123,7 @@ def choose(job: JobSpec, models: list[ModelSpec], options: Options, clusters: pa
     asked = [model for model in models if options.model in (None, model.name)]
     output = OutputDir(job.output)
     ledger = ledgers.read(output)
-    contexts = _Contexts(output)
+    contexts = Contexts(output.contexts)
     found: list[Material] = []
     if clusters is not None:
         centres = sha256_of(clusters / _CENTRES) if (clusters / _CENTRES).is_file() else ""
@@ -193,9 +194,7 @@ def rows(stage: str, facts: dict[str, tp.Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _material(
-    ledger: Ledger, contexts: "_Contexts", model: ModelSpec, holds: str, centres: str | None = None
-) -> Material:
+def _material(ledger: Ledger, contexts: Contexts, model: ModelSpec, holds: str, centres: str | None = None) -> Material:
     """Return the arrays of a model that were made as the job says, and of `centres` where that is given."""
     extractor = model.build()
     settings = schema.dump(extractor)
@@ -254,20 +253,3 @@ def _run(
     with tempfile.TemporaryDirectory(prefix="consort-fit-") as scratch:
         command = venv.module_command(environment, variant, arguments, scratch, default_slots(), gpus)
         return process.follow(command, folder / "fit.log", shown)
-
-
-class _Contexts:
-    """What records share, read once each."""
-
-    def __init__(self, output: OutputDir) -> None:
-        self._folder = output.contexts
-        self._known: dict[str, dict[str, tp.Any]] = {}
-
-    def read(self, name: str) -> dict[str, tp.Any]:
-        """Return a context; an empty one where its file is gone, so that its arrays count as outdated."""
-        if name not in self._known:
-            try:
-                self._known[name] = json.loads((self._folder / f"{name}.json").read_text("ascii"))
-            except (OSError, ValueError):
-                self._known[name] = {}
-        return self._known[name]

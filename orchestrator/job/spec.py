@@ -21,6 +21,7 @@ _DEVICE = re.compile(r"(auto|cpu|cuda(:\d+)?)\Z")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\Z", re.IGNORECASE)
 _FOLDERS = ("audio", "audio_root", "output")
 _WEIGHTS = (".h5", ".h5.gz", ".pt")  # endings of files with weights
+BELOW_ROOT = "docker compose sees what lies below ROOT: name that folder, or use `consort extract`"
 SYNTHETIC = "synthetic"  # `audio:` of a job that is tried on a sine
 
 
@@ -44,6 +45,11 @@ class ModelSpec:
     def reference(self) -> str:
         """The extractor's name or `module:Class`."""
         return self.extractor or self.name
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders that its arrays can be in: one for each output."""
+        return [self.name, *(f"{self.name}.{output.name}" for output in self.build().outputs())]
 
     def build(self, path: str = "") -> Extractor:
         """Return the extractor with its parameters and wanted outputs.
@@ -74,6 +80,7 @@ class JobSpec:
     exclude: tp.List[str] = dataclasses.field(default_factory=list)
     path_column: str = "path"
     plugins: tp.List[str] = dataclasses.field(default_factory=list)
+    environments: tp.List[tp.Any] = dataclasses.field(default_factory=list)  # folders, once `check` is through
     runtime: str = choice("auto", "docker", "venv")
     engine: str = choice("local")
     devices: tp.Union[tp.List[tp.Any], str] = "auto"
@@ -84,6 +91,11 @@ class JobSpec:
     memory: tp.Union[int, str, None] = None
     timeout_per_item: tp.Optional[float] = between(None, 1, 10**7)
     licence_policy: str = choice("any", "commercial")
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders of its models, below the output folder."""
+        return [folder for model in self.models for folder in model.folders]
 
     @property
     def memory_bytes(self) -> int | None:
@@ -142,6 +154,8 @@ def check(raw: tp.Any) -> JobSpec:
         if not os.path.isdir(folder):
             raise JobError(f"plugins[{index}]: {folder} is no folder")
     catalog.add_plugins(job.plugins)
+    for index, entry in enumerate(job.environments):
+        _check_environment(entry, f"environments[{index}]")
     seen: set[str] = set()
     for index, model in enumerate(job.models):
         _check_model(model, f"models[{index}]", job.licence_policy)
@@ -176,6 +190,7 @@ def _choose(raw: dict[str, tp.Any], chosen: tp.Any) -> tp.Any:
     own = _names(raw)
     if not own or not isinstance(chosen, list):
         return chosen
+    chosen = list(dict.fromkeys(chosen)) if all(isinstance(model, str) for model in chosen) else chosen
     others = [model for model in chosen if model not in own]
     for index, name in enumerate(chosen):
         if isinstance(name, str) and ":" not in name and name not in (*own, *catalog.names()):
@@ -220,6 +235,15 @@ def _check_model(model: ModelSpec, path: str, policy: str) -> None:
         raise JobError(f"{path}: licence_policy is commercial, but its weights are {', '.join(barred)}")
 
 
+def _check_environment(entry: tp.Any, path: str) -> None:
+    if isinstance(entry, dict):
+        raise JobError(f"{path}: an interpreter of your own comes in a later version; give a folder with an env.yaml")
+    if not isinstance(entry, str):
+        raise JobError(f"{path}: {entry!r} is no folder; give one with an env.yaml and locks")
+    if not os.path.isdir(entry):
+        raise JobError(f"{path}: {entry} is no folder")
+
+
 def _check_layout(model: ModelSpec, extractor: Extractor, path: str) -> None:
     wanted = catalog.wanted(extractor)
     if model.layout == "per-window" and not any(output.axes[0] == "window" for output in wanted):
@@ -232,18 +256,32 @@ def _place(raw: tp.Any, path: str | None) -> dict[str, tp.Any]:
     """Make the paths of a job file absolute: they are relative to `root`, by default the file's folder."""
     if not isinstance(raw, dict):
         raise JobError("a job is a mapping with the keys audio, output and models")
-    base = pathlib.Path(path).resolve().parent if path else pathlib.Path.cwd()
-    root = raw.get("root")
-    if isinstance(root, str):
-        base = base / os.path.expanduser(root)
+    base = _base(raw, path)
     placed = {k: absolute(v, base) if k in _FOLDERS and _is_path(k, v) else v for k, v in raw.items()}
+    for key in ("plugins", "environments"):
+        if isinstance(raw.get(key), list):
+            placed[key] = [absolute(entry, base) if isinstance(entry, str) else entry for entry in raw[key]]
     if isinstance(raw.get("plugins"), list):
-        placed["plugins"] = [absolute(p, base) if isinstance(p, str) else p for p in raw["plugins"]]
         # their models say which of their parameters are paths; what is no folder is refused later
         catalog.add_plugins(p for p in placed["plugins"] if isinstance(p, str) and os.path.isdir(p))
     if isinstance(raw.get("models"), list):
         placed["models"] = [_place_model(m, base) for m in raw["models"]]
     return placed
+
+
+def base(path: str) -> pathlib.Path:
+    """Return what the relative paths of a job file are relative to.
+
+    Raises:
+        JobError: it is no job file.
+    """
+    raw = _read_yaml(path)
+    return _base(raw if isinstance(raw, dict) else {}, path)
+
+
+def _base(raw: dict[str, tp.Any], path: str | None) -> pathlib.Path:
+    folder, root = pathlib.Path(path).resolve().parent if path else pathlib.Path.cwd(), raw.get("root")
+    return folder / os.path.expanduser(root) if isinstance(root, str) else folder
 
 
 def _is_path(key: str, value: tp.Any) -> bool:

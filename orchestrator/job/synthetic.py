@@ -34,7 +34,8 @@ def write(job: JobSpec) -> None:
     try:
         if place.is_file() and place.read_bytes() == content:
             return
-        place.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(place.parent)
     except OSError as error:
         raise RunFailed(f"output {job.output}: {error.strerror}; choose another folder") from error
     files.replace(place, content)

@@ -6,7 +6,6 @@ FIFO would be waited for: both are refused, by name, before anything is opened a
 
 import contextlib
 import errno
-import fcntl
 import os
 import pathlib
 import stat
@@ -15,7 +14,10 @@ import typing as tp
 
 from orchestrator import files
 from orchestrator.errors import RunFailed
+from orchestrator.text import printable
 from worker import regular
+
+INNER = ".consort"
 
 
 class OutputDir:
@@ -23,7 +25,7 @@ class OutputDir:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = pathlib.Path(root)
-        self.inner = self.root / ".consort"
+        self.inner = self.root / INNER
         self.manifest = self.root / "manifest.jsonl"
         self.failures = self.inner / "failures.jsonl"
         self.sources = self.inner / "sources.jsonl"
@@ -32,33 +34,60 @@ class OutputDir:
         self.scratch = self.inner / "scratch"
         self.runs = self.inner / "runs"
 
-    def create(self, models: tp.Iterable[str] = ()) -> None:
+    def place(self, path: str) -> pathlib.Path | None:
+        """Return where an array is by its record's path; None where that, anybody's, leads elsewhere."""
+        parts = path.split("/")
+        if not _leads_below(parts):
+            return None
+        inside = [self.root.joinpath(*parts[:depth]) for depth in range(1, len(parts))]
+        return None if any(folder.is_symlink() for folder in inside) else self.root.joinpath(*parts)
+
+    def holds(self, path: str, size: int | None = None) -> bool:
+        """Return whether an array is there, with that size; a link is none."""
+        try:
+            found = os.lstat(os.path.join(self.root, path))
+        except (OSError, ValueError):
+            return False
+        return stat.S_ISREG(found.st_mode) and size in (None, found.st_size) and _leads_below(path.split("/"))
+
+    def create(self, folders: tp.Collection[str] = ()) -> None:
         """Make the folders, unless something there would lead out of the folder.
 
         Args:
-            models: whose folders are going to be written.
+            folders: of models, which are going to be written.
 
         Raises:
             RunFailed: the place cannot be written, or must not be.
         """
-        self.refuse_links(models)
+        self.refuse_links(folders)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            for folder in (self.inner, self.records, self.contexts, self.scratch, self.runs):
-                files.make_folder(folder)
         except OSError as error:
             raise RunFailed(f"output {self.root}: {error.strerror}; choose another folder") from error
+        for folder in (self.inner, self.records, self.contexts, self.scratch, self.runs):
+            self.make(folder)
 
-    def refuse_links(self, models: tp.Iterable[str] = ()) -> None:
+    def make(self, folder: pathlib.Path, new: bool = False) -> None:
+        """Make a folder in `.consort`; `new` ones must not be there already.
+
+        Raises:
+            RunFailed: it cannot be made.
+        """
+        try:
+            files.make_folder(folder, new)
+        except OSError as error:
+            then = "remove it and run again" if isinstance(error, FileExistsError) else "choose another folder"
+            raise RunFailed(f"output {self.root}: {self._name(folder)}: {error.strerror}; {then}") from error
+
+    def refuse_links(self, folders: tp.Collection[str] = ()) -> None:
         """Look at everything in `.consort` and at the folders of models.
 
         Raises:
             RunFailed: something there is neither a file nor a folder.
         """
-        mine = {self.inner.name, *models}
         try:
             for entry in _entries(self.root):
-                if entry.name in mine or entry.name.partition(".")[0] in mine:
+                if entry.name in (self.inner.name, *folders):
                     self._refuse(entry)
             for entry in _below(self.inner):
                 self._refuse(entry)
@@ -91,7 +120,7 @@ class OutputDir:
         )
 
     def _name(self, path: pathlib.Path) -> str:
-        return ascii(path.relative_to(self.root).as_posix())[1:-1]  # names of others need not be printable
+        return printable(path.relative_to(self.root).as_posix())
 
     @contextlib.contextmanager
     def lock(self) -> tp.Iterator[None]:
@@ -109,12 +138,8 @@ class OutputDir:
         except OSError as error:
             raise RunFailed(f"output {self.root}: {error.strerror}; choose another folder") from error
         with f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunFailed(
-                    f"output {self.root}: another run is writing here; wait, or `consort status`"
-                ) from error
+            if not files.try_lock(f):
+                raise RunFailed(f"output {self.root}: another run is writing here; wait, or `consort status`")
             yield
 
     def new_run(self) -> "RunDir":
@@ -124,13 +149,15 @@ class OutputDir:
         run = RunDir(self.runs / run_id)
         self.runs.mkdir(parents=True, exist_ok=True)
         for folder in (run.root, run.logs, run.shards):
-            files.make_folder(folder, new=True)
+            self.make(folder, new=True)
         return run
 
     def last_run(self) -> "RunDir | None":
         """Return the newest run that got as far as its plan."""
         plans = sorted(self.runs.glob("*/plan.json")) if self.runs.is_dir() else []
-        return RunDir(plans[-1].parent) if plans else None
+        found = [RunDir(path.parent) for path in plans if path.is_file()]
+        whole = [run for run in found if run.job.is_file() or not run.job.exists()]  # a FIFO would be waited for
+        return whole[-1] if whole else None
 
 
 class RunDir:
@@ -149,6 +176,10 @@ class RunDir:
     def log(self, name: str) -> pathlib.Path:
         """Return what a process of that name prints."""
         return self.logs / f"{name}.log"
+
+
+def _leads_below(parts: list[str]) -> bool:
+    return not {"", ".", ".."} & set(parts)  # an absolute path begins with an empty part
 
 
 def _below(folder: pathlib.Path) -> tp.Iterator["os.DirEntry[str]"]:

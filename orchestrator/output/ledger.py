@@ -7,20 +7,17 @@ files twice gives the same result, so a death in the middle of it costs nothing.
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import json
 import os
 import pathlib
 import re
 import shutil
-import stat
 import time
 import typing as tp
 
 from orchestrator import files
 from orchestrator.errors import RunFailed
-from orchestrator.output.folder import OutputDir
+from orchestrator.output.folder import INNER, OutputDir
 from worker import protocol, regular, schema
 from worker.protocol import Event, Failure, Record
 
@@ -148,8 +145,8 @@ def fold(output: OutputDir) -> Ledger:
     ledger = read(output)
     # first: a death in between leaves the events, and with them the knowledge of what they replace
     for name in ledger.outlived - {record.path for record in ledger.records.values()}:
-        if os.path.realpath(output.root / name).startswith(os.path.realpath(output.root) + os.sep):
-            (output.root / name).unlink(missing_ok=True)
+        if place := output.place(name):
+            place.unlink(missing_ok=True)
     files.replace(output.manifest, _lines(ledger.records))
     files.replace(output.failures, _lines(ledger.failures))
     files.replace(
@@ -197,7 +194,7 @@ def sweep(output: OutputDir, patience: float = 30.0) -> int:
 def _walk(root: pathlib.Path) -> tp.Iterator[tuple[str, list[str]]]:
     """Yield folders with their files, but for output folders of other jobs, whose runs may be under way."""
     for folder, inner, names in os.walk(root):
-        inner[:] = [name for name in inner if not os.path.isdir(os.path.join(folder, name, ".consort"))]
+        inner[:] = [name for name in inner if not os.path.isdir(os.path.join(folder, name, INNER))]
         yield folder, names
 
 
@@ -213,12 +210,11 @@ def locked(path: pathlib.Path) -> bool:
     """Return whether the writer of an event file lives."""
     try:
         with os.fdopen(regular.open_file(path), "rb") as f:
-            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False  # folded since it was listed
-    except OSError:
+            return not files.try_lock(f, shared=True)
+    except PermissionError:
         return True
-    return False
+    except OSError:
+        return False  # folded since it was listed, or no file that a worker writes
 
 
 def _lines(entries: tp.Mapping[tp.Any, tp.Any]) -> str:
@@ -227,21 +223,11 @@ def _lines(entries: tp.Mapping[tp.Any, tp.Any]) -> str:
 
 def _entries(path: pathlib.Path, build: tp.Callable[[dict[str, tp.Any]], _E]) -> tp.Iterator[_E]:
     try:
-        with open(path, encoding="ascii", opener=_no_wait) as f:
-            for line in f:
-                yield build(json.loads(line))
+        for line in files.read_text(path).splitlines():
+            yield build(json.loads(line))
     except FileNotFoundError:
         return
     except OSError as error:
         raise RunFailed(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise RunFailed(f"{path.name} is damaged ({error}); restore it or remove it and run again") from error
-
-
-def _no_wait(path: str, flags: int) -> int:
-    """Open what may be a link of the user's, as version control makes them, but wait for no FIFO."""
-    descriptor = os.open(path, flags | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "is no regular file", path)
-    return descriptor

@@ -21,6 +21,10 @@ import warnings
 
 import numpy as np
 
+from orchestrator import files
+from orchestrator.output.contexts import Contexts
+from orchestrator.output.folder import OutputDir
+
 COMBINED = ("encodecmae", "mert", "musicnn")  # the order of `combined`
 
 
@@ -42,7 +46,7 @@ class Run:
             FileNotFoundError: the folder holds no manifest.
         """
         self.root = pathlib.Path(root)
-        lines = (self.root / "manifest.jsonl").read_text("ascii").splitlines()
+        lines = files.read_text(self.root / "manifest.jsonl").splitlines()
         self.records: list[dict[str, tp.Any]] = [json.loads(line) for line in lines]
         self._primary: dict[str, str] = {}
         for record in self.records:
@@ -151,8 +155,8 @@ class Run:
         """Return the labels that the job's table gave an item, from the newest run that names it."""
         if self._labels is None:
             self._labels = {}
-            for path in sorted((self.root / ".consort" / "runs").glob("*/items.jsonl")):
-                for line in path.read_text("ascii").splitlines():
+            for path in sorted(OutputDir(self.root).runs.glob("*/items.jsonl")):
+                for line in files.read_text(path).splitlines():
                     entry = json.loads(line)
                     self._labels[entry["id"]] = entry["labels"]
         return dict(self._labels.get(item, {}))
@@ -161,13 +165,12 @@ class Run:
         """Return what decided the numbers of a model's arrays, one text for each different setting."""
         names = {r["context"] for r in self.records if r["model"] == model and r["output"] == output}
         found = set()
+        contexts = Contexts(OutputDir(self.root).contexts)
         for name in names if len(names) > 1 else ():
-            try:
-                context = json.loads((self.root / ".consort" / "contexts" / f"{name}.json").read_text("ascii"))
-            except FileNotFoundError:
-                continue
-            keys = ("extractor", "version", "audio_version", "params", "window", "pooling", "dtype", "checkpoint")
-            found.add(json.dumps({key: context.get(key) for key in keys}, sort_keys=True))
+            context = contexts.find(name)
+            if context is not None:
+                keys = ("extractor", "version", "audio_version", "params", "window", "pooling", "dtype", "checkpoint")
+                found.add(json.dumps({key: context.get(key) for key in keys}, sort_keys=True))
         return found
 
     def _output(self, model: str, output: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What a job would do: which models lack which items, cut into shards. Decides, and starts nothing."""
+"""What a job would do: which models lack which items. Decides, and starts nothing."""
 
 import collections
 import dataclasses
@@ -12,11 +12,10 @@ from orchestrator.output import naming
 from orchestrator.output.ledger import Ledger
 from worker import catalog, protocol, schema, store
 from worker.extractor import Checkpoint, Extractor
-from worker.protocol import Item, Record, Shard, Task
+from worker.protocol import Record, Task
 
 DONE, TODO, STALE, FAILED = "done", "todo", "stale", "failed"
-_OWN = ("file", "folder")  # kinds of checkpoints that the user has brought
-_SHARD_SECONDS = 60.0  # CPU seconds a shard should hold at least, so that loading its models pays
+OWN = ("file", "folder")  # kinds of checkpoints that the user has brought
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +88,7 @@ def model_plan(spec: ModelSpec, path: str, hash_of: tp.Callable[[Checkpoint], st
     every.wanted = frozenset()  # the key must not depend on which outputs are asked for together
     hashes = {c.file: hash_of(c) for c in every.checkpoints()}
     # where the user keeps weights must not count, only what they are
-    own = {c.name: hash_of(c) if c.kind == "file" else "own" for c in every.checkpoints() if c.kind in _OWN}
+    own = {c.name: hash_of(c) if c.kind == "file" else "own" for c in every.checkpoints() if c.kind in OWN}
     params = {k: own.get(v, v) if isinstance(v, str) else v for k, v in schema.dump(extractor).items()}
     pooling = spec.pooling if spec.pooling is not None else extractor.pooling
     material = {
@@ -225,86 +224,6 @@ def paths_of(model: ModelPlan, name: str, window: int = 0) -> dict[str, str]:
 def _name_of(record: Record) -> str:
     name = os.path.splitext(record.path.partition("/")[2])[0]
     return name if record.window is None else name.removesuffix(store.name_window("", record.window))
-
-
-def shards(plan: Plan, run_id: str, slots: int, fields: dict[str, dict[str, tp.Any]], gpus: int = 0) -> list[Shard]:
-    """Cut the work of a plan into shards, the most expensive first.
-
-    Args:
-        plan: what is to do.
-        run_id: makes the ids of the shards unique.
-        slots: workers that may run side by side.
-        fields: for each environment what its shards share (lock, device, memory ...); the models of an
-            environment that is missing here are left out.
-        gpus: how many workers may use one at the same time.
-    """
-    total = sum(plan.cost(choice) for choice in plan.chosen)
-    target = max(_SHARD_SECONDS, total / (3 * slots))
-    groups: list[tuple[float, str, list[Choice], list[ModelPlan]]] = []
-    for environment in sorted(fields):
-        models = [m for m in plan.models if m.environment == environment and plan.work(m)]
-        on_gpu = [m for m in models if fields[environment].get("device") == "cuda" and m.extractor.uses_gpu()]
-        for group in (on_gpu, [m for m in models if m not in on_gpu]):
-            lacking = [choice for choice in _lacking(plan, group) if choice.missing]
-            goal = target
-            if group is on_gpu:  # where loading takes longer than the work of a minute
-                goal = sum(map(plan.cost, lacking)) / max(1, gpus)
-            for part in _split(lacking, goal, plan):
-                groups.append((sum(map(plan.cost, part)), environment, part, group))
-    groups.sort(key=lambda group: -group[0])
-    return [
-        _shard(f"{run_id}-{environment}-{index}", environment, part, models, _fields(fields[environment], models))
-        for index, (_, environment, part, models) in enumerate(groups)
-    ]
-
-
-def _fields(fields: dict[str, tp.Any], models: list[ModelPlan]) -> dict[str, tp.Any]:
-    """Return the fields of a shard: models that use no GPU leave it to others."""
-    needs = any(model.extractor.uses_gpu() for model in models)
-    return fields if needs or "device" not in fields else {**fields, "device": "cpu"}
-
-
-def whole_shard(plan: Plan, name: str, environment: str, fields: dict[str, tp.Any]) -> Shard:
-    """Return all the work of a plan in one environment as one shard; it may be empty."""
-    models = [m for m in plan.models if m.environment == environment and plan.work(m)]
-    return _shard(name, environment, [c for c in _lacking(plan, models) if c.missing], models, fields)
-
-
-def _shard(
-    name: str, environment: str, part: list[Choice], models: list[ModelPlan], fields: dict[str, tp.Any]
-) -> Shard:
-    return Shard(
-        id=name,
-        attempt=1,
-        environment=environment,
-        tasks=[m.task for m in models if any(m.name in c.missing for c in part)],
-        items=[item_of(c) for c in part],
-        **fields,
-    )
-
-
-def _lacking(plan: Plan, models: list[ModelPlan]) -> list[Choice]:
-    """Return the chosen items as if there were no other models."""
-    names = {m.name for m in models}
-    return [dataclasses.replace(c, states={k: v for k, v in c.states.items() if k in names}) for c in plan.chosen]
-
-
-def item_of(choice: Choice) -> Item:
-    """Return what a worker is told about an item."""
-    return Item(choice.source.id, choice.name, choice.source.size, choice.source.mtime_ns, choice.missing)
-
-
-def _split(choices: list[Choice], target: float, plan: Plan) -> tp.Iterator[list[Choice]]:
-    part: list[Choice] = []
-    cost = 0.0
-    for choice in choices:
-        part.append(choice)
-        cost += plan.cost(choice)
-        if cost >= target:
-            yield part
-            part, cost = [], 0.0
-    if part:
-        yield part
 
 
 def _size(model: ModelPlan, seconds: float) -> float:

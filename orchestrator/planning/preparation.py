@@ -1,8 +1,6 @@
 """Everything a plan needs to be decided: the scan, the ledger, and answers about files."""
 
 import dataclasses
-import json
-import os
 import pathlib
 import shutil
 import typing as tp
@@ -11,16 +9,18 @@ import yaml
 
 from orchestrator import files
 from orchestrator.environments import definitions
+from orchestrator.files import sha256_of
 from orchestrator.job import scan
 from orchestrator.job.scan import Audio, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
+from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir, RunDir
 from orchestrator.output.ledger import Ledger, SeenSource
 from orchestrator.planning import plan
 from orchestrator.planning.plan import ModelPlan, Plan
+from orchestrator.text import size
 from orchestrator.weights.store import Weights
-from orchestrator.weights.transfer import sha256_of
 from worker import protocol, schema
 from worker.extractor import Checkpoint
 from worker.protocol import Record
@@ -65,8 +65,9 @@ def prepare(job: JobSpec, audio: Audio | None = None) -> Prepared:
         audio: what a scan found; None scans now.
 
     Raises:
-        JobError: the audio is missing or there is none.
+        JobError: the audio is missing or there is none, or an environment of the job's is none.
     """
+    definitions.add(job.environments)
     audio = audio or scan.scan(job)
     output = OutputDir(job.output)
     ledger = ledgers.read(output)
@@ -75,15 +76,6 @@ def prepare(job: JobSpec, audio: Audio | None = None) -> Prepared:
     seconds = scan.estimate_seconds(audio.root, audio.sources)
     made = plan.make(job, models, audio.sources, ledger, seconds, _Files(audio.root, output))
     return Prepared(job, audio, output, ledger, made, weights)
-
-
-def size(count: float) -> str:
-    """Return `1.4 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _hash_of(weights: Weights) -> tp.Callable[[Checkpoint], str]:
@@ -124,11 +116,7 @@ class _Files:
         return found
 
     def present(self, path: str, size: int | None) -> bool:
-        try:
-            found = os.stat(self._output.root / path).st_size
-        except OSError:
-            return False
-        return size is None or found == size
+        return self._output.holds(path, size)
 
     def strict(self, record: Record, model: ModelPlan) -> bool:
         if record.context not in self._locks:
@@ -136,10 +124,7 @@ class _Files:
         return self._locks[record.context]
 
     def _same_lock(self, context: str, model: ModelPlan) -> bool:
-        try:
-            found = json.loads((self._output.contexts / f"{context}.json").read_text("ascii"))
-        except (OSError, ValueError):
-            return False
+        found = Contexts(self._output.contexts).read(context)
         environment = definitions.find(model.environment)
         locks = [environment.lock_sha256(variant) for variant in environment.spec.locks]
         extractor = model.spec.build()

@@ -5,11 +5,13 @@ import dataclasses
 import json
 import os
 
-from orchestrator.errors import JobError
+from orchestrator import files
+from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import scan, spec
 from orchestrator.job.scan import Audio, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
+from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir, RunDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning import preparation
@@ -121,12 +123,12 @@ def _devices(output: OutputDir, ledger: Ledger) -> dict[str, list[str]]:
     """Return what the arrays of each model were computed on, and whether a GPU was meant to do it."""
     seen = {(r.model, r.context, "cpu_fallback" in r.flags) for r in ledger.records.values()}
     found: dict[str, set[str]] = {}
-    for model, context, fallback in seen:
-        try:
-            device = json.loads((output.contexts / f"{context}.json").read_text("ascii")).get("device", "?")
-        except (OSError, ValueError):
-            continue  # its records are there all the same
-        found.setdefault(model, set()).add(f"{device} (fallback)" if fallback else device)
+    contexts = Contexts(output.contexts)
+    for model, name, fallback in seen:
+        context = contexts.find(name)
+        if context is not None:  # where it is lost, its records are there all the same
+            device = context.get("device", "?")
+            found.setdefault(model, set()).add(f"{device} (fallback)" if fallback else device)
     return {model: sorted(devices) for model, devices in found.items()}
 
 
@@ -134,12 +136,20 @@ def _asked(run: RunDir, job: JobSpec, ledger: Ledger) -> Audio:
     """Return the items of a run; where the audio is out of reach, as they were when they were read."""
     root = scan.root_of(job)
     sources = []
-    for line in run.items.read_text("ascii").splitlines():
-        item = json.loads(line)["id"]
+    for item in _items(run):
         source = scan.look(root, item, {})
         seen = ledger.sources.get(item)
         sources.append(Source(item, seen.size, seen.mtime_ns) if source.size < 0 and seen else source)
     return Audio(root, sources)
+
+
+def _items(run: RunDir) -> list[str]:
+    try:
+        return [json.loads(line)["id"] for line in files.read_text(run.items).splitlines()]
+    except OSError as error:
+        raise RunFailed(f"{run.items} cannot be read: {error.strerror}; name the job file instead") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise RunFailed(f"{run.items} is damaged ({error}); name the job file instead") from error
 
 
 def _orphans(prepared: Prepared) -> "collections.Counter[str]":
@@ -149,10 +159,9 @@ def _orphans(prepared: Prepared) -> "collections.Counter[str]":
     sources = {os.path.join(prepared.audio.root, source.id) for source in prepared.audio.sources}
     counts: collections.Counter[str] = collections.Counter()
     for model in prepared.plan.models:
-        outputs = model.extractor.outputs()
-        for folder in [model.name, *(f"{model.name}.{o.name}" for o in outputs[1:])]:
-            for base, _, files in os.walk(prepared.output.root / folder):
-                for file in files:
+        for folder in model.spec.folders:
+            for base, _, names in os.walk(prepared.output.root / folder):
+                for file in names:
                     place = os.path.join(base, file)
                     path = os.path.relpath(place, prepared.output.root).replace(os.sep, "/")
                     known = path in named or place in sources or file.endswith(".part")

@@ -92,6 +92,13 @@ class Verdict:
     dropped: dict[str, str] = dataclasses.field(default_factory=dict)
     lost: str | None = None
 
+    @property
+    def consequence(self) -> str:
+        """What follows, in words."""
+        given_up = ", ".join(sorted({failure.item for failure in self.failures}))
+        left = sum(len(shard.items) for shard in self.shards)
+        return f"gives up on {given_up}" if given_up else f"goes on with {left} items"
+
 
 class Judge:
     """Counts the strikes of a run, and decides."""
@@ -209,6 +216,13 @@ def rerun(shard: Shard, items: list[Item], number: int = 0) -> Shard:
         items=items,
         tasks=[task for task in shard.tasks if task.name in names],
     )
+
+
+def without(shard: Shard, models: set[str]) -> Shard:
+    """Return the shard without models that turned out not to run."""
+    items = [dataclasses.replace(i, tasks=[t for t in i.tasks if t not in models]) for i in shard.items]
+    tasks = [task for task in shard.tasks if task.name not in models]
+    return dataclasses.replace(shard, items=[item for item in items if item.tasks], tasks=tasks)
 
 
 def _smaller(shard: Shard) -> Shard:

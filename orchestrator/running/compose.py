@@ -16,10 +16,11 @@ from orchestrator.environments import definitions
 from orchestrator.environments.definitions import Environment
 from orchestrator.environments.devices import Gpu, Grant
 from orchestrator.errors import EnvironmentUnavailable, RunFailed
+from orchestrator.job.spec import BELOW_ROOT
 from orchestrator.output import folder as folders
 from orchestrator.output import ledger as ledgers
-from orchestrator.planning import plan, status
-from orchestrator.planning.plan import ModelPlan
+from orchestrator.planning import shards, status
+from orchestrator.planning.plan import OWN, ModelPlan
 from orchestrator.planning.preparation import Prepared
 from orchestrator.planning.status import Status
 from orchestrator.running import tables
@@ -38,8 +39,13 @@ def place(prepared: Prepared) -> Placement:
     """Return where compose runs the workers: it starts them, and gives them their GPU.
 
     Raises:
-        EnvironmentUnavailable: the job insists on a GPU, and there is none in this composition.
+        EnvironmentUnavailable: the job insists on a GPU, and there is none in this composition; or it brings an
+            environment of its own.
     """
+    environments = {model.environment: definitions.find(model.environment) for model in prepared.plan.models}
+    outside = [name for name, environment in environments.items() if environment.outside]
+    if outside:
+        raise EnvironmentUnavailable(f"{outside[0]}: docker-compose.yml has no service for it; use `consort extract`")
     given = bool(os.environ.get(_GPU)) and prepared.job.devices != "cpu"
     if prepared.job.devices not in ("auto", "cpu") and not given:
         raise EnvironmentUnavailable(
@@ -61,6 +67,7 @@ def write_plan(prepared: Prepared, progress: Progress) -> list[str]:
         Why models cannot run, a line each.
     """
     placement = place(prepared)
+    _refuse_unseen(prepared)
     prepared.keep(prepared.output.new_run())
     missing, ready = [], []
     for model in [m for m in prepared.plan.models if prepared.plan.work(m)]:
@@ -69,12 +76,21 @@ def write_plan(prepared: Prepared, progress: Progress) -> list[str]:
         except EnvironmentUnavailable as error:
             missing.append(str(error))
     folder = prepared.output.inner / _FOLDER
-    files.make_folder(folder)
+    prepared.output.make(folder)
     for name in definitions.names():
         _write_shard(prepared, definitions.find(name), [m for m in ready if m.environment == name], placement)
     waiting = sum(len(c.missing) for c in prepared.plan.choices) - sum(len(c.missing) for c in prepared.plan.chosen)
     files.replace(folder / "plan.json", json.dumps({"missing": missing, "waiting": waiting}) + "\n")
     return missing
+
+
+def _refuse_unseen(prepared: Prepared) -> None:
+    """Weights and token models of the user's own must be mounted: a job without them is not begun."""
+    for model in prepared.plan.models:
+        for checkpoint in model.extractor.checkpoints():
+            path = prepared.weights.path(checkpoint)
+            if checkpoint.kind in OWN and not path.exists():
+                raise EnvironmentUnavailable(f"{model.name}: {path} is not seen here; {BELOW_ROOT}")
 
 
 def report(prepared: Prepared) -> tuple[Status, list[str], int]:
@@ -112,24 +128,16 @@ def _reasons(output: folders.OutputDir) -> list[str]:
 
 
 def _write_shard(prepared: Prepared, environment: Environment, models: list[ModelPlan], placed: Placement) -> None:
-    output = prepared.output
-    fields = {
-        "device": placed.device(environment.name),
-        "lock": environment.lock_sha256(placed.variant(environment)),
-        "worker": environment.worker_sha256(),
-        "memory": prepared.job.memory_bytes,
-        "timeout": 0.8 * (prepared.job.timeout_per_item or 600.0),
-    }
-    name = f"{_FOLDER}-{environment.name}"
-    part = dataclasses.replace(prepared.plan, models=models)
-    shard = plan.whole_shard(part, name, environment.name, fields)
-    files.make_folder(output.scratch / name)
+    output, name = prepared.output, f"{_FOLDER}-{environment.name}"
+    shared = shards.fields(prepared.job, environment, placed, len(definitions.names()))
+    shard = shards.whole(dataclasses.replace(prepared.plan, models=models), name, environment.name, shared)
+    output.make(output.scratch / name)
     files.replace(output.inner / _FOLDER / f"{environment.name}.json", protocol.canonical(schema.dump(shard)))
 
 
 def _planned(output: folders.OutputDir) -> dict[str, tp.Any]:
     """Return what `write_plan` has left: models that cannot run, and how much a limit leaves for later."""
     try:
-        return dict(json.loads((output.inner / _FOLDER / "plan.json").read_text("ascii")))
-    except FileNotFoundError as error:
+        return dict(json.loads(files.read_text(output.inner / _FOLDER / "plan.json")))
+    except (OSError, ValueError, TypeError) as error:
         raise RunFailed(f"output {output.root}: nothing was planned here; run `consort compose plan` first") from error

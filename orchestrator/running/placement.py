@@ -2,19 +2,14 @@
 
 import contextlib
 import dataclasses
-import shutil
-import typing as tp
 
-from orchestrator.environments import definitions, devices, docker_client, images
-from orchestrator.environments.definitions import Environment
+from orchestrator.environments import definitions, devices
 from orchestrator.environments.devices import Grant
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.job.spec import JobSpec
 from orchestrator.output.folder import OutputDir
-from orchestrator.running.runtimes import docker
+from orchestrator.running.runtimes import RUNTIMES
 from orchestrator.running.runtimes.base import Runtime
-from orchestrator.running.runtimes.docker import DockerRuntime
-from orchestrator.running.runtimes.venv import VenvRuntime
 
 
 @dataclasses.dataclass
@@ -31,10 +26,6 @@ class Placement:
         """Return cpu or cuda."""
         return "cuda" if self.grant.gpus and environment in self.gpu_environments else "cpu"
 
-    def variant(self, environment: Environment) -> str:
-        """Return which lock of an environment is used: that of its device."""
-        return self.device(environment.name)
-
     def flags(self, environment: str) -> list[str]:
         """Return what every record must say that would have been made on a GPU."""
         return ["cpu_fallback"] if self.lost and environment in self.gpu_environments else []
@@ -50,9 +41,10 @@ class Placement:
     def sweep(self, output: OutputDir) -> None:
         """Remove what workers of dead runs have left, also those of another runtime than today's."""
         self.runtime.sweep(output)
-        if not isinstance(self.runtime, DockerRuntime) and shutil.which("docker"):
-            with contextlib.suppress(EnvironmentUnavailable):
-                docker.sweep(output)
+        for name, other in RUNTIMES.items():
+            if name != self.runtime.name:
+                with contextlib.suppress(EnvironmentUnavailable):
+                    other.open().sweep(output)
 
     @property
     def devices(self) -> str:
@@ -71,48 +63,43 @@ def choose(job: JobSpec) -> Placement:
     """Return where the workers of a job run.
 
     Raises:
+        JobError: a model's environment is not known.
         EnvironmentUnavailable: a runtime or GPU that the job insists on is not there.
     """
+    definitions.add(job.environments)
     extractors = [model.build() for model in job.models]
-    names = {extractor.environment for extractor in extractors}
+    used = [definitions.find(name) for name in sorted({extractor.environment for extractor in extractors})]
     able = {e.environment for e in extractors if e.uses_gpu() and definitions.find(e.environment).spec.gpu != "none"}
     grant = devices.grant(job.devices)
-    placement = Placement(VenvRuntime(), "asked for", grant, frozenset(able))
-    if job.runtime != "venv":
-        _place_in_containers(placement, [definitions.find(name) for name in sorted(names)], job.runtime == "docker")
-    return placement
+    if job.runtime != "auto":
+        return _settle(RUNTIMES[job.runtime].open(), "asked for", grant, frozenset(able), asked=True)
+    reasons: list[str] = []
+    for runtime in RUNTIMES.values():
+        try:
+            placement = _settle(runtime.open(), "", grant, frozenset(able), asked=False)
+        except EnvironmentUnavailable as error:
+            reasons.append(str(error).partition(";")[0])
+            continue
+        why = placement.runtime.hesitates([(one, placement.device(one.name)) for one in used])
+        if why is None:
+            said = f"{placement.runtime.title} answers and the images are there"
+            placement.why = f"auto: {reasons[0] if reasons else said}"
+            return placement
+        reasons.append(why)
+    raise EnvironmentUnavailable(f"runtime: none can be had here: {'; '.join(reasons)}")
 
 
-def _place_in_containers(placement: Placement, used: tp.Sequence[Environment], asked: bool) -> None:
-    """Take Docker where the job asks for it, or where everything is there."""
-    try:
-        engine = docker_client.find()
-        without_gpu = f"{engine.name} ignores requests for GPUs" if engine.podman and placement.grant.gpus else None
-        if without_gpu and placement.grant.strict:
-            raise EnvironmentUnavailable(f"devices: {without_gpu}; use Docker, `runtime: venv`, or `devices: cpu`")
-        trial = dataclasses.replace(placement, grant=Grant((), f"auto: {without_gpu}")) if without_gpu else placement
-        if without_gpu and not asked:
-            raise EnvironmentUnavailable(f"{without_gpu}, which virtual environments can have")
-        missing = "" if asked else _missing(trial, used)
-    except EnvironmentUnavailable as error:
-        if asked:
-            raise
-        placement.why = f"auto: {error}".partition(";")[0]
-        return
-    if missing:
-        placement.why = f"auto: {engine.name} answers, but images are {missing}; `make images` builds them"
-        return
-    placement.grant = trial.grant
-    placement.lost = without_gpu
-    placement.runtime = DockerRuntime(engine)
-    placement.why = "asked for" if asked else f"auto: {engine.name} answers and the images are there"
+def _settle(runtime: Runtime, why: str, grant: Grant, able: frozenset[str], asked: bool) -> Placement:
+    """Return the placement in one runtime, without GPUs where it cannot give any.
 
-
-def _missing(placement: Placement, used: tp.Sequence[Environment]) -> str:
-    """Return which images are not there, in words; empty where all are."""
-    states: dict[str, list[str]] = {}
-    for one in used:
-        variant = placement.variant(one)
-        states.setdefault(images.state(one, variant), []).append(images.tag(one, variant))
-    states.pop(images.READY, None)
-    return " and ".join(f"{state}: {', '.join(tags)}" for state, tags in states.items())
+    Raises:
+        EnvironmentUnavailable: the job insists on GPUs, or another runtime may have them.
+    """
+    lack = runtime.without_gpus() if grant.gpus else None
+    if lack is None:
+        return Placement(runtime, why, grant, able)
+    if grant.strict:
+        raise EnvironmentUnavailable(f"devices: {lack}; use Docker, `runtime: venv`, or `devices: cpu`")
+    if not asked:
+        raise EnvironmentUnavailable(f"{lack}, which virtual environments can have")
+    return Placement(runtime, why, Grant((), f"auto: {lack}"), able, lack)

@@ -5,7 +5,8 @@ import sys
 import time
 import typing as tp
 
-from orchestrator.running.report import Report, duration
+from orchestrator.running.report import Report
+from orchestrator.text import duration
 
 _EVERY = 10.0  # seconds between two lines of the same environment in a pipe
 

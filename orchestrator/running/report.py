@@ -163,23 +163,3 @@ def random_warning(models: tp.Iterable[str]) -> str | None:
     """Return what must be said, loudly, of arrays that only look like embeddings."""
     names = ", ".join(sorted(models))
     return f"RANDOM WEIGHTS: {names}: never trained, their arrays mean nothing (PROVENANCE.json)" if names else None
-
-
-def table(rows: tp.Sequence[tuple[str, ...]]) -> str:
-    """Return rows as aligned text; columns of numbers stand to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if cell.replace(".", "").replace("~", "").isdigit() else cell.ljust(width)
-            for cell, width in zip(row, widths, strict=True)
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def duration(seconds: float) -> str:
-    """Return `0:04`, `12:31` or `3:05:00`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -6,11 +6,13 @@ import types
 import typing as tp
 
 from orchestrator import files
-from orchestrator.errors import RunFailed
+from orchestrator.errors import EnvironmentUnavailable, RunFailed
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import RunDir
 from orchestrator.planning.preparation import Prepared
 from orchestrator.running import tables
+from orchestrator.running.engines import ENGINES
+from orchestrator.running.engines.base import Site
 from orchestrator.running.placement import Placement
 from orchestrator.running.progress import Progress
 from orchestrator.running.report import Report
@@ -49,14 +51,19 @@ def _extract(prepared: Prepared, placement: Placement, progress: Progress, offli
     prepared.keep(run)
     report = Report(prepared.plan)
     if prepared.plan.chosen:
-        session = Session(prepared, placement, run, report, progress)
+        placement.runtime.log = run.logs
+        site = Site(prepared.job, placement.runtime, prepared.output, run, prepared.audio.root, prepared.weights)
+        engine = ENGINES[prepared.job.engine](site)
+        if problems := engine.check():
+            raise EnvironmentUnavailable(f"engine {prepared.job.engine}: {'; '.join(problems)}")
+        session = Session(prepared, placement, engine, run.id, report, progress)
         with _Signals(session):
             try:
                 session.start(offline)
                 session.loop()
             finally:
                 session.close()
-        prepared.output.refuse_links(report.models)
+        prepared.output.refuse_links(prepared.job.folders)
         if session.unclean:
             ledgers.sweep(prepared.output)
     ledger = ledgers.fold(prepared.output)

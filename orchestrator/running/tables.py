@@ -51,7 +51,7 @@ def _rows(prepared: Prepared, model: ModelPlan, ledger: Ledger) -> list[_Row]:
     rows = []
     for choice in prepared.plan.choices:
         record = _find(model, ledger, choice.source.id, model.task.outputs[0])
-        if record is not None and _is_there(prepared, record):
+        if record is not None and prepared.output.holds(record.path, record.bytes):
             rows.append((choice, record))
     return rows
 
@@ -64,11 +64,6 @@ def _find(model: ModelPlan, ledger: Ledger, item: str, output: str) -> Record | 
         if record.window is None and record.key == protocol.key_of(model.task.key, output, source):
             return record
     return None
-
-
-def _is_there(prepared: Prepared, record: Record) -> bool:
-    path = prepared.output.root / record.path
-    return path.is_file() and path.stat().st_size == record.bytes
 
 
 def _table(prepared: Prepared, model: ModelPlan, ledger: Ledger, rows: list[_Row]) -> str:

@@ -55,8 +55,8 @@ class Supplies:
         root = self._weights.root
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
-    def fetch_ffmpeg(self) -> str:
-        """Return the path of ffmpeg; empty, with a word about it, where it cannot be had.
+    def fetch_ffmpeg(self) -> None:
+        """Bring ffmpeg; where it cannot be had, say what that means.
 
         Raises:
             Stopped: the user wants to end.
@@ -65,10 +65,9 @@ class Supplies:
             checkpoint = ffmpeg.checkpoint()
             if not self._offline:
                 self._weights.pull([checkpoint], self._show)
-            return str(self._weights.files([checkpoint], "ffmpeg")[checkpoint.file])
+            self._weights.files([checkpoint], "ffmpeg")
         except EnvironmentUnavailable as error:
             self._progress.say(f"no ffmpeg, so m4a, wma and their like will fail: {error}")
-            return ""
 
     def _show(self, name: str, done: int, total: int | None) -> None:
         if self._stopped():

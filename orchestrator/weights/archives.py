@@ -14,6 +14,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator import files
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights.transfer import mismatch, partial_of
 
@@ -86,21 +87,16 @@ def _members_of_tar(archive: Path, wanted: tp.Collection[str]) -> tp.Iterator[tu
 
 def _store(name: str, stream: tp.IO[bytes], target: Target) -> None:
     target.path.parent.mkdir(parents=True, exist_ok=True)
-    part = partial_of(target.path)
     digest, size = hashlib.sha256(), 0
-    try:
-        with part.open("wb") as out:
-            while chunk := stream.read(_CHUNK):
-                size += len(chunk)
-                if size > _LARGEST:
-                    raise EnvironmentUnavailable(f"{name} is larger than {_LARGEST >> 30} GiB: refused")
-                digest.update(chunk)
-                out.write(chunk)
-            out.flush()
-            os.fsync(out.fileno())
+    part = partial_of(target.path)
+    part.unlink(missing_ok=True)  # of one that was killed
+    with files.written(target.path, part) as out:
+        while chunk := stream.read(_CHUNK):
+            size += len(chunk)
+            if size > _LARGEST:
+                raise EnvironmentUnavailable(f"{name} is larger than {_LARGEST >> 30} GiB: refused")
+            digest.update(chunk)
+            out.write(chunk)
         if digest.hexdigest() != target.sha256:
             raise EnvironmentUnavailable(mismatch(name, digest.hexdigest(), target.sha256))
-        part.chmod(0o755 if target.executable else 0o644)
-        os.replace(part, target.path)
-    finally:
-        part.unlink(missing_ok=True)
+        os.fchmod(out.fileno(), 0o755 if target.executable else 0o644)

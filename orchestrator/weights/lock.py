@@ -11,8 +11,8 @@ import typing as tp
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from orchestrator import files
 from orchestrator.errors import EnvironmentUnavailable
-from orchestrator.weights import cache_files
 from worker.extractor import Checkpoint
 
 _Key = tuple[str, str, str, str]
@@ -65,8 +65,8 @@ class WeightsLock:
     def add(self, entries: tp.Iterable[Locked]) -> None:
         """Write entries down beside those that other processes have added meanwhile."""
         self._stamp = None
-        files = {**self._read(), **{entry.key: entry for entry in entries}}
-        cache_files.replace(self.path, {"files": [asdict(files[key]) for key in sorted(files)]})
+        known = {**self._read(), **{entry.key: entry for entry in entries}}
+        files.replace_json(self.path, {"files": [asdict(known[key]) for key in sorted(known)]})
 
     def _read(self) -> dict[_Key, Locked]:
         try:

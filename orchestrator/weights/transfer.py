@@ -8,6 +8,7 @@ from pathlib import Path
 import requests
 import urllib3
 
+from orchestrator import files
 from orchestrator.errors import EnvironmentUnavailable
 
 _CHUNK = 1 << 18
@@ -47,24 +48,6 @@ def mismatch(name: str, found: str, expected: str) -> str:
     return f"{name} has sha256 {found[:12]}..., expected {expected[:12]}...: refused"
 
 
-def sha256_of(path: Path) -> str:
-    """Return the hash of a file in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def git_blob_of(path: Path) -> str:
-    """Return the sha1 by which git knows the content of a file."""
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 class _Expected(tp.NamedTuple):
     """What a file must be, as far as it is known."""
 
@@ -78,7 +61,7 @@ class _Expected(tp.NamedTuple):
         if self.sha256:
             return None if found == self.sha256 else mismatch(self.name, found, self.sha256)
         if self.git_blob:
-            blob, right = git_blob_of(part), self.git_blob
+            blob, right = files.git_blob_of(part), self.git_blob
             words = f"{self.name} is git blob {blob[:12]}..., expected {right[:12]}...: refused"
             return None if blob == right else words
         count = part.stat().st_size
@@ -113,7 +96,7 @@ def fetch(source: Source, target: Path, sha256: str, progress: Progress, git_blo
         if not sha256 and not git_blob:
             part.unlink(missing_ok=True)  # nothing would tell the beginning of another file from that of this one
         resumed = part.exists()
-        if resumed and expected.problem(part, sha256_of(part)) is None:
+        if resumed and expected.problem(part, files.sha256_of(part)) is None:
             os.replace(part, target)  # killed between the last byte and the rename
             return target
         problem = expected.problem(part, _collect(source, part, expected, progress))

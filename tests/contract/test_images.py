@@ -1,18 +1,24 @@
-"""Dockerfiles say what the environments say, in one shape, with what every BuildKit can do. No engine is asked."""
+"""Dockerfiles and compose say what the environments say, with what every BuildKit can do. No engine is asked."""
 
 import re
+import shlex
 
 import pytest
+import yaml
 
-from orchestrator.environments import definitions, images
+from orchestrator.environments import composition, definitions, images
+from orchestrator.running.runtimes.base import THREADS
 from orchestrator.weights import ffmpeg
 
 ROOT = definitions.IMAGES.parent
 HOST = ROOT / "orchestrator" / "Dockerfile"
-DOCKERFILES = [*(definitions.IMAGES / name / "Dockerfile" for name in definitions.names()), HOST]
+WORKERS = definitions.IMAGES / "Dockerfile"  # of all environments
+DOCKERFILES = [WORKERS, HOST]
 LATER = {"VARIANT", "LOCK_SHA256", "WORKER_SHA256"}  # arguments that are others at every build
 EVERYWHERE = {
     "PYTHONPATH": "/opt/consort",
+    "CONSORT_MODULES": "${MODULES}",
+    "PYTHONNOUSERSITE": "1",
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
     "HOME": "/tmp",
@@ -31,8 +37,8 @@ def instructions(path):
     return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
 
 
-def of(name):
-    return instructions(definitions.IMAGES / name / "Dockerfile")
+def last_stage(found):
+    return found[max(n for n, (word, _) in enumerate(found) if word == "FROM") :]
 
 
 def rests(found, word):
@@ -43,69 +49,66 @@ def arguments(found):
     return {key: value.strip('"') for key, _, value in (rest.partition("=") for rest in rests(found, "ARG"))}
 
 
+def given(found):
+    """Return the arguments that have no value of their own."""
+    return {key for key, value in arguments(found).items() if not value} | {"LOCK", "VARIANT", "BASE_IMAGE"}
+
+
 def variables(found):
-    return dict(pair.split("=", 1) for rest in rests(found, "ENV") for pair in rest.split())
+    return dict(pair.split("=", 1) for rest in rests(found, "ENV") for pair in shlex.split(rest))
 
 
 @every_environment
-def test_its_arguments_are_those_of_the_declaration(name):
-    spec, found = definitions.find(name).spec, arguments(of(name))
-    assert found["BASE_IMAGE"] == spec.base_image
-    assert found["LOCK"] == spec.locks["cpu"]
-    assert found["EXTRA_INDEX"] == spec.extra_index.get("cpu", "")
-    assert found.keys() >= LATER
+def test_it_is_told_all_that_differs_between_environments(name):
+    environment = definitions.find(name)
+    for variant in environment.spec.locks:
+        told = images.arguments(environment, variant)
+        assert told.keys() | {"BASE_IMAGE", "LOCK_SHA256", "WORKER_SHA256"} == given(instructions(WORKERS))
+        assert (definitions.IMAGES / told["ENVIRONMENT"] / told["LOCK"]).read_bytes()
+        lines = [line.split("=", 1) for line in told["VARIABLES"].splitlines()]
+        assert dict(lines) == environment.spec.variables
 
 
-@every_environment
-def test_its_variables_are_those_of_the_declaration(name):
-    spec = definitions.find(name).spec
-    assert variables(of(name)) == {**spec.variables, **EVERYWHERE, "CONSORT_MODULES": " ".join(spec.modules)}
+def test_it_names_no_environment():
+    text = WORKERS.read_text("utf-8")
+    modules = [module for name in definitions.names() for module in definitions.find(name).spec.modules]
+    assert not [own for own in (*definitions.names(), *modules) if own in text]
 
 
-@every_environment
-def test_its_labels_are_those_that_are_asked_for(name):
-    labels = dict(pair.split("=", 1) for rest in rests(of(name), "LABEL") for pair in rest.split())
+def test_its_variables_are_those_of_every_environment():
+    assert variables(instructions(WORKERS)) == EVERYWHERE
+
+
+def test_its_labels_are_those_that_are_asked_for():
+    labels = dict(pair.split("=", 1) for rest in rests(instructions(WORKERS), "LABEL") for pair in rest.split())
     hashes = {"consort.lock": "${LOCK_SHA256}", "consort.worker": "${WORKER_SHA256}"}
-    assert labels == {"consort.environment": name, "consort.variant": "${VARIANT}", **hashes}
+    assert labels == {"consort.environment": "${ENVIRONMENT}", "consort.variant": "${VARIANT}", **hashes}
 
 
-@every_environment
-def test_code_comes_after_all_that_is_installed(name):
-    found = of(name)
+def test_code_comes_after_all_that_is_installed():
+    found = last_stage(instructions(WORKERS))
     install = max(n for n, (word, rest) in enumerate(found) if word == "RUN" and "uv pip install" in rest)
-    code = [n for n, (word, rest) in enumerate(found) if word == "COPY" and rest.split()[1].startswith("/opt/consort/")]
-    code = [n for n in code if "requirements.lock" not in found[n][1]]  # by which the worker knows its packages
-    copied = {found[n][1].split()[0] for n in code}
-    assert copied == {"images/worker", *(f"images/{name}/{one}" for one in definitions.find(name).spec.modules)}
-    assert min(code) > install
+    (code,) = (n for n, line in enumerate(found) if line == ("COPY", "--from=code /code /opt/consort"))
+    assert code > install
     compiled = max(n for n, (word, rest) in enumerate(found) if word == "RUN" and "compileall" in rest)
-    assert compiled > max(code)
+    assert compiled > code
     assert not [word for word, _ in found[compiled + 1 :] if word not in ("ARG", "LABEL", "USER", "ENTRYPOINT")]
 
 
-@every_environment
-def test_what_changes_with_every_build_stands_below_all_that_takes_time(name):
-    found = of(name)
+def test_what_changes_with_every_build_stands_below_all_that_takes_time():
+    found = instructions(WORKERS)
     first = min(n for n, (word, rest) in enumerate(found) if word == "ARG" and rest.partition("=")[0] in LATER)
     assert not {word for word, _ in found[first:]} & {"RUN", "COPY", "FROM", "ENV"}
-
-
-def test_all_environments_have_one_shape():
-    shapes = []
-    for name in definitions.names():
-        spec = definitions.find(name).spec
-        found = [line for line in of(name) if line[0] != "ENV"]
-        text = "\n".join(f"{word} {rest}" for word, rest in found)
-        for own in (name, *spec.modules):
-            text = text.replace(own, "OWN")
-        shapes.append(re.sub(r"^ARG (BASE_IMAGE|LOCK|EXTRA_INDEX)=.*", r"ARG \1", text, flags=re.MULTILINE))
-    assert set(shapes) == {shapes[0]}
 
 
 @every_dockerfile
 def test_it_needs_no_registry_but_for_its_base(path):
     assert not re.search(r"^#\s*syntax", path.read_text("utf-8"), re.MULTILINE)
-    assert set(rests(instructions(path), "FROM")) <= {"${BASE_IMAGE}", "${TOOLS_IMAGE} AS tools"}
+    assert set(rests(instructions(path), "FROM")) <= {
+        "${BASE_IMAGE}",
+        "${TOOLS_IMAGE} AS tools",
+        "${TOOLS_IMAGE} AS code",
+    }
 
 
 @every_dockerfile
@@ -151,13 +154,13 @@ def test_it_grabs_no_gpu_unasked(path):
     assert "NVIDIA_VISIBLE_DEVICES" not in path.read_text("utf-8")
 
 
-@every_environment
-def test_its_ffmpeg_is_the_pinned_one(name):
+def test_its_ffmpeg_is_the_pinned_one():
+    found = instructions(WORKERS)
     pinned = [ffmpeg.checkpoint("Linux", machine) for machine in ("x86_64", "aarch64")]
-    assert arguments(of(name))["FFMPEG_SHA256"].split("|") == [one.sha256 for one in pinned]
-    (tools,) = (run for run in rests(of(name), "RUN") if "--target /tools" in run)
+    assert arguments(found)["FFMPEG_SHA256"].split("|") == [one.sha256 for one in pinned]
+    (tools,) = (run for run in rests(found, "RUN") if "--target /tools" in run)
     assert "sha256sum /tools/bin/ffmpeg" in tools and "${FFMPEG_SHA256}" in tools
-    assert "/tools/bin/ffmpeg /usr/local/bin/ffmpeg" in "".join(rests(of(name), "COPY"))
+    assert "/tools/bin/ffmpeg /usr/local/bin/ffmpeg" in "".join(rests(found, "COPY"))
     lock = (definitions.IMAGES / "build-tools.lock").read_text("utf-8")
     assert all(one.archive_sha256 in lock for one in pinned)
     assert re.search(rf"^{pinned[0].name}=={re.escape(pinned[0].revision)} \\$", lock, re.MULTILINE)
@@ -185,3 +188,36 @@ def test_the_names_of_images_are_those_of_compose():
     compose = (ROOT / "docker-compose.yml").read_text("utf-8")
     named = set(re.findall(r"^ +image: (\S+)$", compose, re.MULTILINE))
     assert named == {images.HOST_TAG, *(images.tag(definitions.find(n), "cpu") for n in definitions.names())}
+
+
+@pytest.mark.parametrize("name", [composition.BASE, composition.GPU])
+def test_the_files_of_compose_are_written_from_the_environments(name):
+    assert (ROOT / name).read_text("utf-8") == composition.texts()[name], "run `consort compose write`"
+
+
+def test_a_build_of_compose_is_told_what_one_of_ours_is():
+    services = yaml.safe_load(composition.texts()[composition.BASE])["services"]
+    for name in definitions.names():
+        environment = definitions.find(name)
+        told = services[environment.spec.service]["build"]["args"]
+        base = f"${{{images.base_variable(environment)}:-{environment.spec.base_image}}}"
+        assert (told.pop("BASE_IMAGE"), told.pop("TOOLS_IMAGE")[:2]) == (base, "${")
+        ours = images.arguments(environment, "cpu")
+        assert told == {key: value for key, value in ours.items() if value}
+
+
+def test_compose_gives_gpus_to_all_that_can_use_one_in_turn():
+    services = yaml.safe_load(composition.texts()[composition.GPU])["services"]
+    able = [found for name in definitions.names() if "cuda" in (found := definitions.find(name)).spec.locks]
+    assert list(services) == ["plan", *(environment.spec.service for environment in able)]
+    for number, environment in enumerate(able):
+        service = services[environment.spec.service]
+        assert service["image"] == images.tag(environment, "cuda")
+        cpu, cuda = (images.arguments(environment, variant) for variant in ("cpu", "cuda"))
+        assert {**cpu, **service["build"]["args"]} == cuda
+        assert list(service.get("depends_on", {})) == [one.spec.service for one in able[:number]][-1:]
+
+
+def test_workers_have_one_thread_in_compose_as_anywhere():
+    variables = yaml.safe_load(composition.texts()[composition.BASE])["x-variables"]
+    assert {name: variables.get(name) for name in THREADS} == THREADS

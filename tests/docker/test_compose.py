@@ -8,7 +8,7 @@ import subprocess
 import harness
 import pytest
 
-from orchestrator.weights import store
+from orchestrator import files
 
 UP = ("up", "--no-build", "--exit-code-from", "report", "report")
 
@@ -25,7 +25,7 @@ def orchestrator_image():
 def compose(tmp_path):
     """Return a function that runs docker compose on folders of this test, as a user of its own."""
     cache = tmp_path / "cache"
-    shutil.copytree(store.cache_root() / "weights", cache / "weights")
+    shutil.copytree(files.cache_root() / "weights", cache / "weights")
     user = (1234, 1234) if os.getuid() == 0 else (os.getuid(), os.getgid())
     for path in (cache, *cache.rglob("*")):
         os.chown(path, *user)
@@ -84,6 +84,32 @@ def test_bad_files_are_a_1_and_a_lost_worker_a_4(compose, audio, output, tmp_pat
     assert compose("run", "--rm", "plan", AUDIO=str(audio), CONFIG=job).returncode == 0
     lost = compose("run", "--rm", "--no-deps", "report", AUDIO=str(audio), CONFIG=job)
     assert lost.returncode == 4, lost.stdout + lost.stderr
+
+
+def test_plug_ins_and_weights_of_the_users_own_are_seen_below_root(compose, audio, output, tmp_path):
+    harness.write_wavs(audio, 2)
+    project = tmp_path / "project"
+    shutil.copytree(harness.PLUGINS, project / "plugins", ignore=shutil.ignore_patterns("__pycache__"))
+    (project / "mine").mkdir()
+    (project / "mine" / "pytorch_model.bin").write_bytes(b"own")
+    mine = {"name": "mine", "extractor": "weighted:Weighted", "params": {"checkpoint": "./mine"}}
+    settings = {"audio": "x", "output": "y", "plugins": ["plugins"], "models": [harness.TONE, mine]}
+    job = project / "job.yaml"
+    job.write_text(json.dumps(settings))
+    done = compose(*UP, AUDIO=str(audio), CONFIG=str(job), ROOT=str(project))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert harness.written(output) == {(model, f"good_0{n}.wav") for model in ("tone", "mine") for n in range(2)}
+    same = harness.consort("extract", job, "--audio", audio, "--output", tmp_path / "venv", "--runtime", "venv")
+    assert same.returncode == 0, same.stderr
+    assert harness.fingerprint(tmp_path / "venv") == harness.fingerprint(output)
+
+    for number, changes in enumerate(
+        ({"plugins": [str(harness.PLUGINS)]}, {"models": [{**mine, "params": {"checkpoint": "/x"}}]})
+    ):
+        job.write_text(json.dumps({**settings, **changes}))
+        refused = compose("run", "--rm", "plan", AUDIO=str(audio), CONFIG=str(job), ROOT=str(project))
+        assert refused.returncode in (2, 3), refused.stdout + refused.stderr
+        assert "docker compose sees what lies below ROOT" in refused.stdout + refused.stderr, number
 
 
 def test_a_job_that_insists_on_a_gpu_is_told_where_it_comes_from(compose, audio, tmp_path):

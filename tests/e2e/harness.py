@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -19,6 +20,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 PLUGINS = REPOSITORY / "tests" / "plugins"
 COMMAND = [sys.executable, "-m", "orchestrator"]
 TONE = {"name": "tone", "extractor": "tone:Tone"}
+ELSEWHERE = {"name": "elsewhere", "extractor": "elsewhere:Elsewhere"}  # in the environment of `write_environment`
 GOOD, BAD = 0.5, 0.9  # peaks; naughty misbehaves above 0.8
 
 
@@ -124,6 +126,21 @@ def write_job(output: pathlib.Path, audio: tp.Any, *models: tp.Any, **keys: tp.A
     path = output.with_name(f"{output.name}.yaml")
     path.write_text(yaml.safe_dump(job), "utf-8")
     return path
+
+
+def write_environment(folder: pathlib.Path) -> pathlib.Path:
+    """Write an environment of nothing but what the worker needs, and a module of its own; return its folder."""
+    (folder / "own_numbers").mkdir(parents=True)
+    (folder / "own_numbers" / "__init__.py").write_text("GAIN = 3.0\n")
+    needs = ("cffi", "numpy", "pycparser", "soundfile", "soxr", "typing-extensions")
+    lock = (REPOSITORY / "images/tf-cuda/requirements.cpu.lock").read_text("utf-8")
+    pins = [pin for pin in re.split(r"^(?=[a-z])", lock, flags=re.MULTILINE) if pin.partition("==")[0] in needs]
+    (folder / "requirements.lock").write_text("".join(pins))
+    (folder / "requirements.in").write_text("numpy\nsoundfile\nsoxr\n")
+    declared = {"python": "3.11", "gpu": "none", "base_image": "python:3.11-slim-bookworm", "probes": ["numpy"]}
+    declared.update(locks={"cpu": "requirements.lock"}, modules=["own_numbers"])
+    (folder / "env.yaml").write_text(yaml.safe_dump(declared))
+    return folder
 
 
 def naughty(mode: str, **params: tp.Any) -> tp.Dict[str, tp.Any]:

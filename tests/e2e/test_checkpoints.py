@@ -6,7 +6,7 @@ import harness
 import pytest
 from hub_server import Server
 
-from orchestrator.weights.store import cache_root
+from orchestrator.files import cache_root
 
 WEIGHTED = {"name": "weighted", "extractor": "weighted:Weighted"}
 

@@ -11,8 +11,9 @@ import harness
 import pytest
 
 from orchestrator.environments import definitions, venvs
+from orchestrator.files import cache_root
 from orchestrator.weights import ffmpeg
-from orchestrator.weights.store import Weights, cache_root
+from orchestrator.weights.store import Weights
 from worker import catalog
 
 # The environment's own packages come first; the tools fill the gaps behind them.

@@ -1,5 +1,6 @@
 """Links, FIFOs and devices in an output folder: named, refused, and nothing outside the folder is touched."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from harness import TONE
 from victims import KINDS, Victim, refused
 
+from orchestrator import files
 from orchestrator.__main__ import main
 
 INNER = ["", "lock", "records", "contexts", "scratch", "runs", "compose", "failures.jsonl", "sources.jsonl"]
@@ -72,6 +74,72 @@ def test_a_fifo_keeps_nobody_waiting_who_only_reads(name, verb, job, output):
     assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) <= 1
 
 
+@pytest.mark.parametrize("kind", ["fifo", "endless", "dangling", "folder", "garbage"])
+@pytest.mark.parametrize("name", ["contexts", "job.yaml", "items.jsonl", "plan.json"])
+def test_what_only_reads_answers_in_a_line_whatever_lies_there(name, kind, job, output):
+    assert harness.consort("extract", job).returncode == 0
+    run = harness.runs(output)[-1]
+    place = next((output / ".consort" / "contexts").iterdir()) if name == "contexts" else run / name
+    place.unlink()
+    make = {
+        "fifo": lambda: os.mkfifo(place),
+        "endless": lambda: place.symlink_to("/dev/zero"),
+        "dangling": lambda: place.symlink_to("nowhere"),
+        "folder": place.mkdir,
+        "garbage": lambda: place.write_bytes(b"\xff\x00[{"),
+    }
+    make[kind]()
+    for verb in ("status", output), ("verify", output), ("plan", job, "--resume", "strict"):
+        done = harness.consort(*verb, timeout=30)
+        assert "Traceback" not in done.stderr, done.stderr
+
+
+def records(output):
+    return [json.loads(line) for line in (output / "manifest.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("where", ["../outside/link", "{}/outside/link", "tone/../../outside/link"])
+@pytest.mark.parametrize("command", ["extract", "verify --repair"])
+def test_a_path_in_a_manifest_removes_nothing_outside(command, where, job, output, tmp_path):
+    assert harness.consort("extract", job).returncode == 0
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "link").symlink_to(output / "tone" / "good_00.npy")
+    changed = [{**r, "path": where.format(tmp_path), "key": "0", "sha256": "0" * 64} for r in records(output)[:1]]
+    (output / "manifest.jsonl").write_text("".join(json.dumps(r) + "\n" for r in [*changed, *records(output)[1:]]))
+    words = ["extract", job] if command == "extract" else ["verify", output, "--repair"]
+    done = harness.consort(*words)
+    assert "Traceback" not in done.stderr
+    assert (outside / "link").is_symlink()
+
+
+def test_an_array_that_is_a_link_is_none(job, output, victim):
+    """Neither done nor read into a table: it is made again, in the place of the link."""
+    assert harness.consort("extract", job).returncode == 0
+    array = output / "tone" / "good_00.npy"
+    before = array.read_bytes()
+    array.unlink()
+    (victim.folder / "other.npy").write_bytes(before)
+    array.symlink_to(victim.folder / "other.npy")
+    done = harness.consort("extract", job)
+    assert done.returncode == 0 and "1 of 2 items to do" in done.stderr
+    assert not array.is_symlink() and array.read_bytes() == before
+
+
+def test_links_beside_the_folders_of_models_are_the_users_own(job, output, tmp_path):
+    assert harness.consort("extract", job).returncode == 0
+    (output / "tone.notes.txt").symlink_to(tmp_path / "notes")
+    assert harness.consort("extract", job).returncode == 0
+
+
+def test_the_log_of_a_build_is_not_written_through_a_link(tmp_path, victim):
+    log = tmp_path / "build.log"
+    log.symlink_to(victim.file)
+    with files.open_log(log) as out:
+        out.write("said")
+    assert victim.unharmed() and log.read_text() == "said"
+
+
 def test_a_manifest_that_is_a_link_is_read_and_replaced_not_followed(job, output, tmp_path):
     assert harness.consort("extract", job).returncode == 0
     kept = tmp_path / "kept.jsonl"
@@ -115,7 +183,7 @@ def test_what_a_worker_swaps_in_ends_the_run_in_order(place, then, kind, audio, 
     assert victim.unharmed()
 
 
-@pytest.mark.parametrize("name", ["job.shards", "job.log"])
+@pytest.mark.parametrize("name", ["job.shards", "job.log", "job.scratch", "job.events"])
 def test_names_that_a_worker_can_foretell_are_not_written_through(name, audio, output, victim):
     """The next attempt's shard, events and log have names that the first attempt's worker knows."""
     harness.write_wavs(audio, 2)
@@ -123,6 +191,7 @@ def test_names_that_a_worker_can_foretell_are_not_written_through(name, audio, o
     model = {"name": "planting", "extractor": "planting:Foretelling", "params": {**params, "place": name}}
     done = harness.consort("extract", harness.write_job(output, audio, model), timeout=60)
     assert done.returncode == 4 and "Traceback" not in done.stderr, done.stderr
+    assert "remove it and run again" in done.stderr
     assert victim.unharmed()
 
 

@@ -4,7 +4,7 @@ import harness
 import pytest
 from harness import TONE, naughty, written
 
-from orchestrator.weights.store import cache_root
+from orchestrator.files import cache_root
 
 
 @pytest.fixture

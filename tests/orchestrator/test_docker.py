@@ -57,7 +57,7 @@ def command(tmp_path):
         output.mkdir(exist_ok=True)
         places = {"audio": str(tmp_path), "output": str(output), "weights": "/w", "scratch": str(output / "s")}
         mounts = Mounts(**{**places, "ffmpeg": "", **changes})
-        return DockerRuntime(engine).command(SHARD, "cpu", mounts, output / "s.json", output / "e.jsonl", resources)
+        return DockerRuntime(engine).command(SHARD, mounts, output / "s.json", output / "e.jsonl", resources)
 
     return make
 
@@ -232,8 +232,8 @@ def test_a_gpu_asks_for_the_image_of_its_variant(client, job, gpu):
     client(**server(), image=f"echo '{labels('cuda')}'")
     placed = placement.choose(job())
     assert (placed.runtime.name, placed.devices) == ("docker", "cuda NVIDIA H200")
-    assert placed.variant(definitions.find("tf-cuda")) == "cuda"
-    assert placed.variant(definitions.find("legacy-py37")) == "cpu"
+    assert placed.device("tf-cuda") == "cuda"
+    assert placed.device("legacy-py37") == "cpu"
 
 
 def test_giving_up_the_last_gpu_is_remembered_in_the_records(job, gpu):

@@ -20,6 +20,7 @@ probes: [numpy]
 def images(tmp_path, monkeypatch):
     """A checkout with one environment of ours."""
     monkeypatch.setattr(definitions, "IMAGES", tmp_path)
+    monkeypatch.setattr(definitions, "_OUTSIDE", {})
     (tmp_path / "worker").mkdir()
     (tmp_path / "worker" / "main.py").write_text("x = 1\n")
     (tmp_path / "my-env" / "mine").mkdir(parents=True)
@@ -74,3 +75,86 @@ def test_the_hash_of_the_code_changes_with_every_file_that_runs_inside(images, n
     assert definitions.find("my-env").worker_sha256() == before  # once per process
     definitions._code_sha256.cache_clear()
     assert definitions.find("my-env").worker_sha256() != before
+
+
+@pytest.fixture
+def outside(images, tmp_path_factory):
+    """Return a function that makes an environment outside the checkout."""
+    place = tmp_path_factory.mktemp("outside")
+
+    def make(name="own", text=ENV, inside="."):
+        folder = place / inside / name
+        folder.mkdir(parents=True)
+        (folder / "env.yaml").write_text(text)
+        (folder / "requirements.lock").write_text("numpy==2\n")
+        return folder
+
+    return make
+
+
+def test_a_folder_outside_is_found_by_its_name_once_it_is_added(outside):
+    folder = outside()
+    with pytest.raises(JobError, match=r"known environments: my-env$"):
+        definitions.find("own")
+    definitions.add([str(folder)])
+    found = definitions.find("own")
+    assert (found.name, found.folder, found.outside) == ("own", folder, True)
+    assert definitions.names() == ["my-env"], "those of the checkout"
+    assert not definitions.find("my-env").outside
+    with pytest.raises(JobError, match="did you mean own"):
+        definitions.find("onw")
+
+
+def test_the_job_that_was_read_last_says_where_a_name_is(outside):
+    first, second = outside(inside="a"), outside(inside="b")
+    definitions.add([str(first)])
+    definitions.add([str(second), str(second)])
+    assert definitions.find("own").folder == second
+
+
+def test_a_folder_may_stand_for_a_name(outside, monkeypatch):
+    folder = outside()
+    assert definitions.at(str(folder)).name == definitions.at(f"{folder}/").name == "own"
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / "my-env").mkdir()
+    assert definitions.at("own").folder == folder and not definitions.at("my-env").outside
+    assert definitions.at(str(definitions.IMAGES / "my-env")) == definitions.find("my-env")
+    with pytest.raises(JobError, match="unknown environment"):
+        definitions.at("elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("my-env", ENV, "Consort has an environment my-env of its own; rename the folder"),
+        ("My Env", ENV, "images get its name, so it may hold only a-z"),
+        ("own", ENV + "modules: [mine]\n", "own/env.yaml: modules: no folder mine beside it"),
+        ("own", ENV + "modules: [../own]\n", "own/env.yaml: modules: no folder ../own beside it"),
+        ("own", ENV.replace("cpu: ", "cpu: ../"), "own/env.yaml: locks.cpu: no file ../requirements.lock beside it"),
+        (
+            "own",
+            ENV.replace("nts.lock", "nts.cpu.lock"),
+            "locks.cpu: no file requirements.cpu.lock beside it; images/lo",
+        ),
+        ("own", ENV + "pyhton: 3\n", "own/env.yaml: pyhton: unknown key; did you mean python"),
+    ],
+)
+def test_a_folder_outside_that_cannot_be_built_is_refused_with_its_place_in_the_job(outside, name, text, words):
+    good, bad = outside("good"), outside(name, text)
+    with pytest.raises(JobError) as caught:
+        definitions.add([str(good), str(bad)])
+    assert str(caught.value).startswith("environments[1]: ") and words in str(caught.value)
+    with pytest.raises(JobError, match="unknown environment"):
+        definitions.find("good")
+
+
+def test_two_folders_of_one_name_in_a_job_are_refused(outside):
+    folders = [str(outside(inside=inside)) for inside in "ab"]
+    with pytest.raises(JobError, match=r"environments\[1\]: .*b/own: .*a/own has the same name; rename one"):
+        definitions.add(folders)
+
+
+def test_a_folder_without_a_declaration_is_refused(outside):
+    (folder := outside()).joinpath("env.yaml").unlink()
+    with pytest.raises(JobError, match=r"environments\[0\]: .*own: holds no env.yaml"):
+        definitions.add([str(folder)])

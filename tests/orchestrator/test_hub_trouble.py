@@ -6,9 +6,9 @@ import typing as tp
 import pytest
 from hub_server import COMMIT, CONFIG, FILES, MODEL, Server, git_blob, sha256
 
-from orchestrator import __main__, errors
+from orchestrator import __main__, errors, files
 from orchestrator.cli import checkpoints
-from orchestrator.weights import cache_files, transfer
+from orchestrator.weights import transfer
 from orchestrator.weights.hub import Hub
 from orchestrator.weights.lock import Locked, WeightsLock
 from orchestrator.weights.store import CheckpointUnavailable, Weights
@@ -174,7 +174,7 @@ def test_a_file_put_by_hand_does_not_keep_the_hubs_own_out(weights, still_there)
 
 
 def test_what_another_process_wrote_down_meanwhile_is_kept(weights, monkeypatch):
-    wanted, real = declare("config.json"), cache_files.locked
+    wanted, real = declare("config.json"), files.locked
     put(weights, wanted, CONFIG)
 
     @contextlib.contextmanager
@@ -184,7 +184,7 @@ def test_what_another_process_wrote_down_meanwhile_is_kept(weights, monkeypatch)
         with real(folder, waiting):
             yield
 
-    monkeypatch.setattr(cache_files, "locked", late)
+    monkeypatch.setattr(files, "locked", late)
     weights.files([wanted], "mert")
     (entry,) = weights.lock.entries()
     assert entry.commit == COMMIT and not entry.by_hand

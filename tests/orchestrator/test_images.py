@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -176,16 +177,35 @@ def test_a_build_is_told_everything(docker, name):
     words, variables, _ = docker.built()
     given = dict(word.split("=", 1) for word in after(words, "--build-arg"))
     assert given == {
+        "BASE_IMAGE": environment.spec.base_image,
+        "ENVIRONMENT": name,
         "LOCK": environment.spec.locks["cpu"],
         "VARIANT": "cpu",
         "EXTRA_INDEX": environment.spec.extra_index.get("cpu", ""),
+        "MODULES": " ".join(environment.spec.modules),
+        "VARIABLES": "\n".join(f"{key}={value}" for key, value in environment.spec.variables.items()),
         "LOCK_SHA256": environment.lock_sha256("cpu"),
         "WORKER_SHA256": environment.worker_sha256(),
     }
-    assert after(words, "--file") == [str(environment.folder / "Dockerfile")]
+    assert after(words, "--file") == [str(definitions.IMAGES / "Dockerfile")]
     assert after(words, "--tag") == [f"consort/{name}:cpu"]
     assert words[-1] == str(definitions.IMAGES.parent)
     assert variables["DOCKER_BUILDKIT"] == "1"
+
+
+def test_one_outside_the_checkout_is_built_from_a_folder_of_what_it_needs(docker, environment):
+    (environment.folder / "mine" / "__pycache__").mkdir(parents=True)
+    (environment.folder / "mine" / "model.py").touch()
+    (environment.folder / "other").touch()
+    environment = replace(environment, spec=replace(environment.spec, modules=["mine"]))
+    with image_inputs.context(environment) as folder:
+        own = {str(path.relative_to(folder)) for path in folder.glob("images/a-b/**/*")}
+        assert own == {"images/a-b/requirements.lock", "images/a-b/mine", "images/a-b/mine/model.py"}
+        assert {path.name for path in folder.glob("images/*")} == {"a-b", "build-tools.lock", "local-wheels", "worker"}
+    assert not folder.exists()
+    build(environment)
+    context = docker.built()[0][-1]
+    assert context not in (str(definitions.IMAGES.parent), str(environment.folder)) and not os.path.exists(context)
 
 
 def test_a_variant_that_is_not_there_is_refused(docker, environment):

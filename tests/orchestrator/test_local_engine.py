@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.running.engines.base import Ended, Launch
+from orchestrator.job.spec import JobSpec
+from orchestrator.output.folder import OutputDir
+from orchestrator.running.engines.base import Ended, Job, Site
 from orchestrator.running.engines.local import LocalEngine, default_slots
-from orchestrator.running.runtimes.base import Command
+from orchestrator.running.runtimes.base import Cause, Command
+from orchestrator.running.runtimes.venv import VenvRuntime
+from orchestrator.weights.store import Weights
+from worker import protocol, schema
 from worker.protocol import Shard
 
 EMIT = """
@@ -22,24 +27,56 @@ FINISHED = 'emit(\'{"kind":"finished"}\')\n'
 DEADLINE = 20  # seconds after which a test of this file has failed
 
 
+class Scripts(VenvRuntime):
+    """Runs a few lines of Python in the place of a worker."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+        self.scripts = {}
+
+    def command(self, shard, mounts, file, events, resources):
+        argv = [sys.executable, "-S", "-c", EMIT + self.scripts[shard.id], str(events)]
+        return Command(argv, {"NAME": shard.id}, str(self.folder))
+
+
 @pytest.fixture
-def start(tmp_path):
-    """Return a function that launches a script, and end what a failed test left."""
+def make(tmp_path):
+    """Return a maker of engines over one output folder; what a failed test left is ended."""
+    runtime, output = Scripts(tmp_path), OutputDir(tmp_path / "out")
+    output.create()
+    run = output.new_run()
     engines = []
 
-    def launch(script, engine=None, name="s"):
-        engine = engine or LocalEngine(2)
+    def make(workers=2, limits=(600.0, 30.0), **keys):
+        job = JobSpec(str(tmp_path), str(output.root), [], workers=workers, **keys)
+        engine = LocalEngine(Site(job, runtime, output, run, str(tmp_path), Weights(tmp_path / "cache")), limits)
+        engine.runtime, engine.run = runtime, run
         engines.append(engine)
-        events = tmp_path / f"{name}.jsonl"
-        command = Command([sys.executable, "-S", "-c", EMIT + script, str(events)], {"NAME": name}, str(tmp_path))
-        engine.launch(Launch(Shard(name, 1, "env", [], []), command, events, tmp_path / f"{name}.log"))
         return engine
 
-    yield launch
+    yield make
     for engine in engines:
-        engine.stop(kill=True)
+        engine.close()
         while engine.busy():
             list(engine.poll())
+
+
+@pytest.fixture
+def start(make):
+    """Return a function that submits a script."""
+
+    def submit(script, engine=None, name="s"):
+        engine = engine or make()
+        engine.runtime.scripts[name] = script
+        engine.submit([Job(Shard(name, 1, "env", [], []))])
+        return engine
+
+    return submit
+
+
+def log_of(engine, name="s"):
+    return engine.run.log(f"{name}.1")
 
 
 def drain(engine, until=lambda happened: False):
@@ -56,11 +93,12 @@ def kinds(happened):
     return [what if isinstance(what, Ended) else what.kind for what in happened]
 
 
-def test_finished_and_code_0_is_success(start, tmp_path):
-    *events, end = drain(start('emit(\'{"kind":"hello"}\')\n' + FINISHED + "print('said', file=sys.stderr)"))
+def test_finished_and_code_0_is_success(start):
+    engine = start('emit(\'{"kind":"hello"}\')\n' + FINISHED + "print('said', file=sys.stderr)")
+    *events, end = drain(engine)
     assert [event.kind for event in events] == ["hello", "finished"]
-    assert end == Ended(0, True, False, tmp_path / "s.log") and end.ok
-    assert (tmp_path / "s.log").read_text() == "said\n"
+    assert end == Ended(0, True, False, log_of(engine)) and end.ok
+    assert log_of(engine).read_text() == "said\n"
 
 
 @pytest.mark.parametrize(
@@ -95,15 +133,15 @@ def test_closing_stdin_asks_a_worker_to_end(start):
     engine = start('sys.stdin.read(); emit(\'{"kind":"wrote"}\'); sys.exit(75)')
     drain(engine, until=lambda happened: time.sleep(0.2) or True)
     assert engine.busy()
-    engine.stop()
-    engine.stop()
+    engine.cancel()
+    engine.cancel()
     happened = drain(engine)
     assert happened[0].kind == "wrote" and happened[-1].code == 75 and not happened[-1].hung
 
 
-def test_a_hang_is_killed_with_all_its_children(start, tmp_path):
+def test_a_hang_is_killed_with_all_its_children(start, tmp_path, make):
     script = "import subprocess\nchild = subprocess.Popen(['sleep', '60'])\nopen('pid', 'w').write(str(child.pid))\n"
-    end = drain(start(STEP + script + "time.sleep(60)", LocalEngine(1, seconds=0.5, per_second=0)))[-1]
+    end = drain(start(STEP + script + "time.sleep(60)", make(1, (0.5, 0))))[-1]
     assert end.hung and end.code == -9 and not end.ok
     pid = (tmp_path / "pid").read_text()
     for _ in range(100):
@@ -117,61 +155,83 @@ def test_a_hang_is_killed_with_all_its_children(start, tmp_path):
     pytest.fail("the child lives")
 
 
-def test_heartbeats_are_no_progress(start):
+def test_heartbeats_are_no_progress(start, make):
     script = STEP + 'while True: emit(\'{"kind":"heartbeat"}\'); time.sleep(0.05)'
-    assert drain(start(script, LocalEngine(1, seconds=0.5, per_second=0)))[-1].hung
+    assert drain(start(script, make(1, (0.5, 0))))[-1].hung
 
 
-def test_progress_moves_the_time_limit(start):
+def test_progress_moves_the_time_limit(start, make):
     script = STEP + 'for _ in range(5): emit(\'{"kind":"wrote"}\'); time.sleep(0.2)\n' + FINISHED
-    assert drain(start(script, LocalEngine(1, seconds=0.8, per_second=0)))[-1].ok
+    assert drain(start(script, make(1, (0.8, 0))))[-1].ok
 
 
-def test_loading_has_a_time_limit_of_its_own(start):
+def test_loading_has_a_time_limit_of_its_own(start, make):
     script = 'emit(\'{"kind":"loading"}\')\ntime.sleep(0.8)\nemit(\'{"kind":"loaded"}\')\n' + FINISHED
-    assert drain(start(script, LocalEngine(1, seconds=0.4, per_second=0)))[-1].ok
+    assert drain(start(script, make(1, (0.4, 0))))[-1].ok
 
 
-def test_long_audio_has_more_time(start):
+def test_long_audio_has_more_time(start, make):
     script = (
         'emit(\'{"kind":"decoded","item":"a","seconds":100}\')\n'
         'emit(\'{"kind":"opened","item":"a","model":"m"}\')\ntime.sleep(1.0)\n' + FINISHED
     )
-    assert drain(start(script, LocalEngine(1, seconds=0.4, per_second=0.1), "long"))[-1].ok
-    assert drain(start(script, LocalEngine(1, seconds=0.4, per_second=0.0), "short"))[-1].hung
+    assert drain(start(script, make(1, (0.4, 0.1)), "long"))[-1].ok
+    assert drain(start(script, make(1, (0.4, 0.0)), "short"))[-1].hung
 
 
 @pytest.mark.parametrize(
     "other", ['{"kind":"opened","item":"b"}', '{"kind":"wrote","item":"b","model":"m"}', '{"kind":"failed","item":"b"}']
 )
-def test_what_is_said_of_other_items_takes_no_time_from_long_audio(start, other):
+def test_what_is_said_of_other_items_takes_no_time_from_long_audio(start, other, make):
     script = (
         'emit(\'{"kind":"decoded","item":"a","seconds":100}\')\n'
         'emit(\'{"kind":"opened","item":"a","model":"m"}\')\n'
         f"emit('{other}')\ntime.sleep(1.0)\n" + FINISHED
     )
-    assert drain(start(script, LocalEngine(1, seconds=0.4, per_second=0.1)))[-1].ok
+    assert drain(start(script, make(1, (0.4, 0.1))))[-1].ok
 
 
-def test_slots_are_counted_and_freed(start):
-    engine = LocalEngine(2)
-    assert (engine.free(), engine.busy()) == (2, False)
+def test_slots_are_counted_and_freed(start, make):
+    engine = make(2)
+    assert (engine.takes(gpu=False), engine.busy()) == (True, False)
     start(FINISHED, engine, "one")
+    assert engine.takes(gpu=False)
     start(FINISHED, engine, "two")
-    assert (engine.free(), engine.busy()) == (0, True)
-    assert sorted(end.log.name for end in drain(engine) if isinstance(end, Ended)) == ["one.log", "two.log"]
-    assert (engine.free(), engine.busy()) == (2, False)
+    assert (engine.takes(gpu=False), engine.takes(gpu=True), engine.busy()) == (False, True, True)
+    assert sorted(end.log.name for end in drain(engine) if isinstance(end, Ended)) == ["one.1.log", "two.1.log"]
+    assert (engine.takes(gpu=False), engine.busy()) == (True, False)
 
 
-def test_a_worker_sees_only_the_environment_it_is_given(start, tmp_path):
-    drain(start("print(sorted(set(os.environ) - {'LC_CTYPE'}))"))
-    assert (tmp_path / "s.log").read_text() == "['NAME']\n"
+def test_a_limit_of_the_job_holds_whatever_the_audio(start, make):
+    script = STEP + 'emit(\'{"kind":"decoded","item":"a","seconds":100}\')\ntime.sleep(30)\n'
+    assert drain(start(script, make(1, timeout_per_item=0.5)))[-1].hung
+
+
+def test_an_end_is_complete_and_leaves_no_scratch(start, make, monkeypatch):
+    engine = make()
+    monkeypatch.setattr(engine.runtime, "end", lambda name, code, log: Cause(True, f"{name}: {code}"))
+    end = drain(start("sys.exit(7)", engine))[-1]
+    assert (end.out_of_memory, end.problem) == (True, "s.1: 7")
+    assert list((engine.run.root.parents[1] / "scratch").iterdir()) == []
+
+
+def test_the_shard_that_is_run_is_the_job_s_byte_for_byte(start, make):
+    engine = make()
+    drain(start(FINISHED, engine))
+    written = (engine.run.shards / "s.1.json").read_text()
+    assert written == protocol.canonical(schema.dump(Shard("s", 1, "env", [], [])))
+
+
+def test_a_worker_sees_only_the_environment_it_is_given(start):
+    engine = start("print(sorted(set(os.environ) - {'LC_CTYPE'}))")
+    drain(engine)
+    assert log_of(engine).read_text() == "['NAME']\n"
 
 
 def test_killing_does_not_wait(start):
     engine = start("import signal; signal.signal(15, signal.SIG_IGN); sys.stdin.read(); time.sleep(60)")
-    engine.stop()
-    engine.stop(kill=True)
+    engine.cancel()
+    engine.cancel(kill=True)
     assert drain(engine)[-1].code == -9  # 0 after its minute
 
 

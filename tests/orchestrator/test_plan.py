@@ -11,8 +11,9 @@ from orchestrator.environments import definitions
 from orchestrator.job import spec
 from orchestrator.job.scan import Source
 from orchestrator.output.ledger import Ledger
-from orchestrator.planning import plan
+from orchestrator.planning import plan, shards
 from orchestrator.planning.plan import DONE, FAILED, STALE, TODO
+from orchestrator.planning.shards import ShardFields
 from worker import protocol
 from worker.extractors.crepe import Crepe
 
@@ -147,8 +148,8 @@ def test_the_same_job_gives_the_same_plan(prepare):
     first, second = prepare(), prepare()
     assert first.plan.choices == second.plan.choices
     assert plan.summary(first.plan) == plan.summary(second.plan)
-    fields = {"torch-cuda": {}}
-    assert plan.shards(first.plan, "x", 2, fields) == plan.shards(second.plan, "x", 2, fields)
+    shared = {"torch-cuda": ShardFields()}
+    assert shards.cut(first.plan, "x", 2, shared) == shards.cut(second.plan, "x", 2, shared)
 
 
 def test_durations_of_earlier_runs_replace_the_estimate(prepare, work):
@@ -247,7 +248,7 @@ def test_shards_hold_every_lacking_item_and_model_once(lengths, slots, missing):
     seconds = {source.id: length for source, length in zip(sources, lengths)}
     made = plan.make(JOB, MODELS, sources, Ledger(), seconds, Nothing())
     ready = {m.environment for m in MODELS if m.name not in missing}
-    cut = plan.shards(made, "run", slots, {name: {} for name in ready})
+    cut = shards.cut(made, "run", slots, {name: ShardFields() for name in ready})
     pairs = collections.Counter((item.id, task) for shard in cut for item in shard.items for task in item.tasks)
     expected = {(s.id, m.name) for s in sources for m in MODELS if m.environment in ready}
     assert set(pairs) == expected and set(pairs.values()) <= {1}
@@ -260,8 +261,9 @@ def test_shards_hold_every_lacking_item_and_model_once(lengths, slots, missing):
 def test_models_that_use_no_gpu_leave_it_to_others():
     sources = [Source(f"{n:02}.wav", 1, 1) for n in range(8)]
     made = plan.make(JOB, MODELS, sources, Ledger(), {source.id: 600.0 for source in sources}, Nothing())
-    fields = {name: {"device": "cuda", "flags": []} for name in ("tf-cuda", "torch-cuda")}
-    cut = plan.shards(made, "run", 4, {**fields, "legacy-py37": {"device": "cpu"}}, gpus=2)
+    shared = {name: ShardFields("cuda", "cuda") for name in ("tf-cuda", "torch-cuda")}
+    cut = shards.cut(made, "run", 4, {**shared, "legacy-py37": ShardFields()}, gpus=2)
+    assert {shard.variant for shard in cut if shard.environment != "legacy-py37"} == {"cuda"}
     found = {(shard.device, task.name) for shard in cut for task in shard.tasks}
     assert found == {("cuda", "crepe"), ("cpu", "madmom"), ("cpu", "prosody"), ("cpu", "musicnn")}
     assert sum(shard.device == "cuda" for shard in cut) == 2, "one load of a model for each GPU"

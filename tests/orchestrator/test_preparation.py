@@ -4,16 +4,17 @@ import os
 
 import pytest
 
+from orchestrator import files
 from orchestrator.errors import RunFailed
 from orchestrator.planning import preparation
-from orchestrator.weights import transfer
+from orchestrator.text import size
 
 
 @pytest.fixture
 def hashed(monkeypatch):
     """Count what is hashed."""
     seen = []
-    real = transfer.sha256_of
+    real = files.sha256_of
     monkeypatch.setattr(preparation, "sha256_of", lambda path: seen.append(path.name) or real(path))
     return seen
 
@@ -79,4 +80,4 @@ def test_an_output_that_is_a_file_is_one_clear_error(prepare, tmp_path):
     ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1.44e9, "1.4 GB"), (2e15, "2000.0 TB")]
 )
 def test_sizes_in_words(count, text):
-    assert preparation.size(count) == text
+    assert size(count) == text

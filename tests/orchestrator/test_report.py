@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from orchestrator.running.report import Report, duration, table
+from orchestrator.running.report import Report
+from orchestrator.text import duration, table
 from worker.protocol import Event, Failure
 
 

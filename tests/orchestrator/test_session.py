@@ -3,71 +3,150 @@
 import dataclasses
 import io
 import threading
+import time
 
 import pytest
 
-from orchestrator.environments import venvs
-from orchestrator.environments.devices import Grant
-from orchestrator.planning import plan
-from orchestrator.running.engines.base import Ended
+from orchestrator import files
+from orchestrator.environments import definitions, venvs
+from orchestrator.environments.devices import Gpu, Grant
+from orchestrator.errors import EnvironmentUnavailable
+from orchestrator.planning import shards
+from orchestrator.planning.shards import ShardFields
+from orchestrator.running.builds import Builds
+from orchestrator.running.engines.base import Ended, Engine
 from orchestrator.running.placement import Placement
 from orchestrator.running.progress import Lines
 from orchestrator.running.report import Report
+from orchestrator.running.runtimes.base import MISSING, READY
 from orchestrator.running.runtimes.venv import VenvRuntime
-from orchestrator.running.session import Session, _done
+from orchestrator.running.session import Session
 
 
-@pytest.fixture
-def session(prepare, monkeypatch):
-    """Return a session of three shards whose environment is ready."""
-    monkeypatch.setattr(venvs, "_CANCELLED", threading.Event())
-    prepared = prepare()
-    run = prepared.output.new_run()
-    placement = Placement(VenvRuntime(), "asked for", Grant((), "asked for"), frozenset())
-    session = Session(prepared, placement, run, Report(prepared.plan), Lines(io.StringIO()))
-    session._builds = {("torch-cuda", "cpu"): _done()}
-    (shard,) = plan.shards(prepared.plan, run.id, 1, {"torch-cuda": {}})
-    session._queue.extend(
-        dataclasses.replace(shard, id=f"{shard.id}-{item.name[0]}", items=[item]) for item in shard.items
-    )
-    yield session
-    session.close()
+class Ready(VenvRuntime):
+    """Everything is built, but for what `missing` says."""
+
+    missing = frozenset()
+
+    def state(self, environment, variant):
+        return MISSING if variant in self.missing else READY
+
+    def build(self, environment, variant, say):
+        raise EnvironmentUnavailable(f"{environment.name}: no {variant} today")
 
 
-class Engine:
-    """Two slots, and workers that end when they are asked to. The user interrupts during the first launch."""
+class Playing(Engine):
+    """Slots, and workers that do what `act` says: (job) -> events and an end."""
 
-    slots = 2
-
-    def __init__(self, session):
-        self.session = session
+    def __init__(self, slots, act):
+        self.slots = slots
+        self.act = act
         self.running = []
         self.asked = []
+        self.submitted = []
         self.polls = 0
 
-    def free(self):
-        return self.slots - len(self.running)
+    def takes(self, gpu):
+        return len(self.running) < self.slots
 
     def busy(self):
         return bool(self.running)
 
-    def launch(self, launch):
-        self.session.stop()
-        self.running.append(launch)
+    def submit(self, jobs):
+        self.submitted += jobs
+        self.running += jobs
+        for job in jobs:
+            self.act(job)
 
     def poll(self):
         self.polls += 1
         assert self.polls < 20, "a worker was never asked to end"
-        for launch in [one for one in self.running if one in self.asked]:
-            self.running.remove(launch)
-            yield launch.shard, Ended(75, False, False, launch.log)
+        for job in [one for one in self.running if one in self.asked]:
+            self.running.remove(job)
+            yield job, Ended(75, False, False, None)
 
-    def stop(self, kill=False):
-        self.asked += [launch for launch in self.running if launch not in self.asked]
+    def cancel(self, kill=False):
+        self.asked += [job for job in self.running if job not in self.asked]
 
 
-def test_an_interrupt_during_a_launch_reaches_its_worker_and_launches_no_more(session):
-    session._engine = engine = Engine(session)
+@pytest.fixture
+def begin(prepare, monkeypatch):
+    """Return a maker of sessions of prosody over three files, begun."""
+    monkeypatch.setattr(venvs, "_CANCELLED", threading.Event())
+    made = []
+
+    def begin(engine, gpus=(), strict=False, missing=()):
+        prepared = prepare()
+        grant = Grant(tuple(Gpu(n, uuid, "GPU", 1) for n, uuid in enumerate(gpus)), "asked for", strict)
+        runtime = Ready()
+        runtime.missing = frozenset(missing)
+        placement = Placement(runtime, "asked for", grant, frozenset({"torch-cuda"} if gpus else ()))
+        out = io.StringIO()
+        session = Session(prepared, placement, engine, "run", Report(prepared.plan), Lines(out))
+        made.append(session)
+        return session, prepared, placement, out
+
+    yield begin
+    for session in made:
+        session.close()
+
+
+def three(prepared, **shared):
+    """Return a shard for each of the three files."""
+    (whole,) = shards.cut(prepared.plan, "run", 1, {"torch-cuda": ShardFields(**shared)})
+    return [dataclasses.replace(whole, id=f"{whole.id}-{item.name[0]}", items=[item]) for item in whole.items]
+
+
+def test_an_interrupt_during_a_submission_reaches_its_worker_and_launches_no_more(begin):
+    engine = Playing(2, lambda job: session.stop())
+    session, prepared, *_ = begin(engine)
+    session.start(offline=True)
+    session.add(three(prepared))
     session.loop()
     assert len(engine.asked) == 1 and session.stops == 1
-    assert session._report.interrupted
+
+
+def test_an_environment_that_cannot_be_made_drops_its_models_and_submits_nothing(begin):
+    engine = Playing(2, lambda job: None)
+    session, _, _, out = begin(engine, missing=["cpu"])
+    session.start(offline=True)
+    session.loop()
+    assert engine.submitted == [] and "prosody: torch-cuda: no cpu today" in out.getvalue()
+
+
+def test_where_a_gpu_environment_cannot_be_made_auto_goes_on_with_the_cpu(begin, monkeypatch):
+    monkeypatch.setattr("worker.extractors.prosody.Prosody.uses_gpu", lambda self: True)
+    done = Playing(2, lambda job: engine.asked.append(job))
+    engine = done
+    session, _, placement, out = begin(engine, gpus=["GPU-a"], missing=["cuda"])
+    session.start(offline=True)
+    monkeypatch.setattr(Session, "_end", lambda self, attempt, ended: None)
+    session.loop()
+    assert {job.shard.device for job in engine.submitted} == {"cpu"} == {job.shard.variant for job in engine.submitted}
+    assert "NO GPU: torch-cuda: no cuda today; goes on with the CPU" in out.getvalue()
+    assert placement.flags("torch-cuda") == ["cpu_fallback"]
+
+
+@pytest.mark.parametrize("wait_for", ["a slot", "their environment"])
+def test_waiting_shards_cost_no_look_at_environments_or_locks(begin, monkeypatch, wait_for):
+    """192 shards wait: a hundred looks read no env.yaml and no lock, and take no time worth naming."""
+    engine = Playing(1, lambda job: None)
+    engine.polls = -1000
+    monkeypatch.setattr(engine, "takes", lambda gpu: wait_for != "a slot")
+    monkeypatch.setattr(Builds, "done", lambda self, shard: wait_for != "their environment")
+    session, prepared, *_ = begin(engine)
+    session.start(offline=True)
+    session.add(dataclasses.replace(shard, id=f"{shard.id}-{n}") for n in range(64) for shard in three(prepared))
+
+    def read(*arguments):
+        raise AssertionError("read")
+
+    for module, name in ((definitions, "find"), (definitions.Environment, "lock_sha256"), (files, "sha256_of")):
+        monkeypatch.setattr(module, name, read)
+    monkeypatch.setattr("pathlib.Path.read_bytes", read)
+    looks = []
+    monkeypatch.setattr(time, "sleep", lambda seconds: looks.append(1) or (len(looks) >= 100 and session.stop()))
+    began = time.thread_time()
+    session.loop()
+    assert len(looks) >= 100 and engine.submitted == []
+    assert time.thread_time() - began < 0.05  # CPU seconds of this thread

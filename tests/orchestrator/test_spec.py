@@ -147,6 +147,7 @@ def test_a_checkpoint_written_as_a_path_is_relative_too(write, tmp_path, text):
         ("output", "clips.h5", lambda job: job.output),
         ("audio_root", "clips.h5", lambda job: job.audio_root),
         ("plugins", ["mine"], lambda job: job.plugins[0].replace("mine", "clips.h5")),
+        ("environments", ["mine"], lambda job: job.environments[0].replace("mine", "clips.h5")),
         ("musicnn.params.checkpoint", "./clips.h5", lambda job: job.models[0].params["checkpoint"]),
         ("musicnn.params", {"checkpoint": "./clips.h5"}, lambda job: job.models[0].params["checkpoint"]),
     ],
@@ -161,6 +162,24 @@ def test_a_path_in_a_flag_is_relative_to_the_current_folder(write, tmp_path, mon
 def test_a_plugin_folder_that_is_missing_is_refused(write):
     with pytest.raises(JobError, match=r"plugins\[0\]: .*nowhere is no folder"):
         spec.read(write(plugins=["nowhere"]))
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("nowhere", "nowhere is no folder"),
+        ({"name": "torch-cuda", "python": "/usr/bin/python3"}, "an interpreter of your own comes in a later version"),
+        (3, "3 is no folder; give one with an env.yaml"),
+    ],
+)
+def test_an_environment_that_is_no_folder_is_refused(write, entry, words):
+    with pytest.raises(JobError, match=rf"environments\[0\]: .*{words}"):
+        spec.read(write(environments=[entry]))
+
+
+def test_an_environment_lies_beside_the_job(write, tmp_path):
+    (tmp_path / "jobs" / "my_env").mkdir(parents=True)
+    assert spec.read(write(environments=["./my_env"])).environments == [str(tmp_path / "jobs" / "my_env")]
 
 
 def test_root_in_a_flag_moves_the_paths_of_the_file(write, tmp_path):
@@ -248,6 +267,7 @@ TWO = [
         (["mert"], ["mert"]),
         (["frames"], ["frames"]),
         (["mert", "crepe"], ["crepe", "mert"]),
+        (["mert", "mert"], ["mert"]),
         (["prosody", "mert"], ["mert", "prosody"]),
         (["crepe", "mert", "frames"], ["frames", "crepe", "mert"]),
     ],
@@ -279,7 +299,6 @@ def test_a_model_in_full_replaces_the_one_of_the_job(write):
             ["frame"],
             "models[0].name: 'frame': unknown model; did you mean frames?; known models: frames, crepe, mert, encodec",
         ),
-        (["mert", "mert"], "models[1].name: 'mert' names two models"),
         (["nowhere:Model"], "models[0].name: 'nowhere:Model' may hold only"),
     ],
 )

@@ -18,11 +18,13 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import files
 from orchestrator.errors import EnvironmentUnavailable
-from orchestrator.weights import archives, ffmpeg, transfer
+from orchestrator.files import cache_root
+from orchestrator.weights import archives, ffmpeg
 from orchestrator.weights.package_index import PackageIndex
 from orchestrator.weights.pip_settings import PipSettings
-from orchestrator.weights.store import CheckpointUnavailable, Weights, cache_root
+from orchestrator.weights.store import CheckpointUnavailable, Weights
 from worker.extractor import Checkpoint
 
 SMALL, LARGE = b"tiny weights", bytes(range(251)) * 9000
@@ -182,13 +184,13 @@ def test_hash_is_computed_once(archive: Path, monkeypatch: pytest.MonkeyPatch) -
     pinned = checkpoint(archive, "large.bin", LARGE)
     weights_beside(archive).pull([pinned])
     read: list[Path] = []
-    original = transfer.sha256_of
+    original = files.sha256_of
 
     def sha256_of(path: Path) -> str:
         read.append(path)
         return original(path)
 
-    monkeypatch.setattr(transfer, "sha256_of", sha256_of)
+    monkeypatch.setattr(files, "sha256_of", sha256_of)
     later = weights_beside(archive)
     assert later.problem(pinned) is None and read == []
     os.utime(later.path(pinned), ns=(1, 1))

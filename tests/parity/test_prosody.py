@@ -267,7 +267,7 @@ def test_smoothing_reduces_jitter_level_by_level() -> None:
 
 
 def test_smoothing_leaves_a_parabola_and_never_crosses_a_boundary() -> None:
-    from torch_models.prosody import smoothing
+    from prosody_toolkit import smoothing
 
     t = np.arange(60, dtype=np.float32)
     contour = np.stack([(t - 30) ** 2 + 100, np.where(t < 30, 0.0, 50.0)], axis=1).astype(np.float32)
@@ -278,14 +278,14 @@ def test_smoothing_leaves_a_parabola_and_never_crosses_a_boundary() -> None:
 
 
 def test_runs_cover_every_frame() -> None:
-    from torch_models.prosody import smoothing
+    from prosody_toolkit import smoothing
 
     assert smoothing.find_runs(np.array([0, 0, 1, 1, 1, 0, 1])) == [(0, 2), (2, 5), (5, 6), (6, 7)]
     assert smoothing.find_runs(np.array([1])) == [(0, 1)]
 
 
 def test_predictor_recovers_a_known_resonance() -> None:
-    from torch_models.prosody import formants
+    from prosody_toolkit import formants
 
     pulse = np.zeros(4000)
     pulse[0] = 1.0

@@ -58,9 +58,13 @@ class Foretelling(Planting):
         name = events[: -len(".1.jsonl")]
         run = name.partition("-legacy")[0]
         folder = os.path.join(output, ".consort", "runs", run)
+        inner = os.path.join(output, ".consort")
+        places = {
+            "job.log": os.path.join(folder, "logs", "{}.{}.log"),
+            "job.shards": os.path.join(folder, "shards", "{}.{}.json"),
+            "job.scratch": os.path.join(inner, "scratch", "{}.{}"),
+            "job.events": os.path.join(inner, "records", "{}.{}.jsonl"),
+        }
         for attempt in (2, 3):
-            if self.place == "job.log":
-                os.symlink(self.target, os.path.join(folder, "logs", "{}.{}.log".format(name, attempt)))
-            else:
-                os.symlink(self.target, os.path.join(folder, "shards", "{}.{}.json".format(name, attempt)))
+            os.symlink(self.target, places[self.place].format(name, attempt))
         os._exit(1)

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("soxr", reason="soxr is not installed: run in the torch environment")
 
-from torch_models.prosody import features
+from prosody_toolkit import features
 
 RATE = 16000
 HOP = 256

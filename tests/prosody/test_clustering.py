@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 
-from torch_models.prosody import cluster_files, definition, features, kmeans, quality  # noqa: E402
-from torch_models.prosody.clustering import ClusteringPipeline  # noqa: E402
-from torch_models.prosody.points import Points, Space  # noqa: E402
-from torch_models.prosody.vectors import ArrayClass  # noqa: E402
+from prosody_toolkit import cluster_files, definition, features, kmeans, quality  # noqa: E402
+from prosody_toolkit.clustering import ClusteringPipeline  # noqa: E402
+from prosody_toolkit.points import Points, Space  # noqa: E402
+from prosody_toolkit.vectors import ArrayClass  # noqa: E402
 
 
 def blobs(clusters=12, each=200, seed=0, spread=0.01):

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 soundfile = pytest.importorskip("soundfile", reason="soundfile is not installed: run in the torch environment")
 
-from torch_models.prosody import (  # noqa: E402
+from prosody_toolkit import (  # noqa: E402
     ArrayClass,
     ClusteringPipeline,
     ProsodicClusterSequences,

@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 
-from torch_models.prosody import cluster_files, features  # noqa: E402
-from torch_models.prosody.embedding import Describer  # noqa: E402
-from torch_models.prosody.encoder import ProsodicSequenceEncoder  # noqa: E402
+from prosody_toolkit import cluster_files, features  # noqa: E402
+from prosody_toolkit.embedding import Describer  # noqa: E402
+from prosody_toolkit.encoder import ProsodicSequenceEncoder  # noqa: E402
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 
-from torch_models.prosody import masking  # noqa: E402
-from torch_models.prosody.encoder import ProsodicSequenceEncoder  # noqa: E402
+from prosody_toolkit import masking  # noqa: E402
+from prosody_toolkit.encoder import ProsodicSequenceEncoder  # noqa: E402
 
 PAD = -100
 
@@ -96,7 +96,7 @@ def test_long_sequences_are_embedded_in_windows_of_their_own_length(tiny, length
 
 
 def test_a_large_batch_is_run_in_parts(tiny, monkeypatch):
-    from torch_models.prosody import encoder
+    from prosody_toolkit import encoder
 
     tokens = draw(*range(1, 41))
     with torch.no_grad():

@@ -5,8 +5,8 @@ import pytest
 import soundfile
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
-prosody = pytest.importorskip("torch_models.prosody")
-features = pytest.importorskip("torch_models.prosody.features")
+prosody = pytest.importorskip("prosody_toolkit")
+features = pytest.importorskip("prosody_toolkit.features")
 ProsodicFeatureExtractor = prosody.ProsodicFeatureExtractor
 
 NAMES = ["f0", "f0_width", "f1", "f2", "power", "snr"]
@@ -82,7 +82,7 @@ def test_any_length_will_do(length):
 
 def test_a_part_is_drawn_under_its_own_audio_and_times(recording, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: run in the torch environment")
-    from torch_models.prosody import plots
+    from prosody_toolkit import plots
 
     drawn = []
     monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure.axes))
@@ -120,7 +120,7 @@ def test_what_is_wrong_is_said():
 
 
 def test_a_token_model_is_told_what_its_features_are(tmp_path, caplog):
-    from torch_models.prosody import ClusteringPipeline, ProsodicClusterSequences
+    from prosody_toolkit import ClusteringPipeline, ProsodicClusterSequences
 
     extractor = ProsodicFeatureExtractor(frame_ms=40, hop_ms=20, smoothing_level="heavy")
     found = extractor.extract(audio_tensor=voice(4.0))

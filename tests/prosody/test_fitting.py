@@ -10,8 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 
-from torch_models.prosody import cluster_files, clustering, learning, storage  # noqa: E402
-from torch_models.prosody.encoder import ProsodicSequenceEncoder  # noqa: E402
+from prosody_toolkit import cluster_files, clustering, learning, storage  # noqa: E402
+from prosody_toolkit.encoder import ProsodicSequenceEncoder  # noqa: E402
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_clusters_are_fitted_to_every_format_of_a_job(tmp_path, suffix):
 
 
 def test_features_in_hertz_are_normalised_first(tmp_path):
-    from torch_models.prosody import features
+    from prosody_toolkit import features
 
     low, high = np.array(features.RANGES, np.float32).T
     plain = {item: values * (high - low) + low for item, values in fits.make_features().items()}
@@ -71,7 +71,7 @@ def test_an_encoder_learns_more_than_frequencies_and_leaves_its_curve(corpus):
 
 def test_the_curve_is_drawn(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not in this build of the environment")
-    from torch_models.prosody import curve
+    from prosody_toolkit import curve
 
     rows = [{"step": n, "epoch": n, "train_loss": 3 / n, "validation_loss": 4 / n, "validation_accuracy": n / 10}
             for n in range(1, 6)]  # fmt: skip

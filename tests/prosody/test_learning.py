@@ -8,10 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 
-from torch_models.prosody import batches, fitting_encoder, learning, scoring  # noqa: E402
-from torch_models.prosody.encoder import ProsodicSequenceEncoder  # noqa: E402
-from torch_models.prosody.fitting_encoder import Options  # noqa: E402
-from torch_models.prosody.learning import Learning, Plan, Stopped  # noqa: E402
+from prosody_toolkit import batches, fitting_encoder, learning, scoring  # noqa: E402
+from prosody_toolkit.encoder import ProsodicSequenceEncoder  # noqa: E402
+from prosody_toolkit.fitting_encoder import Options  # noqa: E402
+from prosody_toolkit.learning import Learning, Plan, Stopped  # noqa: E402
 
 
 def test_as_a_library_the_callers_random_numbers_are_left_alone(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: run in the torch environment")
 
-from torch_models.prosody import features, plots
+from prosody_toolkit import features, plots
 
 RATE = 62.5
 

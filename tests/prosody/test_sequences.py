@@ -6,9 +6,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 pytest.importorskip("soxr", reason="soxr is not installed: run in the torch environment")
 
-from torch_models.prosody import cluster_files, features, summary  # noqa: E402
-from torch_models.prosody.clustering import ClusteringPipeline  # noqa: E402
-from torch_models.prosody.sequences import ProsodicClusterSequences  # noqa: E402
+from prosody_toolkit import cluster_files, features, summary  # noqa: E402
+from prosody_toolkit.clustering import ClusteringPipeline  # noqa: E402
+from prosody_toolkit.sequences import ProsodicClusterSequences  # noqa: E402
 
 RATE = 16000
 
@@ -104,7 +104,7 @@ def test_the_limit_of_the_duration_is_the_users(model):
 def test_features_are_computed_as_the_model_was_fitted(tmp_path):
     settings = features.Settings(hop_length=160, smoothing_level="heavy")
     vectors, _ = features.analyse(glide(1.0), settings)
-    from torch_models.prosody import definition
+    from prosody_toolkit import definition
 
     ClusteringPipeline(5, device="cpu", features=definition.today(settings)).train(vectors, tmp_path)
     tokens = ProsodicClusterSequences(str(tmp_path)).extract_cluster_sequences(glide(1.0))

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 
-from torch_models.prosody.vectors import ArrayClass, collect  # noqa: E402
+from prosody_toolkit.vectors import ArrayClass, collect  # noqa: E402
 
 
 def test_what_was_added_comes_out_in_order():

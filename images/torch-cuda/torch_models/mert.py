@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from transformers import HubertConfig, HubertModel
 
+from torch_models import devices
+
 HOP = 320  # samples between frames
 FIELD = 400  # samples that one frame hears, before the transformer
 SAMPLE_RATE = 24000
@@ -158,9 +160,7 @@ def load(config: str, preprocessor: str, weights: str, device: str) -> Mert:
     normalize = _read_normalize(preprocessor)
     model = _build(config)
     _fill(model, weights)
-    if device == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # it would cost three digits of what float32 promises
-        torch.backends.cuda.matmul.allow_tf32 = False
+    devices.switch_off_tf32()
     return Mert(model.to(device), normalize)  # type: ignore[arg-type]  # the library wraps `to` without its self
 
 

@@ -48,7 +48,7 @@ class Prosody(Extractor):
 
         Frames are centred at multiples of the hop. There are tokens where there is a token model.
         """
-        frame_rate = self.sample_rate / self._samples(self.hop_ms)
+        frame_rate = self.sample_rate / round(self.hop_ms * self.sample_rate / 1000)
         if self.output_normalize:
             units = "Hz / 450, / 200, / 1500, / 4000, 1 + dB / 80, dB / 40, clipped to 0..1"
         else:
@@ -92,19 +92,16 @@ class Prosody(Extractor):
         Raises:
             ValueError: a model is damaged, or was fitted to other features or tokens.
         """
-        from torch_models.prosody import features
+        from prosody_toolkit import features
 
         self._analyse = features.analyse
-        self._settings = features.Settings(
-            frame_length=self._samples(self.frame_ms),
-            hop_length=self._samples(self.hop_ms),
-            emphasize_ratio=self.emphasize_ratio,
-            smoothing_level=self.smoothing_level,
-            output_normalize=self.output_normalize,
+        said = features.Parameters(
+            self.frame_ms, self.hop_ms, self.emphasize_ratio, self.smoothing_level, self.output_normalize
         )
+        self._settings = said.settings()
         if not self._wants("tokens", "embedding"):
             return
-        from torch_models.prosody import embedding
+        from prosody_toolkit import embedding
 
         models = [files[file] for file in _CLUSTERS] if self.clusters is not None else []
         encoder = files[self._encoder_file] if self.encoder is not None and self._wants("embedding") else None
@@ -134,6 +131,3 @@ class Prosody(Extractor):
         """The file of the encoder, as `files` of `load` names it."""
         encoder = self.encoder or ""
         return encoder if os.path.splitext(encoder)[1] == ".pt" else _ENCODER
-
-    def _samples(self, milliseconds: float) -> int:
-        return round(milliseconds * self.sample_rate / 1000)

@@ -1,34 +1,58 @@
-"""An engine runs shards side by side and reports what their workers say and how they end."""
+"""An engine runs jobs somewhere. What happens comes back as the events of their workers, and their ends."""
 
 import abc
 import dataclasses
 import pathlib
 import typing as tp
 
-from orchestrator.running.runtimes.base import Command
+from orchestrator.job.spec import JobSpec
+from orchestrator.output.folder import OutputDir, RunDir
+from orchestrator.running.runtimes.base import Runtime
+from orchestrator.weights.store import Weights
 from worker.protocol import Event, Shard
 
 
 @dataclasses.dataclass(frozen=True)
-class Launch:
-    """A shard with the command that runs it and the files it writes; one with GPUs takes no slot of the CPU's."""
+class Job:
+    """A shard, which is the same JSON wherever it runs, and what it needs there.
+
+    Args:
+        shard: names its environment and variant.
+        gpus: UUIDs of those that it was granted; one with GPUs takes no slot of the CPU's.
+        memory: bytes that it may take, where the user limits them.
+    """
 
     shard: Shard
-    command: Command
-    events: pathlib.Path
-    log: pathlib.Path
     gpus: tuple[str, ...] = ()
+    memory: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of this attempt."""
+        return f"{self.shard.id}.{self.shard.attempt}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """What the jobs of one run have in common; the folders are on storage that every machine of an engine sees."""
+
+    spec: JobSpec
+    runtime: Runtime
+    output: OutputDir
+    run: RunDir
+    audio: str
+    weights: Weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """The end of a worker. It succeeded only with `finished` seen and code 0."""
+    """The end of a job, complete: nobody else has to be asked. It succeeded only with `finished` seen and code 0."""
 
     code: int
     finished: bool
-    hung: bool  # we killed it, because nothing happened for too long
+    hung: bool  # it was killed, because nothing happened for too long
     log: pathlib.Path
-    out_of_memory: bool = False  # the runtime knows that the system has killed it for its memory
+    out_of_memory: bool = False  # the system has killed it for its memory
     problem: str | None = None  # why it could not even be started
 
     @property
@@ -36,7 +60,7 @@ class Ended:
         return self.finished and self.code == 0
 
 
-Happening = tuple[Shard, Event | Ended]
+Happening = tuple[Job, Event | Ended]
 
 
 class Engine(abc.ABC):
@@ -44,22 +68,42 @@ class Engine(abc.ABC):
 
     slots: int
 
-    @abc.abstractmethod
-    def free(self) -> int:
-        """Return how many shards without GPUs could be launched now."""
+    def check(self) -> list[str]:
+        """Return what is missing for it to work, a line each; asked before anything is submitted."""
+        return []
 
     @abc.abstractmethod
-    def launch(self, launch: Launch) -> None:
-        """Start a shard in a free slot."""
+    def takes(self, gpu: bool) -> bool:
+        """Return whether a job on a GPU, or on the CPU, could be submitted now."""
+
+    @abc.abstractmethod
+    def submit(self, jobs: tp.Sequence[Job]) -> None:
+        """Start jobs.
+
+        Raises:
+            RunFailed: the output folder cannot be used.
+        """
 
     @abc.abstractmethod
     def poll(self) -> tp.Iterator[Happening]:
-        """Yield what happened since the last call, an `Ended` last for every worker that ended."""
+        """Yield what happened since the last call, an `Ended` last for every job that ended.
+
+        Raises:
+            RunFailed: the output folder cannot be used.
+        """
 
     @abc.abstractmethod
     def busy(self) -> bool:
-        """Return whether any worker lives."""
+        """Return whether any job has not ended."""
 
     @abc.abstractmethod
-    def stop(self, kill: bool = False) -> None:
+    def cancel(self, kill: bool = False) -> None:
         """Ask every worker to commit what is finished and end; `kill` does not ask."""
+
+    def attach(self) -> list[Job]:
+        """Take over the jobs of a run whose orchestrator died, and return them; most engines let them end."""
+        return []
+
+    def close(self) -> None:
+        """End and remove everything that is left."""
+        self.cancel(kill=True)

@@ -6,89 +6,130 @@ and the workers end by themselves.
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
 import typing as tp
 
+from orchestrator import files
 from orchestrator.errors import RunFailed
-from orchestrator.running.engines.base import Ended, Engine, Happening, Launch
-from worker import protocol, regular
+from orchestrator.running.engines.base import Ended, Engine, Happening, Job, Site
+from orchestrator.running.runtimes.base import Command, Mounts, Resources, own_paths
+from worker import protocol, regular, schema
 from worker.protocol import Event
 
 _GRACE = 30.0  # seconds a worker gets to commit and end when it is asked to
 _KILLING = 15.0  # seconds in which what a command has started elsewhere must have ended when it is killed
 _LOADING = 600.0  # seconds a model may take to load, however short an item's time limit is
+_LIMITS = (600.0, 30.0)  # seconds of any one step, and what a second of audio adds to them
 
 
 class LocalEngine(Engine):
-    """Runs up to `slots` workers; kills one that shows no progress for its item's time limit."""
+    """Runs as many workers as there are slots; kills one that shows no progress for its item's time limit."""
 
-    def __init__(self, slots: int, seconds: float = 600.0, per_second: float = 30.0) -> None:
+    def __init__(self, site: Site, limits: tuple[float, float] = _LIMITS) -> None:
         """Set the limits.
 
         Args:
-            slots: workers side by side.
-            seconds: time limit of any one step: decoding, a model on an item; loading has its own.
-            per_second: what a second of audio adds to it.
+            site: where the run's things are.
+            limits: seconds of any one step (decoding, a model on an item; loading has its own), and what a
+                second of audio adds to them. A limit of the job takes the place of both.
         """
-        self.slots = slots
-        self._limits = (seconds, per_second)
+        limit = site.spec.timeout_per_item
+        self.slots = site.spec.workers or default_slots()
+        self._site = site
+        self._limits = (limit, 0.0) if limit else limits
         self._running: list[_Process] = []
 
-    def free(self) -> int:
-        return self.slots - sum(not process.launch.gpus for process in self._running)
+    def takes(self, gpu: bool) -> bool:
+        return gpu or sum(not process.job.gpus for process in self._running) < self.slots
 
     def busy(self) -> bool:
         return bool(self._running)
 
-    def launch(self, launch: Launch) -> None:
-        self._running.append(_Process(launch, *self._limits))
+    def submit(self, jobs: tp.Sequence[Job]) -> None:
+        for job in jobs:
+            events, log, command = self._place(job)
+            self._running.append(_Process(job, command, events, log, self._limits))
 
     def poll(self) -> tp.Iterator[Happening]:
         for process in list(self._running):
-            shard = process.launch.shard
             code = process.poll()  # before the events are read, so that none can be missed
             for event in process.events():
-                yield shard, event
+                yield process.job, event
             if code is not None:
                 self._running.remove(process)
                 process.close()
-                yield shard, Ended(code, process.finished, process.hung, process.launch.log)
+                yield process.job, self._end(process, code)
 
-    def stop(self, kill: bool = False) -> None:
+    def cancel(self, kill: bool = False) -> None:
         for process in self._running:
             process.kill() if kill else process.ask()
+
+    def close(self) -> None:
+        super().close()
+        self._site.runtime.close()
+
+    def _place(self, job: Job) -> tuple[pathlib.Path, pathlib.Path, Command]:
+        """Make the files of an attempt; return its events, its log, and the command that runs it."""
+        site = self._site
+        self._refuse_moved()
+        scratch = site.output.scratch / job.name
+        site.output.make(scratch, new=True)
+        file, events = site.run.shards / f"{job.name}.json", site.output.records / f"{job.name}.jsonl"
+        log = site.run.log(job.name)
+        for path, text in ((file, protocol.canonical(schema.dump(job.shard))), (events, ""), (log, "")):
+            files.write_new(path, text)
+        own = tuple(own_paths(job.shard))
+        weights = site.weights
+        mounts = Mounts(site.audio, str(site.output.root), str(weights.root), str(scratch), weights.program(), own)
+        return events, log, site.runtime.command(job.shard, mounts, file, events, Resources(job.gpus, job.memory))
+
+    def _end(self, process: "_Process", code: int) -> Ended:
+        self._refuse_moved()
+        shutil.rmtree(self._site.output.scratch / process.job.name, ignore_errors=True)
+        cause = self._site.runtime.end(process.job.name, code, process.log)
+        return Ended(code, process.finished, process.hung, process.log, cause.out_of_memory, cause.problem)
+
+    def _refuse_moved(self) -> None:
+        """A worker may have changed what it writes into: nothing is made or removed through a link of its."""
+        run = self._site.run
+        self._site.output.refuse_moved(run.root, run.shards, run.logs)
 
 
 class _Process:
     """A worker, the tail of its events, and how long it may go on without any."""
 
-    def __init__(self, launch: Launch, seconds: float, per_second: float) -> None:
-        self.launch = launch
+    def __init__(
+        self, job: Job, command: Command, events: pathlib.Path, log: pathlib.Path, limits: tuple[float, float]
+    ) -> None:
+        self.job = job
+        self.log = log
         self.finished = False
         self.hung = False
-        self._limits = (seconds, per_second)
+        self._command = command
+        self._limits = limits
         self._durations: dict[str, float] = {}
         self._item = ""  # what the model is busy with; decoding ahead and writing behind speak of others
         self._rest = ""
-        self._deadline = time.monotonic() + max(seconds, _LOADING)
+        self._deadline = time.monotonic() + max(limits[0], _LOADING)
         self._killer: subprocess.Popen[bytes] | None = None
         # opened once: whatever a worker puts in its place later is not read, nor waited for
-        self._events = os.fdopen(_open(launch.events, os.O_RDONLY), "rb")
-        log = _open(launch.log, os.O_WRONLY | os.O_APPEND)
+        self._events = os.fdopen(_open(events, os.O_RDONLY), "rb")
+        out = _open(log, os.O_WRONLY | os.O_APPEND)
         try:
             self._process = subprocess.Popen(
-                launch.command.argv,
-                env=launch.command.env,
-                cwd=launch.command.cwd,
+                command.argv,
+                env=command.env,
+                cwd=command.cwd,
                 stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
+                stdout=out,
+                stderr=out,
                 start_new_session=True,  # Ctrl-C reaches this process alone, which ends them in order
             )
         finally:
-            os.close(log)
+            os.close(out)
 
     def poll(self) -> int | None:
         if time.monotonic() > self._deadline and self._process.poll() is None:
@@ -141,11 +182,11 @@ class _Process:
 
     def kill(self) -> None:
         """End the worker at once: by its runtime's own command, after which the process here ends by itself."""
-        if not self.launch.command.kill:
+        if not self._command.kill:
             self._kill_group()
         elif self._killer is None and self._process.poll() is None:
             quiet = subprocess.DEVNULL
-            self._killer = subprocess.Popen(self.launch.command.kill, stdin=quiet, stdout=quiet, stderr=quiet)
+            self._killer = subprocess.Popen(self._command.kill, stdin=quiet, stdout=quiet, stderr=quiet)
             self._deadline = time.monotonic() + _KILLING
 
     def _kill_group(self) -> None:
@@ -157,7 +198,7 @@ class _Process:
 
 def _open(path: pathlib.Path, flags: int) -> int:
     try:
-        return regular.open_file(path, flags | os.O_CREAT)
+        return regular.open_file(path, flags)
     except OSError as error:
         raise RunFailed(f"{path.name}: {error.strerror}; run again") from error
 

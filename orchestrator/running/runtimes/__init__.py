@@ -1,4 +1,10 @@
-"""HOW the process of one shard is started: an environment, a shard's file and what it may use come in.
-The command goes out that an engine runs, in a virtual environment or in a container.
-On which machine it runs, and what follows from its end, are not known here.
+"""HOW the process of one shard is started. A shard and its mounts come in, a command goes out.
+Neither engines nor what a failure means are known here.
+A runtime is one file and one line below; `runtime: auto` takes the first that does not hesitate.
 """
+
+from orchestrator.running.runtimes.base import Runtime
+from orchestrator.running.runtimes.docker import DockerRuntime
+from orchestrator.running.runtimes.venv import VenvRuntime
+
+RUNTIMES: dict[str, type[Runtime]] = {"docker": DockerRuntime, "venv": VenvRuntime}

@@ -2,13 +2,16 @@
 
 import abc
 import dataclasses
+import os
 import pathlib
 import typing as tp
 
 from orchestrator.environments.definitions import Environment
 from orchestrator.output.folder import OutputDir
+from worker.extractor import PROVENANCE
 from worker.protocol import Shard
 
+READY, OUTDATED, MISSING = "ready", "of other code", "not built"
 # One single-threaded process per core beats one process with many threads, and gives the same bytes
 # on every machine.
 THREADS = {
@@ -65,42 +68,74 @@ class Cause:
 
 
 class Runtime(abc.ABC):
-    """One way to start a worker."""
+    """One way to have the environments on this machine, and to start a worker in them."""
 
     name: tp.ClassVar[str]
+    every_variant: tp.ClassVar[bool] = False  # that for the CPU is kept beside the one for the GPU
     log: pathlib.Path | None = None  # folder for what building prints
 
+    @classmethod
     @abc.abstractmethod
-    def prepare(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
+    def open(cls) -> "Runtime":
+        """Return the runtime of this machine.
+
+        Raises:
+            EnvironmentUnavailable: it is not there; one line that says what to do.
+        """
+
+    @property
+    def title(self) -> str:
+        """What answers here, for people."""
+        return self.name
+
+    def without_gpus(self) -> str | None:
+        """Return why no worker can have a GPU here, or None."""
+        return None
+
+    def hesitates(self, used: tp.Sequence[tuple[Environment, str]]) -> str | None:
+        """Return why `runtime: auto` should take another one for these environments and variants, or None."""
+        return None
+
+    @abc.abstractmethod
+    def state(self, environment: Environment, variant: str) -> str:
+        """Return READY, OUTDATED or MISSING."""
+
+    @abc.abstractmethod
+    def place(self, environment: Environment, variant: str) -> str:
+        """Return the folder or the name under which an environment is, or would be, kept."""
+
+    @abc.abstractmethod
+    def size(self, environment: Environment, variant: str) -> int | None:
+        """Return the bytes that an environment takes, or None where there is none."""
+
+    @abc.abstractmethod
+    def build(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
         """Make an environment ready on this machine; idempotent.
 
         Raises:
             EnvironmentUnavailable: it cannot be had; one line that says what to do.
         """
 
-    @abc.abstractmethod
-    def cancel(self) -> None:
-        """End every `prepare` that is under way."""
+    def build_beside(self, say: tp.Callable[[str], None]) -> list[str]:
+        """Make what is needed beside environments, and return its names."""
+        return []
 
     @abc.abstractmethod
-    def ready(self, environment: Environment, variant: str) -> bool:
-        """Return whether `prepare` would have nothing to do."""
+    def remove(self, environment: Environment) -> list[str]:
+        """Remove an environment in every variant; return what was removed."""
+
+    @abc.abstractmethod
+    def cancel(self) -> None:
+        """End every `build` that is under way."""
 
     @abc.abstractmethod
     def command(
-        self,
-        shard: Shard,
-        variant: str,
-        mounts: Mounts,
-        file: pathlib.Path,
-        events: pathlib.Path,
-        resources: Resources,
+        self, shard: Shard, mounts: Mounts, file: pathlib.Path, events: pathlib.Path, resources: Resources
     ) -> Command:
         """Return the command that runs the shard in `file` and appends its events to `events`.
 
         Args:
             shard: what is run.
-            variant: of its environment, cpu or cuda.
             mounts: where things are.
             file: the shard, below the output folder.
             events: of this attempt, below the output folder.
@@ -129,3 +164,12 @@ class Runtime(abc.ABC):
 
     def close(self) -> None:  # noqa: B027
         """End and remove everything that this run has started."""
+
+
+def own_paths(shard: Shard) -> list[str]:
+    """Return what a shard names of the user's own: folders of plug-ins, and weights with what is said of them."""
+    paths = dict.fromkeys(shard.plugins)
+    for path in [path for task in shard.tasks for path in task.files.values() if os.path.isabs(path)]:
+        beside = os.path.join(os.path.dirname(path), PROVENANCE)
+        paths.update(dict.fromkeys([path, beside] if os.path.exists(beside) else [path]))
+    return list(paths)

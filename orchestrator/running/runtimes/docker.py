@@ -52,6 +52,7 @@ class DockerRuntime(Runtime):
     """Starts `docker run IMAGE SHARD`; see the module's docstring."""
 
     name = "docker"
+    every_variant = True
 
     def __init__(self, engine: Engine, log: pathlib.Path | None = None) -> None:
         self.log = log
@@ -59,24 +60,50 @@ class DockerRuntime(Runtime):
         self._cdi = False
         self._names: set[str] = set()
 
-    def prepare(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
+    @classmethod
+    def open(cls) -> "DockerRuntime":
+        return cls(docker_client.find())
+
+    @property
+    def title(self) -> str:
+        return self._engine.name
+
+    def without_gpus(self) -> str | None:
+        return f"{self.title} ignores requests for GPUs" if self._engine.podman else None
+
+    def hesitates(self, used: tp.Sequence[tuple[Environment, str]]) -> str | None:
+        states: dict[str, list[str]] = {}
+        for environment, variant in used:
+            states.setdefault(images.state(environment, variant), []).append(images.tag(environment, variant))
+        states.pop(images.READY, None)
+        lacking = " and ".join(f"{state}: {', '.join(tags)}" for state, tags in states.items())
+        return f"{self.title} answers, but images are {lacking}; `make images` builds them" if lacking else None
+
+    def state(self, environment: Environment, variant: str) -> str:
+        return images.state(environment, variant)
+
+    def place(self, environment: Environment, variant: str) -> str:
+        return images.tag(environment, variant)
+
+    def size(self, environment: Environment, variant: str) -> int | None:
+        return images.size(environment, variant)
+
+    def build_beside(self, say: tp.Callable[[str], None]) -> list[str]:
+        images.build_host(say)  # the host side, for docker-compose.yml
+        return [images.HOST_TAG]
+
+    def remove(self, environment: Environment) -> list[str]:
+        return images.remove(environment)
+
+    def build(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
         log = self.log / f"build-{environment.name}.log" if self.log else None
         images.build(environment, variant, say, log)
 
     def cancel(self) -> None:
         images.cancel()
 
-    def ready(self, environment: Environment, variant: str) -> bool:
-        return images.current(environment, variant)
-
     def command(
-        self,
-        shard: Shard,
-        variant: str,
-        mounts: Mounts,
-        file: pathlib.Path,
-        events: pathlib.Path,
-        resources: Resources,
+        self, shard: Shard, mounts: Mounts, file: pathlib.Path, events: pathlib.Path, resources: Resources
     ) -> Command:
         environment = definitions.find(shard.environment)
         name = f"{PREFIX}-{shard.id}.{shard.attempt}"
@@ -96,7 +123,7 @@ class DockerRuntime(Runtime):
             "CONSORT_GPUS": ",".join(resources.gpus),
         }
         argv = ["docker", "run", "--interactive", "--pull", "never", "--name", name, "--workdir", scratch]
-        argv += _labels(output, environment, variant)
+        argv += _labels(output, environment, shard.variant)
         argv += _isolation(self._engine, os.stat(output))
         argv += _limits(resources.memory)
         argv += self._gpus(resources.gpus)
@@ -104,7 +131,7 @@ class DockerRuntime(Runtime):
             argv += ["--env", f"{key}={value}"]
         for source, target, writable in _mounts(mounts):
             argv += ["--mount", _mount(source, target, writable)]
-        argv += [images.tag(environment, variant), _inside(output, file)]
+        argv += [images.tag(environment, shard.variant), _inside(output, file)]
         return Command(argv, dict(os.environ), mounts.scratch, kill=("docker", "kill", name))
 
     def refuses(self, path: str) -> str | None:

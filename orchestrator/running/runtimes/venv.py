@@ -4,10 +4,10 @@ import os
 import pathlib
 import typing as tp
 
+from orchestrator import files
 from orchestrator.environments import definitions, venvs
 from orchestrator.environments.definitions import IMAGES, Environment
-from orchestrator.running.runtimes.base import THREADS, Command, Mounts, Resources, Runtime
-from orchestrator.weights import ffmpeg
+from orchestrator.running.runtimes.base import MISSING, READY, THREADS, Command, Mounts, Resources, Runtime
 from orchestrator.weights.store import Weights
 from worker.protocol import Shard
 
@@ -20,24 +20,32 @@ class VenvRuntime(Runtime):
     def __init__(self, log: pathlib.Path | None = None) -> None:
         self.log = log
 
-    def prepare(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
+    @classmethod
+    def open(cls) -> "VenvRuntime":
+        return cls()
+
+    def state(self, environment: Environment, variant: str) -> str:
+        return READY if venvs.built(environment, variant) else MISSING
+
+    def place(self, environment: Environment, variant: str) -> str:
+        return str(venvs.folder(environment, variant))
+
+    def size(self, environment: Environment, variant: str) -> int | None:
+        folder = venvs.folder(environment, variant)
+        return files.size_of(folder) if folder.is_dir() else None
+
+    def remove(self, environment: Environment) -> list[str]:
+        return [str(path) for path in venvs.remove(environment)]
+
+    def build(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
         log = self.log / f"build-{environment.name}.log" if self.log else None
         venvs.build(environment, variant, say, log)
 
     def cancel(self) -> None:
         venvs.cancel()
 
-    def ready(self, environment: Environment, variant: str) -> bool:
-        return venvs.built(environment, variant)
-
     def command(
-        self,
-        shard: Shard,
-        variant: str,
-        mounts: Mounts,
-        file: pathlib.Path,
-        events: pathlib.Path,
-        resources: Resources,
+        self, shard: Shard, mounts: Mounts, file: pathlib.Path, events: pathlib.Path, resources: Resources
     ) -> Command:
         environment = definitions.find(shard.environment)
         env = {
@@ -54,7 +62,7 @@ class VenvRuntime(Runtime):
             "CONSORT_GPUS": ",".join(resources.gpus),
             **_visible(resources.gpus),
         }
-        python = venvs.python(environment, variant)
+        python = venvs.python(environment, shard.variant)
         return Command([str(python), "-m", "worker", str(file)], env, mounts.scratch)
 
 
@@ -102,10 +110,11 @@ def _variables(environment: Environment, scratch: str) -> dict[str, str]:
 def variables_for_users(environment: Environment) -> dict[str, str]:
     """Return what a person's own script needs to import the worker and the environment's modules."""
     weights = Weights()
-    variables = {**os.environ, **environment.spec.variables, "PYTHONPATH": _path(environment)}
+    own = {"PYTHONPATH": _path(environment), "PYTHONNOUSERSITE": "1"}
+    variables = {**os.environ, **environment.spec.variables, **own}
     variables["CONSORT_WEIGHTS"] = str(weights.root)
-    decoder = weights.path(ffmpeg.checkpoint())
-    return {**variables, "CONSORT_FFMPEG": str(decoder)} if decoder.is_file() else variables
+    decoder = weights.program()
+    return {**variables, "CONSORT_FFMPEG": decoder} if decoder else variables
 
 
 def _path(environment: Environment) -> str:

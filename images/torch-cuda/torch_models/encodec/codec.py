@@ -5,6 +5,7 @@ import typing as tp
 import numpy as np
 import torch
 
+from torch_models import devices
 from torch_models.encodec import layout
 from torch_models.encodec.encoder import Encoder, State
 from torch_models.encodec.quantizer import Quantizer
@@ -117,9 +118,7 @@ def load(config: str, weights: str, device: str, sample_rate: int, bandwidth: fl
     """
     settings = layout.read_settings(config)
     layout.check_family(config, settings, sample_rate, bandwidth)
-    if device == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # it would cost three digits of what float32 promises
-        torch.backends.cuda.matmul.allow_tf32 = False
+    devices.switch_off_tf32()
     try:
         encoder = Encoder(settings, layout.read_tensors(weights, "encoder.layers."), device)
         quantizer = None

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from torch_models import devices
 from torch_models.encodecmae.checkpoint import Checkpoint, Sizes
 from torch_models.encodecmae.log_mel import BANDS, LogMel, count_frames
 
@@ -122,8 +123,7 @@ def load(path: str, device: str) -> Encoder:
         network = Encoder(checkpoint.sizes)
     network.log_mel = LogMel()
     network.load_state_dict(_convert(checkpoint), assign=True)
-    if device == "cuda":
-        torch.set_float32_matmul_precision("highest")
+    devices.switch_off_tf32()
     return network.to(device).eval().requires_grad_(False)
 
 

@@ -6,8 +6,8 @@ import typing as tp
 import numpy as np
 import torch
 
-from torch_models.prosody import kmeans
-from torch_models.prosody.points import Points
+from prosody_toolkit import kmeans
+from prosody_toolkit.points import Points
 
 SAMPLE = 5000  # vectors whose silhouettes are taken; their number enters squared
 _ROWS = 500  # of the distances between them at once

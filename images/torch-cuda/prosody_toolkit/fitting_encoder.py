@@ -17,9 +17,9 @@ import typing as tp
 import numpy as np
 import torch
 
-from torch_models.prosody import batches, curve, learning, scoring, storage
-from torch_models.prosody.encoder import ProsodicSequenceEncoder
-from torch_models.prosody.learning import Learning, Plan
+from prosody_toolkit import batches, curve, devices, learning, scoring, storage
+from prosody_toolkit.encoder import ProsodicSequenceEncoder
+from prosody_toolkit.learning import Learning, Plan
 
 ENCODER = "encoder.pt"
 PROVENANCE = "PROVENANCE.json"  # its words are copied into every record that is made with the model
@@ -90,7 +90,7 @@ def fit(
     with torch.random.fork_rng([]):
         torch.manual_seed(options.plan.seed)
         model = _build(n_tokens, options)
-    work = Learning(model, train, validation, folder, fingerprint, options.plan, device)
+    work = Learning(model, train, validation, folder, fingerprint, options.plan, devices.choose(device))
     rows = work.run(stop, _Teller(say), lambda found: curve.write(found, folder))
     assert work.score is not None
     facts = {

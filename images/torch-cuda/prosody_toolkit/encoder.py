@@ -13,7 +13,7 @@ import typing as tp
 import torch
 from torch import Tensor, nn
 
-from torch_models.prosody import masking, storage
+from prosody_toolkit import masking, storage
 
 _FORMAT = "consort prosodic encoder 1"
 _TOKENS_AT_ONCE = 32768  # in inference: bounds memory, whatever the length of the sequences

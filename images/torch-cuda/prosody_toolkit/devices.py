@@ -3,6 +3,7 @@
 import warnings
 
 import torch
+from torch_models import devices
 
 
 class DefaultDevice(str):
@@ -25,6 +26,7 @@ def choose(device: str) -> str:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise ValueError(f"device {device!r} is none of cpu, cuda and cuda:N") from error
+    devices.switch_off_tf32()
     if kind == "cpu" or (kind == "cuda" and torch.cuda.is_available()):
         return str(device)
     if isinstance(device, DefaultDevice):

@@ -24,10 +24,11 @@ import typing as tp
 import numpy as np
 import soxr
 
-from torch_models.prosody import formants, pitch, smoothing, spectrum
+from prosody_toolkit import formants, pitch, smoothing, spectrum
 
 SAMPLE_RATE = 16000
 NAMES = ("f0", "f0_width", "f1", "f2", "power", "snr")
+VERSION = 2  # that of the extractor `prosody`: raised when the numbers change, as tokens of others mean nothing
 RANGES = ((0.0, pitch.CEILING), (0.0, 200.0), (0.0, 1500.0), (0.0, 4000.0), (-80.0, 0.0), (0.0, 40.0))
 
 _BLOCK = 128  # frames at once: their arrays fit the cache of a core
@@ -48,6 +49,22 @@ class Settings:
     emphasize_ratio: float = 0.7
     smoothing_level: str = "light"
     output_normalize: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """The same as a job and a notebook say it, with lengths in milliseconds."""
+
+    frame_ms: float = 50.0
+    hop_ms: float = 16.0
+    emphasize_ratio: float = 0.7
+    smoothing_level: str = "light"
+    output_normalize: bool = True
+
+    def settings(self) -> Settings:
+        """Return them in samples, one at least."""
+        frame, hop = (max(1, round(length * SAMPLE_RATE / 1000)) for length in (self.frame_ms, self.hop_ms))
+        return Settings(frame, hop, self.emphasize_ratio, self.smoothing_level, self.output_normalize)
 
 
 def analyse(wave: np.ndarray, settings: Settings) -> tp.Tuple[np.ndarray, np.ndarray]:

@@ -5,9 +5,9 @@ import typing as tp
 import numpy as np
 import torch
 
-from torch_models.prosody import cluster_files, clustering, definition, features, summary
-from torch_models.prosody.cluster_files import ClusterModel
-from torch_models.prosody.encoder import ProsodicSequenceEncoder
+from prosody_toolkit import cluster_files, clustering, definition, devices, features, summary
+from prosody_toolkit.cluster_files import ClusterModel
+from prosody_toolkit.encoder import ProsodicSequenceEncoder
 
 
 class Describer:
@@ -28,7 +28,7 @@ class Describer:
             FileNotFoundError, ValueError: a model is missing, damaged, or fitted to something else.
         """
         self._settings = settings
-        self._device = device
+        self._device = devices.choose(device)
         self._model = self._read_clusters(*clusters) if clusters else None
         self._encoder = self._read_encoder(encoder, self._model) if encoder and self._model else None
 

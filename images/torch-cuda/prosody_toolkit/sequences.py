@@ -13,7 +13,7 @@ import numpy as np
 import soxr
 import torch
 
-from torch_models.prosody import cluster_files, clustering, definition, devices, extraction, features
+from prosody_toolkit import cluster_files, clustering, definition, devices, extraction, features
 
 Audio = tp.Union[np.ndarray, torch.Tensor, tp.Sequence[np.ndarray], tp.Sequence[torch.Tensor]]
 Lengths = tp.Union[tp.Sequence[int], np.ndarray, torch.Tensor]

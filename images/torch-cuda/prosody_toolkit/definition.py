@@ -8,8 +8,7 @@ compares.
 import dataclasses
 import typing as tp
 
-from torch_models.prosody import features
-from worker.extractors.prosody import Prosody
+from prosody_toolkit import features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ def today(settings: tp.Optional[features.Settings] = None) -> FeatureDefinition:
     """Return the definition of what `features.analyse` gives with `settings`; None takes the default ones."""
     settings = settings or features.Settings()
     return FeatureDefinition(
-        version=Prosody.version,
+        version=features.VERSION,
         names=tuple(features.NAMES),
         ranges=tuple((float(low), float(high)) for low, high in features.RANGES),
         sample_rate=features.SAMPLE_RATE,
@@ -64,18 +63,6 @@ def of_settings(settings: features.Settings) -> FeatureDefinition:
     Tokens are always made of normalised features; `output_normalize` only decides what is written.
     """
     return today(dataclasses.replace(settings, output_normalize=True))
-
-
-def of_job(parameters: Prosody) -> FeatureDefinition:
-    """Return the same for the parameters of `prosody` in a job."""
-    per_ms = features.SAMPLE_RATE / 1000
-    settings = features.Settings(
-        frame_length=round(parameters.frame_ms * per_ms),
-        hop_length=round(parameters.hop_ms * per_ms),
-        emphasize_ratio=parameters.emphasize_ratio,
-        smoothing_level=parameters.smoothing_level,
-    )
-    return of_settings(settings)
 
 
 def read(plain: tp.Any) -> FeatureDefinition:

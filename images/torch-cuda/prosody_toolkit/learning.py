@@ -16,10 +16,10 @@ import typing as tp
 import torch
 from torch import nn
 
-from torch_models.prosody import batches, storage
-from torch_models.prosody.batches import Sequences
-from torch_models.prosody.encoder import ProsodicSequenceEncoder
-from torch_models.prosody.scoring import Score, evaluate
+from prosody_toolkit import batches, storage
+from prosody_toolkit.batches import Sequences
+from prosody_toolkit.encoder import ProsodicSequenceEncoder
+from prosody_toolkit.scoring import Score, evaluate
 
 STATE = "training.pt"
 _RATES = {512: 5e-4, 768: 3e-4, 1024: 2e-4}  # peak of the learning rate, by size: wider networks take less

@@ -6,9 +6,9 @@ import typing as tp
 import numpy as np
 import torch
 
-from torch_models.prosody import batches
-from torch_models.prosody.batches import Sequences
-from torch_models.prosody.encoder import ProsodicSequenceEncoder
+from prosody_toolkit import batches
+from prosody_toolkit.batches import Sequences
+from prosody_toolkit.encoder import ProsodicSequenceEncoder
 
 _ENOUGH = 4000  # hidden tokens that a score should rest on
 _ROUNDS = 8  # times that few windows are gone through, with other gaps each time

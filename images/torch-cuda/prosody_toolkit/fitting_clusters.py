@@ -3,10 +3,10 @@
 import os
 import typing as tp
 
-from torch_models.prosody import storage
-from torch_models.prosody.clustering import ClusteringPipeline
-from torch_models.prosody.corpus import Corpus
-from torch_models.prosody.vectors import ArrayClass
+from prosody_toolkit import storage
+from prosody_toolkit.clustering import ClusteringPipeline
+from prosody_toolkit.corpus import Corpus
+from prosody_toolkit.vectors import ArrayClass
 
 PROVENANCE = "PROVENANCE.json"  # its words are copied into every record that is made with the model
 _BLOCK = 65536  # vectors

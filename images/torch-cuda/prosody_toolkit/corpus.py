@@ -6,11 +6,10 @@ import typing as tp
 
 import numpy as np
 
-from torch_models.prosody import clustering, definition, features
-from torch_models.prosody.cluster_files import ClusterModel
-from torch_models.prosody.definition import FeatureDefinition
+from prosody_toolkit import clustering, definition, features
+from prosody_toolkit.cluster_files import ClusterModel
+from prosody_toolkit.definition import FeatureDefinition
 from worker import schema
-from worker.extractors.prosody import Prosody
 
 Say = tp.Callable[[int, int], None]  # gets how many files are read, and how many there are
 
@@ -45,10 +44,10 @@ class Corpus:
         """
         self._root = root
         self._files = list(files)
-        settings = schema.build(Prosody, dict(parameters), "parameters")
+        settings = schema.build(features.Parameters, dict(parameters), "parameters").settings()
         self._normalized = settings.output_normalize
         self._say = say or (lambda done, total: None)
-        self.features: FeatureDefinition = definition.of_job(settings)
+        self.features: FeatureDefinition = definition.of_settings(settings)
 
     def __len__(self) -> int:
         """Return how many files there are."""

@@ -9,7 +9,7 @@ import typing as tp
 
 import numpy as np
 
-from torch_models.prosody import features, smoothing
+from prosody_toolkit import features, smoothing
 
 if tp.TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,9 +16,9 @@ import typing as tp
 
 import torch
 
-from torch_models.prosody import definition, storage
-from torch_models.prosody.definition import FeatureDefinition
-from torch_models.prosody.points import Space
+from prosody_toolkit import definition, storage
+from prosody_toolkit.definition import FeatureDefinition
+from prosody_toolkit.points import Space
 
 DESCRIPTION = "kmeans_model.json"
 CENTRES = "cluster_centers.pt"

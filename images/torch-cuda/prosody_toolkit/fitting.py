@@ -1,4 +1,4 @@
-"""`python -m torch_models.prosody.fitting REQUEST.json --corpus DIR --model DIR [--clusters DIR]`.
+"""`python -m prosody_toolkit.fitting REQUEST.json --corpus DIR --model DIR [--clusters DIR]`.
 
 One process fits one model. The request holds no path but those below the corpus, so it is the same in a
 container. Standard output gets JSON lines: `{"kind": "progress", "text": ..., "share": 0.4}`, `note`, and at the end
@@ -19,9 +19,9 @@ import threading
 import time
 import typing as tp
 
-from torch_models.prosody import cluster_files, definition, fitting_clusters, fitting_encoder, learning, storage
-from torch_models.prosody.cluster_files import ClusterModel
-from torch_models.prosody.corpus import ArrayFile, Corpus
+from prosody_toolkit import cluster_files, definition, fitting_clusters, fitting_encoder, learning, storage
+from prosody_toolkit.cluster_files import ClusterModel
+from prosody_toolkit.corpus import ArrayFile, Corpus
 from worker import protocol, schema
 from worker.extractor import choice
 

@@ -16,11 +16,11 @@ import warnings
 import numpy as np
 import torch
 
-from torch_models.prosody import cluster_files, definition, devices, kmeans, quality
-from torch_models.prosody.cluster_files import ClusterModel
-from torch_models.prosody.definition import FeatureDefinition
-from torch_models.prosody.points import Points, Space, fit_pca
-from torch_models.prosody.vectors import ArrayClass, Vectors, collect
+from prosody_toolkit import cluster_files, definition, devices, kmeans, quality
+from prosody_toolkit.cluster_files import ClusterModel
+from prosody_toolkit.definition import FeatureDefinition
+from prosody_toolkit.points import Points, Space, fit_pca
+from prosody_toolkit.vectors import ArrayClass, Vectors, collect
 
 Collection = tp.Union[ArrayClass, Vectors]
 

@@ -5,7 +5,7 @@ import io
 import os
 import typing as tp
 
-from torch_models.prosody import storage
+from prosody_toolkit import storage
 
 COLUMNS = ("step", "epoch", "train_loss", "validation_loss", "validation_accuracy")
 

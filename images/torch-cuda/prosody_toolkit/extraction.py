@@ -17,11 +17,9 @@ import numpy as np
 import soxr
 import torch
 
-from torch_models.prosody import features, plots, smoothing
+from prosody_toolkit import definition, features, plots, smoothing
+from prosody_toolkit.definition import FeatureDefinition
 from worker import audio
-
-if tp.TYPE_CHECKING:
-    from torch_models.prosody.definition import FeatureDefinition
 
 LOADERS = ("librosa", "soundfile", "ffmpeg", "auto")
 
@@ -59,13 +57,8 @@ class ProsodicFeatureExtractor:
         self.voiced = np.zeros(0, np.uint8)  # [T] of the last `extract`: 1 where there is a pitch
         self._wave: tp.Optional[np.ndarray] = None  # what `load_audio` has read
         self._part: tp.Optional[tp.Tuple[np.ndarray, float]] = None  # what `extract` saw, and its start in seconds
-        self._settings = features.Settings(
-            frame_length=_samples(frame_ms),
-            hop_length=_samples(hop_ms),
-            emphasize_ratio=emphasize_ratio,
-            smoothing_level=smoothing_level,
-            output_normalize=output_normalize,
-        )
+        said = features.Parameters(frame_ms, hop_ms, emphasize_ratio, smoothing_level, output_normalize)
+        self._settings = said.settings()
 
     @property
     def frame_rate(self) -> float:
@@ -73,10 +66,8 @@ class ProsodicFeatureExtractor:
         return features.SAMPLE_RATE / self._settings.hop_length
 
     @property
-    def definition(self) -> "FeatureDefinition":
+    def definition(self) -> FeatureDefinition:
         """What the features are, for `ClusteringPipeline(features=...)`: tokens need the same ones again."""
-        from torch_models.prosody import definition  # which needs this package's declaration in the worker
-
         return definition.today(self._settings)
 
     def load_audio(self, path: tp.Union[str, "os.PathLike[str]"], loader: str = "librosa") -> torch.Tensor:
@@ -174,7 +165,3 @@ def floats(wave: Waveform) -> np.ndarray:
     if found.dtype.kind != "f":
         raise ValueError(f"audio of {found.dtype}: divide it by its full scale, 32768 for int16")
     return found.astype(np.float32, copy=False)
-
-
-def _samples(milliseconds: float) -> int:
-    return max(1, round(milliseconds * features.SAMPLE_RATE / 1000))

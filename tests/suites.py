@@ -20,9 +20,9 @@ import typing as tp
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
 LOGS = ROOT / "build" / "suites"
-PYTEST = (sys.executable, "-m", "pytest", "-q")
+PYTEST = (sys.executable, "-m", "pytest", "-q", "--durations=10")
 CONSORT = (sys.executable, "-m", "orchestrator")
-LONGEST = ("presets", "parity_torch", "kill", "fit", "verify")  # begun first, or one of them would end alone
+LONGEST = ("parity-torch-cuda", "presets", "kill", "fit", "verify")  # begun first, or one would end alone
 CLOSING = re.compile(r"^=*\s*(\d+ [a-z]+(?:, \d+ [a-z]+)*|no tests ran) in [\d.]+ ?s\b.*$", re.MULTILINE)
 ORDER = ("failed", "passed", "skipped", "deselected", "xfailed", "xpassed", "warnings", "errors")
 
@@ -131,20 +131,27 @@ def unit() -> list[Suite]:
 
 def check() -> list[Suite]:
     """Return `make check`, and beside it what takes the network: every environment, and every checkpoint."""
-    environments = [path.parent.name for path in (ROOT / "images").glob("*/env.yaml")]
-    largest_first = sorted(environments, reverse=True)
     return [
         Suite("check", ("make", "--no-print-directory", "check")),
-        *[Suite(f"build-{name}", (*CONSORT, "envs", "build", name)) for name in largest_first],
+        *[Suite(f"build-{name}", (*CONSORT, "envs", "build", name)) for name in environments()],
         Suite("weights", (*CONSORT, "weights", "pull", "musicnn", "crepe", "madmom", "ffmpeg")),
     ]
 
 
+def environments() -> list[str]:
+    """Return the names of all environments; those in front take longest to build."""
+    return sorted((path.parent.name for path in (ROOT / "images").glob("*/env.yaml")), reverse=True)
+
+
 def e2e() -> list[Suite]:
-    """Return a suite of each file of whole jobs."""
-    paths = {path.stem.removeprefix("test_"): path for path in sorted((HERE / "e2e").glob("test_*.py"))}
-    names = [*[name for name in LONGEST if name in paths], *[name for name in paths if name not in LONGEST]]
-    return [Suite(f"e2e-{name}", (*PYTEST, str(paths[name].relative_to(ROOT)))) for name in names]
+    """Return a suite of each file of whole jobs, and of parity in each environment."""
+    found = {
+        path.stem.removeprefix("test_"): (str(path.relative_to(ROOT)),) for path in (HERE / "e2e").glob("test_*.py")
+    }
+    parity = found.pop("parity")
+    found.update({f"parity-{name}": (*parity, "-k", name) for name in environments()})
+    names = [*[name for name in LONGEST if name in found], *sorted(set(found) - set(LONGEST))]
+    return [Suite(f"e2e-{name}", (*PYTEST, *found[name])) for name in names]
 
 
 def docker() -> list[Suite]:

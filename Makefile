@@ -4,6 +4,8 @@ CONFIG ?= config/quickstart.yaml
 # of `make up` alone
 AUDIO ?= tests/audio/quickstart
 OUTPUT ?= output/compose
+# of `make test` alone
+SUITES ?= check e2e
 CONSORT = .venv/bin/consort
 
 help:      ## list the targets
@@ -52,20 +54,14 @@ types: .venv/tools
 layers: .venv/tools
 	PYTHONPATH=images/torch-cuda .venv/bin/lint-imports
 
-unit: .venv/tools          ## unit and contract tests alone, on two cores
-	@$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) unit-worker unit-host
+unit: .venv/tools          ## unit and contract tests alone, side by side
+	@.venv/bin/python tests/suites.py unit
 
-unit-worker: .venv/tools
-	.venv/bin/pytest -q tests/worker
-
-unit-host: .venv/tools
-	.venv/bin/pytest -q tests/orchestrator tests/contract
-
-test: check                ## check, then the worker on a real Python 3.7, parity and whole jobs: everything CI runs
-	.venv/bin/pytest -q tests/e2e
+test: .venv/tools          ## check, then the worker on a real Python 3.7, parity and whole jobs: see tests/suites.py
+	@.venv/bin/python tests/suites.py $(SUITES)
 
 test-docker: .venv/tools   ## containers, compose and GPU plumbing on this machine's Docker engine
-	.venv/bin/pytest -q tests/docker
+	@.venv/bin/python tests/suites.py docker
 
 reproduce: .venv/installed ## run one job in containers and in virtual environments, and compare every array
 	@$(CONSORT) extract config/reproduce.yaml --runtime docker --output output/reproduce/docker
@@ -90,4 +86,4 @@ clean:                     ## forget .venv and caches of the tools; keep outputs
 	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r tests/requirements.lock
 	@touch $@
 
-.PHONY: help install extract plan status envs images up models doctor check lint types layers unit unit-worker unit-host test test-docker reproduce lock clean
+.PHONY: help install extract plan status envs images up models doctor check lint types layers unit test test-docker reproduce lock clean

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import cached
 import harness
 import numpy as np
 import pandas as pd
@@ -16,18 +17,12 @@ import orchestrator
 CONFIG = harness.REPOSITORY / "config"
 AUDIO = harness.REPOSITORY / "tests" / "audio" / "quickstart"
 BOOKS = {24: 13, 48: 6}  # codebooks of 64 entries that make 6 kbit/s; the published models have 8 and 4, of 1024
-MAKER = harness.REPOSITORY / "tests" / "checkpoints" / "make.py"
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights():
     """Return the folder of tiny checkpoints, by the names that `make.py` gives them."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    names = ["encodec_24khz", "encodec_48khz", "mert_95m", "encodecmae_base"]
-    for environment, chosen in (("torch-cuda", names), ("tf-cuda", ["openl3"])):
-        done = harness.consort("python", environment, MAKER, folder, *chosen, timeout=1500)
-        assert done.returncode == 0, done.stderr
-    return folder
+    return cached.checkpoints()
 
 
 @pytest.fixture
@@ -268,7 +263,7 @@ def test_extract_encodec_is_an_importable_function_of_its_environment(weights, t
 
 def test_the_maker_of_checkpoints_says_what_it_can_make():
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrator", "python", "tf-cuda", str(MAKER), "x", "mert_95m"],
+        [sys.executable, "-m", "orchestrator", "python", "tf-cuda", str(cached.MAKER), "x", "mert_95m"],
         cwd=harness.REPOSITORY, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 2 and "this environment makes openl3, musicnn_big" in done.stderr

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import threading
-import time
 
 import harness
 import numpy as np
@@ -112,10 +111,9 @@ def test_each_file_is_decoded_once_per_environment(finished):
 def test_a_second_run_recomputes_nothing(finished):
     output, _ = finished
     before, manifest = stamps(output), (output / "manifest.jsonl").read_bytes()
-    began = time.monotonic()
+    began = harness.processor_seconds()
     done = harness.consort("extract", JOB, "--output", output)
-    assert time.monotonic() - began < 2
-    assert done.returncode == 0
+    assert done.returncode == 0 and harness.processor_seconds() - began < 2
     assert harness.launched(output) == []
     assert stamps(output) == before and (output / "manifest.jsonl").read_bytes() == manifest
 

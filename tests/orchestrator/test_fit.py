@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 
 import pytest
 
@@ -268,7 +267,6 @@ def test_an_interrupt_ends_the_process_by_its_input(tmp_path):
         def stage(self, name, text):
             raise KeyboardInterrupt
 
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         processes.follow(process(code, tmp_path), tmp_path / "log", Interrupted())
-    assert (tmp_path / "ended").exists() and time.monotonic() - began < 20
+    assert (tmp_path / "ended").exists()

@@ -2,7 +2,6 @@ import io
 import os
 import random
 import struct
-import time
 
 import numpy as np
 import pytest
@@ -172,11 +171,21 @@ def test_what_is_no_audio_declares_nothing(data):
     assert measure(data) is None
 
 
+class Counted(io.FileIO):
+    """A file that counts the bytes that are taken from it."""
+
+    taken = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+
 def test_a_header_before_much_of_nothing_is_given_up_soon(tmp_path):
     path = tmp_path / "sparse.wav"
     path.write_bytes(b"RIFF\xff\xff\xff\x7fWAVE")
     os.truncate(str(path), 1 << 30)
-    began = time.monotonic()
-    with open(str(path), "rb") as source:
+    with Counted(str(path)) as source:
         assert durations.declared_duration(source) is None
-    assert time.monotonic() - began < 2
+        assert source.taken < 1 << 20

@@ -89,7 +89,7 @@ def test_finished_array_waits_about_a_second_for_company(place):
     assert place.events() == []
     (part,) = place.parts()
     assert part.startswith(".s.1-1.")
-    assert 0.4 < place.wait_for(1) < 3
+    assert place.wait_for(1) > 0.4
     assert os.listdir(str(place.folder / "m")) == ["a.npy"]
 
 

@@ -72,6 +72,7 @@ class ProsodicSequenceEncoder(nn.Module):
         self.update_mask_prob(mask_prob)
         self.embedding = nn.Embedding(vocab_size, hidden_dim, padding_idx=vocab_size - 2)
         nn.init.normal_(self.embedding.weight, std=hidden_dim**-0.5)
+        self.positions: Tensor
         self.register_buffer("positions", _sinusoids(pos_max_len, hidden_dim), persistent=False)
         self.dropout = nn.Dropout(dropout)
         layer = nn.TransformerEncoderLayer(

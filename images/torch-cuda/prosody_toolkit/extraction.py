@@ -17,7 +17,7 @@ import numpy as np
 import soxr
 import torch
 
-from prosody_toolkit import definition, features, plots
+from prosody_toolkit import definition, features, plots, smoothing
 from prosody_toolkit.definition import FeatureDefinition
 from worker.audio.decode import decode
 
@@ -49,10 +49,8 @@ class ProsodicFeatureExtractor:
             output_normalize: values of 0 .. 1 in place of Hz and dB.
             smoothing_level: none, light, medium or heavy.
         """
-        if smoothing_level not in features.smoothing.SPANS:
-            raise ValueError(
-                f"smoothing_level: {smoothing_level!r} is not one of {', '.join(features.smoothing.SPANS)}"
-            )
+        if smoothing_level not in smoothing.SPANS:
+            raise ValueError(f"smoothing_level: {smoothing_level!r} is not one of {', '.join(smoothing.SPANS)}")
         if not 0 < hop_ms <= 1000 or not 0 < frame_ms <= 1000 or sample_rate < 1000:
             raise ValueError("sample_rate must be at least 1000 Hz, frame_ms and hop_ms lie above 0 and below 1000")
         self.sample_rate = sample_rate
@@ -139,10 +137,10 @@ class ProsodicFeatureExtractor:
         )
 
     def _given(self, audio_tensor: tp.Optional[Waveform]) -> np.ndarray:
-        if audio_tensor is None and self._wave is None:
-            raise ValueError("no audio: call load_audio, or give audio_tensor")
         wave = self._wave if audio_tensor is None else floats(audio_tensor)
-        if wave is None or wave.ndim not in (1, 2) or (wave.ndim == 2 and len(wave) != 1):
+        if wave is None:
+            raise ValueError("no audio: call load_audio, or give audio_tensor")
+        if wave.ndim not in (1, 2) or (wave.ndim == 2 and len(wave) != 1):
             raise ValueError(f"audio_tensor: expected [N] or [1, N], got {list(np.shape(wave))}")
         if not np.isfinite(wave).all():
             raise ValueError("audio_tensor: has samples that are not finite")

@@ -9,7 +9,7 @@ import typing as tp
 
 import numpy as np
 
-from prosody_toolkit import features
+from prosody_toolkit import features, smoothing
 
 if tp.TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,7 +133,7 @@ def _draw_contour(
     shown = values if name == "power" else np.where(voiced, values, np.nan)
     axes.plot(times, shown, color=colour, linewidth=1.2, marker=".", markersize=2)
     half = 0.5 * (times[1] - times[0]) if len(times) > 1 else 0.5
-    runs = features.smoothing.find_runs(voiced.astype(np.uint8))
+    runs = smoothing.find_runs(voiced.astype(np.uint8))
     spans = [(times[a] - half, times[b - 1] - times[a] + 2 * half) for a, b in runs if voiced[a]]
     axes.broken_barh(spans, (0, 1), transform=axes.get_xaxis_transform(), color="#000000", alpha=0.05, linewidth=0)
 

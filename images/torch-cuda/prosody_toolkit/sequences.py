@@ -75,7 +75,8 @@ class ProsodicClusterSequences:
         Raises:
             ValueError: empty, not finite, too long, or lengths that do not fit.
         """
-        waves = [_flat(wave) for wave in ([audio] if _is_single(audio) else audio)]
+        given = tp.cast("tp.Sequence[tp.Union[np.ndarray, torch.Tensor]]", [audio] if _is_single(audio) else audio)
+        waves = [_flat(wave) for wave in given]
         counts = [len(wave) for wave in waves] if lengths is None else [int(length) for length in lengths]
         if not waves or len(counts) != len(waves):
             raise ValueError(f"got {len(waves)} waveforms and {len(counts)} lengths")

@@ -36,7 +36,7 @@ def summarize(
         _describe(wide[:, index], np.ones_like(voiced) if index == POWER else voiced) for index in range(wide.shape[1])
     ]
     ratio = voiced.mean() if len(voiced) else 0.0
-    parts = [np.array(columns).T.ravel(), [ratio]]
+    parts = [np.array(columns).T.ravel(), np.array([ratio])]
     if tokens is not None:
         parts.append(np.bincount(tokens, minlength=n_clusters) / max(1, len(tokens)))
     return np.concatenate(parts).astype(np.float32)

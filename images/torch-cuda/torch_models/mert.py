@@ -114,8 +114,9 @@ class Mert:
 
     def _convolve(self, samples: torch.Tensor, lengths: tp.Sequence[int] | None) -> torch.Tensor:
         """Return the frames `[B, C, T]` before the transformer."""
-        first, *others = self._model.feature_extractor.conv_layers
-        x = first.conv(samples[:, None])
+        convolutions: tp.Any = self._model.feature_extractor.conv_layers
+        first, *others = convolutions
+        x: torch.Tensor = first.conv(samples[:, None])
         if lengths is None:
             x = first.layer_norm(x)
         else:
@@ -160,7 +161,7 @@ def load(config: str, preprocessor: str, weights: str, device: str) -> Mert:
     model = _build(config)
     _fill(model, weights)
     devices.switch_off_tf32()
-    return Mert(model.to(device), normalize)
+    return Mert(model.to(device), normalize)  # type: ignore[arg-type]  # the library wraps `to` without its self
 
 
 def _read_normalize(path: str) -> bool:
@@ -181,7 +182,9 @@ def _build(path: str) -> HubertModel:
     try:
         with torch.device("meta"):  # nothing is drawn at random that would be replaced at once
             # Without masking in training, the network does not ask for the embedding of masked frames.
-            return HubertModel(HubertConfig(**settings, mask_time_prob=0.0, attn_implementation="sdpa")).eval()
+            settings |= {"mask_time_prob": 0.0, "attn_implementation": "sdpa"}
+            network: HubertModel = HubertModel(HubertConfig(**settings)).eval()
+            return network
     except Exception as error:  # whatever values of the wrong kind make the library raise
         raise ValueError(f"{path}: {' '.join(str(error).split())}; {_EXPECTED}") from error
 
@@ -199,7 +202,7 @@ def _find_problem(config: dict[str, tp.Any]) -> str:
     if not all(isinstance(found, list) and all(type(one) is int for one in found) for found in (kernels, strides)):
         return "conv_kernel and conv_stride are no lists of numbers"
     field, hop = 1, 1
-    for kernel, stride in zip(kernels, strides, strict=False):
+    for kernel, stride in zip(kernels or (), strides or (), strict=False):
         field, hop = field + (kernel - 1) * hop, hop * stride
     if (field, hop) != (FIELD, HOP):
         return f"its frames hear {field} samples, one every {hop}, not {FIELD} and {HOP}"

@@ -133,8 +133,9 @@ class Crepe(Extractor):
         return activation
 
     def _extract_reference(self, waves: np.ndarray, counts: tp.Sequence[int]) -> np.ndarray:
+        activation: np.ndarray
         if self._together:
-            activation: np.ndarray = self._reference(waves)
+            activation = self._reference(waves)
         else:  # window by window here, too
             activation = np.concatenate([self._reference(wave[np.newaxis]) for wave in waves])
         for row, count in zip(activation, counts):

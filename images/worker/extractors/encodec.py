@@ -155,11 +155,11 @@ class Encodec(Extractor):
         """Return the frames of a block `[1, T, ...]`, or one entry `[B, 1, ...]` for each window."""
         if isinstance(self.framing(), Stream):
             warm_up = _WARM_UP if batch.starts[0] else 0
-            found = self._codec.encode_block(batch.wave, batch.state, warm_up)
+            found = self._codec.encode_block(batch.wave, tp.cast(tp.Dict[str, tp.Any], batch.state), warm_up)
             return {name: values.transpose(0, 2, 1) for name, values in self._wanted_frames(found).items()}
         here = np.minimum(batch.lengths, 1)
         if self.average_codes:
-            arrays = {"codes": self._codec.encode_pieces(batch.wave, here).codes}
+            arrays = {"codes": tp.cast(np.ndarray, self._codec.encode_pieces(batch.wave, here).codes)}
         else:
             lengths = here * batch.wave.shape[2] if self._fragments else batch.lengths
             found = self._codec.encode(batch.wave, lengths)

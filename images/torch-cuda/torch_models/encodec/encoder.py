@@ -116,6 +116,7 @@ class Encoder:
     def _remember(self, x: torch.Tensor, state: State) -> torch.Tensor:
         """Return the LSTM's output beside its input `[B, C, T]`; its memory goes on in `state`."""
         steps = x.permute(2, 0, 1)
+        found: torch.Tensor
         found, state["lstm"] = self._lstm(steps, state.get("lstm"))
         return (found + steps).permute(1, 2, 0)
 

@@ -33,4 +33,5 @@ def average(codes: np.ndarray) -> np.ndarray:
 
     Indices are names and not quantities, so the mean names an unrelated entry.
     """
-    return np.rint(codes.mean(axis=0, dtype=np.float64)).astype(np.int16)
+    mean: np.ndarray = np.rint(codes.mean(axis=0, dtype=np.float64))
+    return mean.astype(np.int16)

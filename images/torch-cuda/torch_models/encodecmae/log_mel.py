@@ -31,6 +31,9 @@ class LogMel(torch.nn.Module):
     `feat/feature-window.cc` and `feat/mel-computations.cc`, as `--htk-compat --dither=0` sets them.
     """
 
+    window: torch.Tensor
+    filters: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("window", torch.hann_window(FRAME_LENGTH, periodic=False), persistent=False)
@@ -43,7 +46,8 @@ class LogMel(torch.nn.Module):
         before = torch.cat([frames[..., :1], frames[..., :-1]], dim=-1)  # the first sample precedes itself
         frames = (frames - _EMPHASIS * before) * self.window
         power = torch.fft.rfft(frames, _FFT_LENGTH).abs().square()
-        return ((power @ self.filters).clamp_min(_FLOOR).log() - _MEAN) / _DEVIATION
+        logarithm: torch.Tensor = (power @ self.filters).clamp_min(_FLOOR).log()
+        return (logarithm - _MEAN) / _DEVIATION
 
 
 def _mel(hertz: float) -> float:

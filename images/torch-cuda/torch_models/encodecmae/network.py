@@ -53,6 +53,8 @@ class Block(torch.nn.Module):
 class Encoder(torch.nn.Module):
     """Log mel, positions, and blocks that share one feed-forward layer."""
 
+    positions: torch.Tensor
+
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
         self.sizes = sizes

@@ -340,6 +340,9 @@ def _job(arguments: argparse.Namespace) -> spec.JobSpec:
     if not arguments.job and missing:
         raise JobError(f"without a job file the flags are the job: {' and '.join(missing)} missing")
     job = spec.read(arguments.job, changes)
+    from orchestrator.running import placement
+
+    placement.check(job, arguments.job or "flags")
     for name in spec.lacking(arguments.job, arguments.models) if arguments.job and arguments.models else ():
         print(f"--models: {arguments.job} has no {name}; it is taken with its defaults", file=sys.stderr)
     return job

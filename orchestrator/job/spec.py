@@ -82,8 +82,8 @@ class JobSpec:
     path_column: str = "path"
     plugins: tp.List[str] = dataclasses.field(default_factory=list)
     environments: tp.List[tp.Any] = dataclasses.field(default_factory=list)  # folders, once `check` is through
-    runtime: str = choice("auto", "docker", "venv")
-    engine: str = choice("local")
+    runtime: str = "auto"  # this and the next: of the registries in `running`, which checks them
+    engine: str = "local"
     devices: tp.Union[tp.List[tp.Any], str] = "auto"
     resume: str = choice("key", "strict", "exists", "never")
     limit: tp.Optional[int] = between(None, 0, 10**9)

@@ -69,12 +69,10 @@ def write_plan(prepared: Prepared, progress: Progress) -> list[str]:
     placement = place(prepared)
     _refuse_unseen(prepared)
     prepared.keep(prepared.output.new_run())
-    missing, ready = [], []
-    for model in [m for m in prepared.plan.models if prepared.plan.work(m)]:
-        try:
-            ready.append(Supplies(prepared.weights, progress, False, lambda: False).fetch(model))
-        except EnvironmentUnavailable as error:
-            missing.append(str(error))
+    missing: list[str] = []
+    work = [m for m in prepared.plan.models if prepared.plan.work(m)]
+    supplies = Supplies(prepared.weights, progress, False, lambda: False)
+    ready = supplies.fetch_all(work, lambda name, why: missing.append(why))
     folder = prepared.output.inner / _FOLDER
     prepared.output.make(folder)
     for name in definitions.names():

@@ -20,7 +20,7 @@ from orchestrator.job.spec import BELOW_ROOT
 from orchestrator.output import folder as folders
 from orchestrator.output import ledger as ledgers
 from orchestrator.planning import shards, status
-from orchestrator.planning.plan import ModelPlan
+from orchestrator.planning.keys import ModelPlan
 from orchestrator.planning.preparation import Prepared
 from orchestrator.planning.status import Status
 from orchestrator.running import tables

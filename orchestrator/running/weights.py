@@ -6,7 +6,7 @@ import typing as tp
 
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.job.spec import JobSpec
-from orchestrator.planning.plan import ModelPlan
+from orchestrator.planning.keys import ModelPlan
 from orchestrator.running.progress import Progress
 from orchestrator.weights import ffmpeg, transfer
 from orchestrator.weights.store import Weights

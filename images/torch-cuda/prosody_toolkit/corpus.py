@@ -12,7 +12,7 @@ from prosody_toolkit.definition import FeatureDefinition
 from worker import schema
 from worker.work import formats
 
-Say = tp.Callable[[int, int], None]  # gets how many files are read, and how many there are
+_Say = tp.Callable[[int, int], None]  # gets how many files are read, and how many there are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Corpus:
     """What `prosody` has written for many items: `features` `[T, 6]`, or `tokens` `[T]`."""
 
     def __init__(
-        self, root: str, files: tp.Sequence[ArrayFile], parameters: tp.Mapping[str, tp.Any], say: Say | None = None
+        self, root: str, files: tp.Sequence[ArrayFile], parameters: tp.Mapping[str, tp.Any], say: _Say | None = None
     ) -> None:
         """Describe a corpus; nothing is read yet.
 

@@ -15,6 +15,7 @@ from worker import catalog, request, schema
 from worker.errors import SchemaError, UnknownExtractor
 from worker.extractor import Extractor, between, choice
 from worker.work import pooling
+from worker.work.formats import FORMATS
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 _DEVICE = re.compile(r"(auto|cpu|cuda(:\d+)?)\Z")
@@ -36,7 +37,7 @@ class ModelSpec:
     dtype: str = choice("float32", "float16")
     precision: str = choice("float32")
     batch_size: tp.Optional[int] = between(None, 1, 65536)
-    format: str = choice("npy", "npz", "txt")
+    format: str = dataclasses.field(default="npy", metadata={"choices": FORMATS.keys()})
     layout: str = choice("per-item", "per-window", "table")
 
     @property

@@ -23,7 +23,7 @@ from worker.protocol import Event, Facts, Failure, Record
 
 # What `worker.work.store` and `files.replace` leave when they die; a user's own `.film.part` is not ours to remove.
 # Until version 0.4 their names did not end in random digits.
-_PARTIAL = re.compile(r"\..+(\.\d+-\d+(\.[0-9a-f]{16})?|\.(jsonl?|csv|txt)\.(\d+|[0-9a-f]{16}))\.part\Z")
+_PARTIAL = re.compile(r"\..+(\.[0-9a-f]{16}|\.\d+-\d+|\.(jsonl?|csv|txt)\.\d+)\.part\Z")
 
 _Key = tuple[str, str, str, int]  # item, model, output, window
 _E = tp.TypeVar("_E")

@@ -28,7 +28,7 @@ class ProsodicSequenceEncoder(nn.Module):
         "large": {"hidden_dim": 1024, "num_layers": 12, "nhead": 16},
     }
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the names of the published procedure, and what it leaves out
         self,
         vocab_size: int = 122,
         hidden_dim: int = 768,

@@ -13,7 +13,7 @@ import typing as tp
 
 from orchestrator import errors
 from orchestrator.errors import JobError, RunFailed
-from orchestrator.job import spec
+from orchestrator.job import reading, spec
 from orchestrator.text import duration, printable, size, table
 from worker import catalog
 from worker.errors import UnknownExtractor
@@ -110,7 +110,7 @@ def status(arguments: argparse.Namespace) -> int:
     if os.path.isdir(arguments.job):
         found = statuses.of_output(arguments.job)
     else:
-        found = statuses.of_job(spec.read(arguments.job))
+        found = statuses.of_job(reading.read(arguments.job))
     if arguments.json:
         print(json.dumps(dataclasses.asdict(found), indent=1))
         return errors.OK
@@ -164,7 +164,7 @@ def compose(arguments: argparse.Namespace) -> int:
     if arguments.action == "write":
         return _write_composition(arguments)
     if arguments.action == "root":
-        print(spec.base(arguments.job).resolve())
+        print(reading.base(arguments.job).resolve())
         return errors.OK
     try:
         job = _job(arguments)
@@ -272,7 +272,7 @@ def weights(arguments: argparse.Namespace) -> int:
 
 def fit(arguments: argparse.Namespace) -> int:
     """Fit a token model, or an encoder, to what a job has written."""
-    job = spec.read(arguments.job, _settings(arguments))
+    job = reading.read(arguments.job, _settings(arguments))
     from orchestrator.fitting import fit as fits
     from orchestrator.running import progress
 
@@ -326,7 +326,7 @@ def _job(arguments: argparse.Namespace) -> spec.JobSpec:
         value = getattr(arguments, key)
         if value is not None:
             path = key in ("audio", "output") and value != spec.SYNTHETIC
-            changes.append((key, spec.absolute(value, os.getcwd()) if path else value))
+            changes.append((key, reading.absolute(value, os.getcwd()) if path else value))
     if arguments.skip_existing:
         changes.append(("resume", "exists"))
     if arguments.retry_failed:
@@ -339,8 +339,11 @@ def _job(arguments: argparse.Namespace) -> spec.JobSpec:
     missing = [f"--{key}" for key in ("audio", "output", "models") if key not in dict(changes)]
     if not arguments.job and missing:
         raise JobError(f"without a job file the flags are the job: {' and '.join(missing)} missing")
-    job = spec.read(arguments.job, changes)
-    for name in spec.lacking(arguments.job, arguments.models) if arguments.job and arguments.models else ():
+    job = reading.read(arguments.job, changes)
+    from orchestrator.running import placement
+
+    placement.check(job, arguments.job or "flags")
+    for name in reading.lacking(arguments.job, arguments.models) if arguments.job and arguments.models else ():
         print(f"--models: {arguments.job} has no {name}; it is taken with its defaults", file=sys.stderr)
     return job
 
@@ -352,7 +355,7 @@ def _settings(arguments: argparse.Namespace) -> list[tuple[str, tp.Any]]:
         key, equals, value = text.partition("=")
         if not equals:
             raise JobError(f"--set {text}: write KEY=VALUE, such as --set crepe.params.viterbi=false")
-        changes.append((key, spec.parse_yaml(value)))
+        changes.append((key, reading.parse_yaml(value)))
     return changes
 
 

@@ -7,7 +7,7 @@ import os
 
 from orchestrator import files
 from orchestrator.errors import JobError, RunFailed
-from orchestrator.job import scan, spec
+from orchestrator.job import reading, scan
 from orchestrator.job.scan import Audio, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
@@ -15,7 +15,8 @@ from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir, RunDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning import preparation
-from orchestrator.planning.plan import DONE, FAILED, STALE, TODO, ModelPlan
+from orchestrator.planning.keys import ModelPlan
+from orchestrator.planning.plan import DONE, FAILED, STALE, TODO
 from orchestrator.planning.preparation import Prepared
 from worker import protocol
 from worker.protocol import Failure
@@ -55,7 +56,7 @@ def of_output(root: str) -> Status:
     if run is None:
         raise JobError(f"{root}: no run has written here; name a job file or an output folder")
     # the folder may have been moved since
-    job = spec.read(str(run.job), [("output", str(output.root))])
+    job = reading.read(str(run.job), [("output", str(output.root))])
     ledger = ledgers.read(output)
     return _others(of_job(job, _asked(run, job, ledger)), ledger)
 

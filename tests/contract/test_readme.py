@@ -38,14 +38,14 @@ def test_its_make_targets_exist():
 
 
 def test_its_job_is_a_job(tmp_path):
-    from orchestrator.job import spec
+    from orchestrator.job import reading
 
     jobs = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     assert jobs
     for number, text in enumerate(jobs):
         path = tmp_path / f"{number}.yaml"
         path.write_text(text, "utf-8")
-        assert spec.read(str(path)).models
+        assert reading.read(str(path)).models
 
 
 def test_its_lines_of_python_compile_and_use_what_there_is():

@@ -138,11 +138,11 @@ def test_all_packages_are_listed_for_installation():
 
 
 def test_every_job_in_config_is_a_job():
-    from orchestrator.job import spec
+    from orchestrator.job import reading, spec
 
     jobs = [path for path in FILES if path.parent == ROOT / "config"]
     assert jobs
     for path in jobs:
-        job = spec.read(str(path))
+        job = reading.read(str(path))
         assert job.audio == spec.SYNTHETIC or pathlib.Path(job.audio).exists()
         assert pathlib.Path(job.output).is_relative_to(ROOT)

@@ -4,7 +4,7 @@ import dataclasses
 import typing as tp
 
 from worker.extractor import Arrays, Batch, Checkpoint, Output, Windows
-from worker.networks.layers import LayeredExtractor, find_layers
+from worker.layered import LayeredExtractor, find_layers
 
 _LEAST = 2049  # samples: the published model passes over a rest that is shorter
 _SIZES = {  # layers, features

@@ -4,7 +4,7 @@ import dataclasses
 import typing as tp
 
 from worker.extractor import Arrays, Batch, Checkpoint, Output, Windows
-from worker.networks.layers import LayeredExtractor, find_layers
+from worker.layered import LayeredExtractor, find_layers
 
 _FIELD = 400  # samples that one frame hears
 _HOP = 320  # samples between frames

@@ -39,7 +39,6 @@ class EncodecConfig:
     upsampling_ratios: tp.Sequence[int] = (8, 5, 4, 2)
     norm_type: str = "weight_norm"
     kernel_size: int = 7
-    last_kernel_size: int = 7
     residual_kernel_size: int = 3
     dilation_growth_rate: int = 2
     use_causal_conv: bool = True

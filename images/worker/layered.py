@@ -64,7 +64,8 @@ def find_layers(layers: Layers, count: int, name: str, there_are: str) -> tp.Lis
     Args:
         layers: as a job has them.
         count: of all.
-        name: of the parameter, and `there_are` the layers that it may name, for the error.
+        name: of the parameter, for the error.
+        there_are: the layers that it may name, for the error.
 
     Raises:
         ValueError: there is no such layer.

@@ -71,6 +71,9 @@ def job(arguments: argparse.Namespace) -> JobSpec:
     if not arguments.job:
         _refuse_part(arguments.models or [""], dict(changes))
     found = reading.read(arguments.job, changes)
+    from orchestrator.running import placement
+
+    placement.check(found, arguments.job or "flags")
     for name in reading.lacking(arguments.job, arguments.models) if arguments.job and arguments.models else ():
         print(f"--models: {arguments.job} has no {name}; it is taken with its defaults", file=sys.stderr)
     return found

@@ -15,6 +15,7 @@ from worker import catalog, request, schema
 from worker.errors import SchemaError, UnknownExtractor
 from worker.extractor import Extractor, between, choice
 from worker.work import pooling
+from worker.work.formats import FORMATS
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 _DEVICE = re.compile(r"(auto|cpu|cuda(:\d+)?)\Z")
@@ -36,7 +37,7 @@ class ModelSpec:
     dtype: str = choice("float32", "float16")
     precision: str = choice("float32")
     batch_size: tp.Optional[int] = between(None, 1, 65536)
-    format: str = choice("npy", "npz", "txt")
+    format: str = dataclasses.field(default="npy", metadata={"choices": FORMATS.keys()})
     layout: str = choice("per-item", "per-window", "table")
 
     @property
@@ -78,8 +79,8 @@ class JobSpec:
     path_column: str = "path"
     plugins: tp.List[str] = dataclasses.field(default_factory=list)
     environments: tp.List[tp.Any] = dataclasses.field(default_factory=list)  # folders, once `check` is through
-    runtime: str = choice("auto", "docker", "venv")
-    engine: str = choice("local")
+    runtime: str = "auto"  # this and the next: of the registries in `running`, which checks them
+    engine: str = "local"
     devices: tp.Union[tp.List[tp.Any], str] = "auto"
     resume: str = choice("key", "strict", "exists", "never")
     limit: tp.Optional[int] = between(None, 0, 10**9)

@@ -17,8 +17,9 @@ from orchestrator.output import ledger as ledgers
 from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir, RunDir
 from orchestrator.output.ledger import Ledger
-from orchestrator.planning import plan
-from orchestrator.planning.plan import ModelPlan, Plan
+from orchestrator.planning import keys, plan
+from orchestrator.planning.keys import ModelPlan
+from orchestrator.planning.plan import Plan
 from orchestrator.text import size
 from orchestrator.weights.store import Weights
 from worker import protocol, schema
@@ -72,7 +73,7 @@ def prepare(job: JobSpec, audio: Audio | None = None) -> Prepared:
     output = OutputDir(job.output)
     ledger = ledgers.read(output)
     weights = Weights()
-    models = [plan.model_plan(model, _hash_of(weights)) for model in job.models]
+    models = [keys.model_plan(model, _hash_of(weights)) for model in job.models]
     seconds = scan.estimate_seconds(audio.root, audio.sources)
     made = plan.make(job, models, audio.sources, ledger, seconds, _Files(audio.root, output))
     return Prepared(job, audio, output, ledger, made, weights)

@@ -5,7 +5,8 @@ import typing as tp
 
 from orchestrator.environments.definitions import Environment
 from orchestrator.job.spec import JobSpec
-from orchestrator.planning.plan import Choice, ModelPlan, Plan
+from orchestrator.planning.keys import ModelPlan
+from orchestrator.planning.plan import Choice, Plan
 from worker.protocol import Item, Shard
 from worker.work import memory
 

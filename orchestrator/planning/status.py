@@ -15,7 +15,8 @@ from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir, RunDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning import preparation
-from orchestrator.planning.plan import DONE, FAILED, STALE, TODO, ModelPlan
+from orchestrator.planning.keys import ModelPlan
+from orchestrator.planning.plan import DONE, FAILED, STALE, TODO
 from orchestrator.planning.preparation import Prepared
 from worker import protocol
 from worker.protocol import Failure

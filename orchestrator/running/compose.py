@@ -20,7 +20,7 @@ from orchestrator.job.spec import BELOW_ROOT
 from orchestrator.output import folder as folders
 from orchestrator.output import ledger as ledgers
 from orchestrator.planning import shards, status
-from orchestrator.planning.plan import ModelPlan
+from orchestrator.planning.keys import ModelPlan
 from orchestrator.planning.preparation import Prepared
 from orchestrator.planning.status import Status
 from orchestrator.running import tables
@@ -69,12 +69,10 @@ def write_plan(prepared: Prepared, progress: Progress) -> list[str]:
     placement = place(prepared)
     _refuse_unseen(prepared)
     prepared.keep(prepared.output.new_run())
-    missing, ready = [], []
-    for model in [m for m in prepared.plan.models if prepared.plan.work(m)]:
-        try:
-            ready.append(Supplies(prepared.weights, progress, False, lambda: False).fetch(model))
-        except EnvironmentUnavailable as error:
-            missing.append(str(error))
+    missing: list[str] = []
+    work = [m for m in prepared.plan.models if prepared.plan.work(m)]
+    supplies = Supplies(prepared.weights, progress, False, lambda: False)
+    ready = supplies.fetch_all(work, lambda name, why: missing.append(why))
     folder = prepared.output.inner / _FOLDER
     prepared.output.make(folder)
     for name in definitions.names():

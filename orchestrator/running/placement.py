@@ -5,9 +5,10 @@ import dataclasses
 
 from orchestrator.environments import definitions, devices
 from orchestrator.environments.devices import Grant
-from orchestrator.errors import EnvironmentUnavailable
+from orchestrator.errors import EnvironmentUnavailable, JobError
 from orchestrator.job.spec import JobSpec
 from orchestrator.output.folder import OutputDir
+from orchestrator.running.engines import ENGINES
 from orchestrator.running.runtimes import RUNTIMES
 from orchestrator.running.runtimes.base import Runtime
 
@@ -59,6 +60,22 @@ class Placement:
         return "cuda " + ", ".join(f"{n} x {names.count(n)}" if names.count(n) > 1 else n for n in dict.fromkeys(names))
 
 
+def check(job: JobSpec, source: str = "") -> None:
+    """Refuse a runtime or engine that no registry has.
+
+    Args:
+        job: read.
+        source: where it stands, for the message.
+
+    Raises:
+        JobError: what is known.
+    """
+    for key, value, known in (("runtime", job.runtime, ("auto", *RUNTIMES)), ("engine", job.engine, tuple(ENGINES))):
+        if value not in known:
+            where = f"{source}: " if source else ""
+            raise JobError(f"{where}{key}: {value!r} is not one of {', '.join(known)}")
+
+
 def choose(job: JobSpec) -> Placement:
     """Return where the workers of a job run.
 
@@ -66,6 +83,7 @@ def choose(job: JobSpec) -> Placement:
         JobError: a model's environment is not known.
         EnvironmentUnavailable: a runtime or GPU that the job insists on is not there.
     """
+    check(job)
     definitions.add(job.environments)
     extractors = [model.built for model in job.models]
     used = [definitions.find(name) for name in sorted({extractor.environment for extractor in extractors})]

@@ -94,8 +94,9 @@ class Live:
 Progress = Lines | Live
 
 
-def choose(stream: tp.TextIO = sys.stderr) -> Progress:
-    """Return the live view on a terminal, plain lines elsewhere."""
+def choose(stream: tp.TextIO | None = None) -> Progress:
+    """Return the live view on a terminal, plain lines elsewhere; by default on standard error."""
+    stream = stream or sys.stderr
     return Live(stream) if stream.isatty() else Lines(stream)
 
 

@@ -7,7 +7,8 @@ import time
 import typing as tp
 
 from orchestrator import errors
-from orchestrator.planning.plan import DONE, FAILED, ModelPlan, Plan
+from orchestrator.planning.keys import ModelPlan
+from orchestrator.planning.plan import DONE, FAILED, Plan
 from worker import protocol
 from worker.protocol import Event, Failure, Record
 

@@ -6,9 +6,8 @@ import time
 import typing as tp
 
 from orchestrator.environments import definitions
-from orchestrator.errors import ConsortError, EnvironmentUnavailable
+from orchestrator.errors import ConsortError
 from orchestrator.planning import shards
-from orchestrator.planning.plan import ModelPlan
 from orchestrator.planning.preparation import Prepared
 from orchestrator.running import attempts
 from orchestrator.running.attempts import Attempt, Judge, Verdict
@@ -21,7 +20,7 @@ from orchestrator.running.report import Report
 from orchestrator.running.runtimes.base import own_paths
 from orchestrator.running.weights import Stopped, Supplies
 from worker import protocol
-from worker.protocol import Event, Item, Shard
+from worker.protocol import Event, Item, Shard, Task
 
 _WAITS = (0.0, 2.0, 10.0)  # seconds before the first, second and third try of a shard that could not be started
 _PAUSE = 0.05  # seconds between two looks at the workers
@@ -52,11 +51,16 @@ class Session:
 
     def start(self, offline: bool) -> None:
         """Begin building environments, fetch weights meanwhile, and cut the shards."""
+        self._attempts.update(
+            {job.name: Attempt(job.shard, job.gpus, self._runtime.way) for job in self._engine.attach()}
+        )
         work = [m for m in self._prepared.plan.models if self._prepared.plan.work(m)]
         for name in {m.environment: None for m in work}:
             self._builds.begin(definitions.find(name), self._placement.device(name))
+        supplies = Supplies(self._prepared.weights, self._progress, offline, lambda: self.stops > 0)
         try:
-            available = self._fetch(offline, work)
+            available = supplies.fetch_all(work, self._drop, self._refuses)
+            supplies.fetch_ffmpeg()
         except Stopped:
             return
         shared = {m.environment: self._fields(m.environment) for m in available}
@@ -99,24 +103,9 @@ class Session:
         self._builds.close(wait=not self.stops)
         self._host.close()
 
-    def _fetch(self, offline: bool, work: list[ModelPlan]) -> list[ModelPlan]:
-        """Return the models whose weights are here; the others are left out, with the reason."""
-        supplies = Supplies(self._prepared.weights, self._progress, offline, lambda: self.stops > 0)
-        available = []
-        for model in work:
-            try:
-                fetched = supplies.fetch(model)
-            except EnvironmentUnavailable as error:
-                self._drop(model.name, str(error))
-                continue
-            mine = Shard("", 1, model.environment, [fetched.task], [], plugins=self._prepared.job.plugins)
-            refusals = [why for path in own_paths(mine) if (why := self._runtime.refuses(path))]
-            if refusals:
-                self._drop(model.name, refusals[0])
-            else:
-                available.append(fetched)
-        supplies.fetch_ffmpeg()
-        return available
+    def _refuses(self, task: Task) -> str | None:
+        own = own_paths(self._prepared.job.plugins, [task])
+        return next((why for path in own if (why := self._runtime.refuses(path))), None)
 
     def _fields(self, environment: str) -> shards.ShardFields:
         found = definitions.find(environment)

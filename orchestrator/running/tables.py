@@ -20,7 +20,8 @@ import typing as tp
 from orchestrator import files
 from orchestrator.output.ledger import Ledger
 from orchestrator.output.load import Run
-from orchestrator.planning.plan import Choice, ModelPlan
+from orchestrator.planning.keys import ModelPlan
+from orchestrator.planning.plan import Choice
 from orchestrator.planning.preparation import Prepared
 from worker import protocol
 from worker.protocol import Record

@@ -6,11 +6,12 @@ import typing as tp
 
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.job.spec import JobSpec
-from orchestrator.planning.plan import ModelPlan
+from orchestrator.planning.keys import ModelPlan
 from orchestrator.running.progress import Progress
 from orchestrator.weights import ffmpeg, transfer
 from orchestrator.weights.store import Weights
 from worker.extractor import Checkpoint
+from worker.protocol import Task
 
 
 class Stopped(Exception):
@@ -33,6 +34,35 @@ class Supplies:
         self._progress = progress
         self._offline = offline
         self._stopped = stopped
+
+    def fetch_all(
+        self,
+        models: tp.Iterable[ModelPlan],
+        left_out: tp.Callable[[str, str], None],
+        refuses: tp.Callable[[Task], str | None] = lambda task: None,
+    ) -> list[ModelPlan]:
+        """Return the models whose weights are here.
+
+        Args:
+            models: those with work.
+            left_out: gets the name of each other one, and why.
+            refuses: returns why a worker cannot be given what a task names.
+
+        Raises:
+            Stopped: the user wants to end.
+        """
+        available = []
+        for model in models:
+            try:
+                fetched = self.fetch(model)
+            except EnvironmentUnavailable as error:
+                left_out(model.name, str(error))
+                continue
+            if why := refuses(fetched.task):
+                left_out(model.name, why)
+            else:
+                available.append(fetched)
+        return available
 
     def fetch(self, model: ModelPlan) -> ModelPlan:
         """Return the model with the paths of its weights; licences are said the first time.

@@ -11,7 +11,7 @@ import pathlib
 import pytest
 
 from orchestrator.job import spec
-from orchestrator.planning import plan
+from orchestrator.planning import keys
 from worker import protocol
 
 HERE = pathlib.Path(__file__).parent
@@ -26,7 +26,7 @@ def hash_of(checkpoint):
 
 def keys_of(model):
     job = spec.check({"audio": "a", "output": "o", "plugins": [str(HERE.parent / "plugins")], "models": [model]})
-    task = plan.model_plan(job.models[0], hash_of).task
+    task = keys.model_plan(job.models[0], hash_of).task
     return {"key": task.key, "arrays": {name: protocol.key_of(task.key, name, SOURCE) for name in task.outputs}}
 
 

@@ -40,11 +40,19 @@ def recorded(output):
     return {output / path: (output / path).stat().st_mtime_ns for path in wrote}
 
 
+def wait_for_a_run(start, job, output):
+    """Start the command, and return it when its run has a folder."""
+    folders = output / ".consort" / "runs"
+    before, running = len([*folders.glob("*")]), start("extract", job)
+    until(lambda: len([*folders.glob("*")]) > before or running.process.poll() is not None)
+    return running
+
+
 def test_ten_kills_of_the_whole_tree_at_any_moment_change_nothing(job, output, tmp_path, start):
     dice = random.Random(2)
-    for _ in range(10):
-        running = start("extract", job)
-        time.sleep(dice.uniform(0.2, 1.6))
+    for number in range(10):  # some while they still read the job
+        running = wait_for_a_run(start, job, output) if number % 4 else start("extract", job)
+        time.sleep(dice.uniform(0.0, 1.2))
         running.kill_tree()
     done = harness.consort("extract", job)
     assert done.returncode == 0, done.stderr

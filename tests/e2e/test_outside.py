@@ -26,7 +26,7 @@ def test_a_model_runs_in_it_with_its_own_modules(audio, output, my_env):
     assert harness.status(output)["models"]["elsewhere"]["done"] == 2
 
     listed = harness.consort("envs", "list", "./my_env", cwd=my_env.parent)
-    assert [line.split()[:3] for line in listed.stdout.splitlines()[1:]] == [["my_env", "3.11", "built"]]
+    assert [line.split()[:3] for line in listed.stdout.splitlines()[1:]] == [["my_env", "3.11", "ready"]]
     asked = harness.consort("python", my_env, "-c", "import own_numbers, worker; print(own_numbers.GAIN)")
     assert asked.stdout == "3.0\n", asked.stderr
 

@@ -25,11 +25,10 @@ def weights():
     return cached.checkpoints()
 
 
-@pytest.fixture
-def songs(tmp_path):
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
     """Return a folder with two short songs, one of them with blanks in its name."""
-    folder = tmp_path / "audio_files"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("audio_files")
     shutil.copy(AUDIO / "music" / "solo trumpet.ogg", folder / "Song Name.ogg")
     shutil.copy(AUDIO / "environment" / "dog.ogg", folder / "song1.ogg")
     return folder
@@ -99,26 +98,32 @@ def test_encodec_tokens_at_48_khz_are_chunked_as_the_model_does_it(weights, tmp_
     assert list(table["token_shape"]) == [f"({BOOKS[48]}, 303)"]
 
 
-def test_openl3_crepe_madmom_and_mert_frame_by_frame(weights, songs, tmp_path):
-    extract(
-        "openl3-crepe-madmom-mert.yaml",
-        tmp_path / "embeddings",
-        "--audio_dir", songs,
-        openl3__params__checkpoint=weights / "openl3" / "openl3_audio_mel256_music-v0_4_0.h5.gz",
-        openl3__params__hop_seconds=0.5,
-        crepe__params__model_capacity="tiny",
-        mert__params__checkpoint=weights / "mert_95m",
-    )  # fmt: skip
-    shapes = {(path.parent.name, path.name): np.load(path).shape for path in (tmp_path / "embeddings").glob("*/*.npy")}
+@pytest.fixture(scope="module")
+def frames(weights, songs, tmp_path_factory):
+    """Return what `openl3-crepe-madmom-mert.yaml` has written, and the settings that made its models tiny."""
+    tiny = {
+        "openl3__params__checkpoint": weights / "openl3" / "openl3_audio_mel256_music-v0_4_0.h5.gz",
+        "openl3__params__hop_seconds": 0.5,
+        "crepe__params__model_capacity": "tiny",
+        "mert__params__checkpoint": weights / "mert_95m",
+    }
+    folder = tmp_path_factory.mktemp("preset") / "embeddings"
+    extract("openl3-crepe-madmom-mert.yaml", folder, "--audio_dir", songs, **tiny)
+    return folder, tiny
+
+
+def test_openl3_crepe_madmom_and_mert_frame_by_frame(frames, songs):
+    out, _ = frames
+    shapes = {(path.parent.name, path.name): np.load(path).shape for path in out.glob("*/*.npy")}
     assert {name for _, name in shapes} == {"Song Name.npy", "song1.npy"} and len(shapes) == 8
-    run = orchestrator.load(tmp_path / "embeddings")
+    run = orchestrator.load(out)
     for (model, name), shape in shapes.items():
         seconds = run.record(model, name.replace("npy", "ogg"))["duration"]
         rate = {"openl3": 2, "crepe": 100, "madmom": 100, "mert": 75}[model]
         assert abs(shape[0] - seconds * rate) <= 1.5, (model, name)
     assert shapes["openl3", "song1.npy"][1:] == (512,) and shapes["crepe", "song1.npy"][1:] == (2,)
     assert shapes["madmom", "song1.npy"][1:] == ()
-    again = extract("openl3-crepe-madmom-mert.yaml", tmp_path / "embeddings", "--audio_dir", songs, "--skip_existing")
+    again = extract("openl3-crepe-madmom-mert.yaml", out, "--audio_dir", songs, "--skip_existing")
     assert "0 of 2 items to do" in again.stdout + again.stderr
 
 
@@ -181,16 +186,9 @@ def test_each_model_of_a_preset_alone_keeps_its_settings(weights, tmp_path, pres
     assert model != "tokenized" or len(pd.read_csv(out / "tokenized_train.csv")) == 1
 
 
-def test_frames_stay_frames_when_one_model_is_run_again(weights, songs, tmp_path):
+def test_frames_stay_frames_when_one_model_is_run_again(frames, songs):
     """The whole preset first, then one of its models: nothing is computed again, and nothing is replaced."""
-    tiny = {
-        "openl3__params__checkpoint": weights / OPENL3["openl3__params__checkpoint"],
-        "openl3__params__hop_seconds": 0.5,
-        "crepe__params__model_capacity": "tiny",
-        "mert__params__checkpoint": weights / "mert_95m",
-    }
-    preset, out = "openl3-crepe-madmom-mert.yaml", tmp_path / "out"
-    extract(preset, out, "--audio_dir", songs, **tiny)
+    (out, tiny), preset = frames, "openl3-crepe-madmom-mert.yaml"
     before = harness.fingerprint(out)
     for model in ("openl3", "crepe", "madmom", "mert"):
         mine = {key: value for key, value in tiny.items() if key.startswith(model)}

@@ -12,7 +12,7 @@ from orchestrator.fitting import process as processes
 from orchestrator.fitting.fit import Options
 from orchestrator.job import reading, spec
 from orchestrator.output.folder import OutputDir
-from orchestrator.planning import plan
+from orchestrator.planning import keys
 from orchestrator.running.runtimes.base import Command
 from worker import catalog, protocol, schema
 
@@ -214,7 +214,7 @@ def test_an_encoder_that_is_no_path_of_a_plugin_stays_what_it_is(tmp_path):
 def test_what_own_models_are_counts_and_not_where_they_lie(job):
     def key(clusters, hashes):
         model = job({"name": "t", "extractor": "prosody", "params": {"clusters": clusters, "encoder": "/e"}}).models[0]
-        return plan.model_plan(model, lambda c: hashes[c.file]).task.key
+        return keys.model_plan(model, lambda c: hashes[c.file]).task.key
 
     hashes = {"kmeans_model.json": "a", "cluster_centers.pt": "b", "encoder.pt": "c"}
     assert key("/here", hashes) == key("/there", hashes)

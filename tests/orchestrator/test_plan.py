@@ -11,7 +11,7 @@ from orchestrator.environments import definitions
 from orchestrator.job import spec
 from orchestrator.job.scan import Source
 from orchestrator.output.ledger import Ledger
-from orchestrator.planning import plan, shards
+from orchestrator.planning import keys, plan, shards
 from orchestrator.planning.plan import DONE, FAILED, STALE, TODO
 from orchestrator.planning.shards import ShardFields
 from worker import protocol
@@ -159,7 +159,7 @@ def test_durations_of_earlier_runs_replace_the_estimate(prepare, work):
 
 
 def key(hash_of=lambda c: c.sha256, **settings):
-    return plan.model_plan(spec.ModelSpec(**{"name": "crepe", **settings}), hash_of).task.key
+    return keys.model_plan(spec.ModelSpec(**{"name": "crepe", **settings}), hash_of).task.key
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_the_key_knows_a_users_checkpoint_by_its_content():
 
 def test_a_record_will_name_a_users_checkpoint_by_its_content():
     spec_ = spec.ModelSpec("musicnn", params={"checkpoint": "/a/my.h5"})
-    assert plan.model_plan(spec_, lambda c: "1" * 64).task.checkpoint == {"my.h5": "1" * 64}
+    assert keys.model_plan(spec_, lambda c: "1" * 64).task.checkpoint == {"my.h5": "1" * 64}
 
 
 def test_half_precision_halves_the_estimated_size(prepare):
@@ -239,7 +239,7 @@ class Nothing:
 
 NAMES = ["crepe", "madmom", "musicnn", "prosody"]
 JOB = spec.check({"audio": "a", "output": "o", "models": NAMES})
-MODELS = [plan.model_plan(m, lambda c: c.sha256) for m in JOB.models]
+MODELS = [keys.model_plan(m, lambda c: c.sha256) for m in JOB.models]
 
 
 @given(st.lists(st.floats(0, 10_000), max_size=30), st.integers(1, 16), st.sets(st.sampled_from(NAMES)))

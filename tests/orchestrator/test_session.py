@@ -116,11 +116,9 @@ def test_an_environment_that_cannot_be_made_drops_its_models_and_submits_nothing
 
 def test_where_a_gpu_environment_cannot_be_made_auto_goes_on_with_the_cpu(begin, monkeypatch):
     monkeypatch.setattr("worker.extractors.prosody.Prosody.uses_gpu", lambda self: True)
-    done = Playing(2, lambda job: engine.asked.append(job))
-    engine = done
+    engine = Playing(2, lambda job: engine.cancel())
     session, _, placement, out = begin(engine, gpus=["GPU-a"], missing=["cuda"])
     session.start(offline=True)
-    monkeypatch.setattr(Session, "_end", lambda self, attempt, ended: None)
     session.loop()
     assert {job.shard.device for job in engine.submitted} == {"cpu"} == {job.shard.variant for job in engine.submitted}
     assert "NO GPU: torch-cuda: no cuda today; goes on with the CPU" in out.getvalue()

@@ -9,6 +9,7 @@ import pytest
 from checkpoints import openl3 as maker
 
 from worker import catalog, request
+from worker.audio import decode as audio
 from worker.work import extraction
 
 HERE = pathlib.Path(__file__).parent
@@ -25,7 +26,7 @@ def clips(tmp_path_factory):
     """Return the clips as upstream was given them, float32 `[1, T]` at 48 kHz."""
 
     def decode(name, samples=None):
-        with decode(str(CLIPS / name), [(48000, 1)], str(tmp_path_factory.mktemp("scratch"))) as source:
+        with audio.decode(str(CLIPS / name), [(48000, 1)], str(tmp_path_factory.mktemp("scratch"))) as source:
             return np.array(source.wave(48000, 1)[:, :samples])
 
     return {"voice": decode("speech/common_voice.mp3"), "dance": decode("music/hungarian_dance.flac", 96000)}

@@ -81,7 +81,7 @@ class LocalEngine(Engine):
         log = site.run.log(job.name)
         for path, text in ((file, protocol.canonical(schema.dump(job.shard))), (events, ""), (log, "")):
             files.write_new(path, text)
-        own = tuple(own_paths(job.shard))
+        own = tuple(own_paths(job.shard.plugins, job.shard.tasks))
         weights = site.weights
         mounts = Mounts(site.audio, str(site.output.root), str(weights.root), str(scratch), weights.program(), own)
         return events, log, site.runtime.command(job.shard, mounts, file, events, Resources(job.gpus, job.memory))

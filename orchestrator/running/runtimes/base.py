@@ -10,7 +10,7 @@ from orchestrator.environments import processes
 from orchestrator.environments.definitions import Environment
 from orchestrator.output.folder import OutputDir
 from worker.extractor import PROVENANCE
-from worker.protocol import Shard
+from worker.protocol import Shard, Task
 
 READY, OUTDATED, MISSING = "ready", "of other code", "not built"
 # One single-threaded process per core beats one process with many threads, and gives the same bytes
@@ -167,10 +167,10 @@ class Runtime(abc.ABC):
         """End and remove everything that this run has started."""
 
 
-def own_paths(shard: Shard) -> list[str]:
-    """Return what a shard names of the user's own: folders of plug-ins, and weights with what is said of them."""
-    paths = dict.fromkeys(shard.plugins)
-    for path in [path for task in shard.tasks for path in task.files.values() if os.path.isabs(path)]:
+def own_paths(plugins: tp.Iterable[str], tasks: tp.Iterable[Task]) -> list[str]:
+    """Return what tasks name of the user's own: folders of plug-ins, and weights with what is said of them."""
+    paths = dict.fromkeys(plugins)
+    for path in [path for task in tasks for path in task.files.values() if os.path.isabs(path)]:
         beside = os.path.join(os.path.dirname(path), PROVENANCE)
         paths.update(dict.fromkeys([path, beside] if os.path.exists(beside) else [path]))
     return list(paths)

@@ -15,7 +15,7 @@ import typing as tp
 
 from orchestrator.environments import definitions, devices, docker_client, images
 from orchestrator.environments.definitions import Environment
-from orchestrator.environments.docker_client import PREFIX, Engine
+from orchestrator.environments.docker_client import PREFIX, DockerEngine
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.output.folder import OutputDir
 from orchestrator.running.runtimes.base import THREADS, Cause, Command, Mounts, Resources, Runtime
@@ -43,7 +43,7 @@ class DockerRuntime(Runtime):
     name = "docker"
     every_variant = True
 
-    def __init__(self, engine: Engine, log: pathlib.Path | None = None) -> None:
+    def __init__(self, engine: DockerEngine, log: pathlib.Path | None = None) -> None:
         self.log = log
         self._engine = engine
         self._cdi = False
@@ -174,7 +174,7 @@ def _why_not_started(text: str) -> str:
     return about_gpus[0] if about_gpus else docker_client.reason(text)
 
 
-def _isolation(engine: Engine, owner: os.stat_result) -> list[str]:
+def _isolation(engine: DockerEngine, owner: os.stat_result) -> list[str]:
     """Return what keeps a container from everything but its mounts."""
     argv = ["--init", "--network", "none", "--read-only", "--tmpfs", _TMP, "--cap-drop", "ALL"]
     argv += ["--security-opt", "no-new-privileges", "--log-driver", "none"]  # the log is what it prints here

@@ -28,19 +28,8 @@ _PATIENCE = 20.0  # seconds that workers of a dead run get to end by themselves
 _TAIL = 4096  # characters of a log that may hold the reason
 # What the image itself needs: nothing of the user's may be mounted there.
 _RESERVED: tuple[str, ...] = (
-    "/bin",
-    "/boot",
-    "/dev",
-    "/etc",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/proc",
-    "/run",
-    "/sbin",
-    "/sys",
-    "/usr",
-)
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr",
+)  # fmt: skip
 _RESERVED += ("/root", "/opt/consort", AUDIO, OUTPUT, WEIGHTS)
 # Memory-backed; exec since libraries unpack code there; it counts towards the container's memory.
 _TMP_FOLDER = "/tmp"  # noqa: S108 - of the container
@@ -98,9 +87,6 @@ class DockerRuntime(Runtime):
     def build(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
         log = self.log / f"build-{environment.name}.log" if self.log else None
         images.build(environment, variant, say, log)
-
-    def cancel(self) -> None:
-        images.cancel()
 
     def command(
         self, shard: Shard, mounts: Mounts, file: pathlib.Path, events: pathlib.Path, resources: Resources

@@ -203,6 +203,7 @@ def _add_fit(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--epochs", type=int, metavar="N", help="of the encoder's training (default: 40)")
     verb.add_argument("--steps", type=int, metavar="N", help="end the training after these instead")
     verb.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+    verb.add_argument("--runtime", choices=("auto", "docker", "venv"), help="default: the job's")
     _add_set(verb)
 
 

@@ -272,7 +272,8 @@ def weights(arguments: argparse.Namespace) -> int:
 
 def fit(arguments: argparse.Namespace) -> int:
     """Fit a token model, or an encoder, to what a job has written."""
-    job = spec.read(arguments.job, _settings(arguments))
+    chosen = [("runtime", arguments.runtime)] if arguments.runtime else []
+    job = spec.read(arguments.job, chosen + _settings(arguments))
     from orchestrator.fitting import fit as fits
     from orchestrator.running import progress
 

@@ -59,8 +59,12 @@ class Placement:
         return "cuda " + ", ".join(f"{n} x {names.count(n)}" if names.count(n) > 1 else n for n in dict.fromkeys(names))
 
 
-def choose(job: JobSpec) -> Placement:
+def choose(job: JobSpec, fits: bool = False) -> Placement:
     """Return where the workers of a job run.
+
+    Args:
+        job: what the user asked for.
+        fits: its models learn, which all of them do on a GPU where there is one.
 
     Raises:
         JobError: a model's environment is not known.
@@ -69,7 +73,8 @@ def choose(job: JobSpec) -> Placement:
     definitions.add(job.environments)
     extractors = [model.built for model in job.models]
     used = [definitions.find(name) for name in sorted({extractor.environment for extractor in extractors})]
-    able = {e.environment for e in extractors if e.uses_gpu() and definitions.find(e.environment).spec.gpu != "none"}
+    able = {e.environment for e in extractors if fits or e.uses_gpu()}
+    able = {name for name in able if definitions.find(name).spec.gpu != "none"}
     grant = devices.grant(job.devices)
     if job.runtime != "auto":
         return _settle(RUNTIMES[job.runtime].open(), "asked for", grant, frozenset(able), asked=True)

@@ -13,7 +13,7 @@ SPEECH = harness.REPOSITORY / "tests" / "audio" / "quickstart" / "speech"
 @pytest.fixture
 def corpus(tmp_path):
     """Return a job with features that are written."""
-    job = harness.write_job(tmp_path / "out", SPEECH, "prosody", runtime="venv", devices="cpu")
+    job = harness.write_job(tmp_path / "out", SPEECH, "prosody", runtime="venv", devices="cpu", plugins=[])
     done = harness.consort("extract", job, timeout=600)
     assert done.returncode == 0, done.stderr
     return job

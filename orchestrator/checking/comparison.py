@@ -17,8 +17,8 @@ from orchestrator.checking.difference import SHARE, TOLERANCE
 from orchestrator.checking.target import Target
 from orchestrator.checking.verify import Checked
 from orchestrator.text import table
+from worker import formats
 from worker.protocol import Record
-from worker.work import formats
 
 _EQUAL, _CLOSE = "equal", "close"  # the kinds that count as the same
 _KINDS = {  # in the words of the verdict

@@ -20,8 +20,8 @@ from orchestrator.output import contexts
 from orchestrator.output.folder import INNER, OutputDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.text import size
+from worker import formats
 from worker.protocol import Record
-from worker.work import formats
 
 _SHOWN = 10  # lines of a kind that are listed without --verbose
 _THREADS = min(8, 2 * (os.cpu_count() or 1))

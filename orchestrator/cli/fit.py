@@ -23,11 +23,13 @@ def add(verbs: flags.Verbs) -> None:
     verb.add_argument("--epochs", type=int, metavar="N", help="of the encoder's training (default: 40)")
     verb.add_argument("--steps", type=int, metavar="N", help="end the training after these instead")
     verb.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+    verb.add_argument("--runtime", metavar="R", help="auto | docker | venv (default: the job's)")
     flags.add_set(verb)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    job = reading.read(arguments.job, flags.settings(arguments))
+    chosen = [("runtime", arguments.runtime)] if arguments.runtime else []
+    job = reading.read(arguments.job, chosen + flags.settings(arguments))
     from orchestrator.fitting import fit as fits
     from orchestrator.running import progress
 

@@ -14,8 +14,8 @@ from orchestrator.errors import JobError
 from worker import catalog, request, schema
 from worker.errors import SchemaError, UnknownExtractor
 from worker.extractor import Extractor, between, choice
+from worker.formats import FORMATS
 from worker.work import pooling
-from worker.work.formats import FORMATS
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 _DEVICE = re.compile(r"(auto|cpu|cuda(:\d+)?)\Z")

@@ -86,6 +86,8 @@ class Ledger:
                 pass
             case "device_missing" | "device_lost" | "model_refused" | "output_lost" | "finished":
                 pass  # of the attempt, and forgotten with it
+            case "progress" | "note" | "fitted":
+                pass  # of a fit, which leaves no records
             case _:
                 protocol.refuse_kind(event.kind)
 

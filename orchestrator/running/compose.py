@@ -124,7 +124,7 @@ def _reasons(output: folders.OutputDir) -> list[str]:
                     found.append(f"{path.name.partition('.')[0].removeprefix(_FOLDER + '-')}: {event.message}")
                 case "hello" | "loading" | "loaded" | "opened" | "decoded" | "batch_reduced" | "wrote" | "failed":
                     pass
-                case "heartbeat" | "finished":
+                case "heartbeat" | "finished" | "progress" | "note" | "fitted":
                     pass
                 case _:
                     protocol.refuse_kind(event.kind)

@@ -76,8 +76,12 @@ def check(job: JobSpec, source: str = "") -> None:
             raise JobError(f"{where}{key}: {value!r} is not one of {', '.join(known)}")
 
 
-def choose(job: JobSpec) -> Placement:
+def choose(job: JobSpec, fits: bool = False) -> Placement:
     """Return where the workers of a job run.
+
+    Args:
+        job: what the user asked for.
+        fits: its models learn, which all of them do on a GPU where there is one.
 
     Raises:
         JobError: a model's environment is not known.
@@ -87,7 +91,8 @@ def choose(job: JobSpec) -> Placement:
     definitions.add(job.environments)
     extractors = [model.built for model in job.models]
     used = [definitions.find(name) for name in sorted({extractor.environment for extractor in extractors})]
-    able = {e.environment for e in extractors if e.uses_gpu() and definitions.find(e.environment).spec.gpu != "none"}
+    able = {e.environment for e in extractors if fits or e.uses_gpu()}
+    able = {name for name in able if definitions.find(name).spec.gpu != "none"}
     grant = devices.grant(job.devices)
     if job.runtime != "auto":
         return _settle(RUNTIMES[job.runtime].open(), "asked for", grant, frozenset(able), asked=True)

@@ -84,6 +84,8 @@ class Report:
                 pass
             case "device_missing" | "device_lost" | "model_refused" | "output_lost" | "finished":
                 pass  # what follows is up to the end of the attempt
+            case "progress" | "note" | "fitted":
+                pass  # of a fit, which has no report
             case _:
                 protocol.refuse_kind(event.kind)
 

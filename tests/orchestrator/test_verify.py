@@ -350,7 +350,7 @@ def test_without_its_job_nothing_can_be_computed_again(three):
 RAW = """
 import numpy as np
 
-from worker.work.formats.entry import OutputFormat
+from worker.formats.entry import OutputFormat
 
 
 def read(path, dtype, shape):

@@ -44,9 +44,9 @@ class Command:
 class Mounts:
     """Where a run's things are on the host; `own` are files and folders of the user's that a job names."""
 
-    audio: str
+    audio: str  # of a fit: the arrays that it reads
     output: str
-    weights: str
+    weights: str  # empty where none are needed
     scratch: str
     ffmpeg: str
     own: tuple[str, ...] = ()
@@ -54,10 +54,22 @@ class Mounts:
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """What a worker may use: GPUs by their UUIDs (none: the CPU), and bytes of memory where the job limits them."""
+    """What a worker may use.
+
+    Args:
+        gpus: UUIDs; none: the CPU.
+        memory: bytes, where the job limits them.
+        threads: of each library; what they compute may depend on their number.
+    """
 
     gpus: tuple[str, ...] = ()
     memory: int | None = None
+    threads: int = 1
+
+    @property
+    def thread_variables(self) -> dict[str, str]:
+        """What tells the libraries how many threads to take."""
+        return dict.fromkeys(THREADS, str(self.threads))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from orchestrator.environments.definitions import Environment
 from orchestrator.environments.docker_client import PREFIX, DockerEngine
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.output.folder import OutputDir
-from orchestrator.running.runtimes.base import THREADS, Cause, Command, Mounts, Resources, Runtime
+from orchestrator.running.runtimes.base import Cause, Command, Mounts, Resources, Runtime
 from worker import regular
 from worker.protocol import Shard
 
@@ -97,7 +97,7 @@ class DockerRuntime(Runtime):
         output = pathlib.Path(mounts.output)
         scratch = _inside(output, pathlib.Path(mounts.scratch))
         variables = {
-            **THREADS,
+            **resources.thread_variables,
             **environment.spec.variables,
             "HOME": scratch,
             "CONSORT_AUDIO": _audio(mounts),
@@ -210,7 +210,7 @@ def _mounts(mounts: Mounts) -> list[tuple[str, str, bool]]:
     """Return (source, target, writable); what the user names keeps its path, by which the shard knows it."""
     found = {_audio(mounts): (mounts.audio, False), OUTPUT: (mounts.output, True), WEIGHTS: (mounts.weights, False)}
     found.update({path: (path, False) for path in mounts.own})
-    return [(source, target, writable) for target, (source, writable) in found.items()]
+    return [(source, target, writable) for target, (source, writable) in found.items() if source]
 
 
 def _audio(mounts: Mounts) -> str:

@@ -7,7 +7,7 @@ import typing as tp
 from orchestrator import files
 from orchestrator.environments import definitions, venvs
 from orchestrator.environments.definitions import IMAGES, Environment
-from orchestrator.running.runtimes.base import MISSING, READY, THREADS, Command, Mounts, Resources, Runtime
+from orchestrator.running.runtimes.base import MISSING, READY, Command, Mounts, Resources, Runtime
 from orchestrator.weights.store import Weights
 from worker.protocol import Shard
 
@@ -47,7 +47,7 @@ class VenvRuntime(Runtime):
         environment = definitions.find(shard.environment)
         env = {
             **_variables(environment, mounts.scratch),
-            **THREADS,
+            **resources.thread_variables,
             **environment.spec.variables,
             "CONSORT_AUDIO": mounts.audio,
             "CONSORT_OUTPUT": mounts.output,
@@ -61,29 +61,6 @@ class VenvRuntime(Runtime):
         }
         python = venvs.python(environment, shard.variant)
         return Command([str(python), "-m", "worker", str(file)], env, mounts.scratch)
-
-
-def module_command(
-    environment: Environment,
-    variant: str,
-    arguments: list[str],
-    scratch: str,
-    threads: int,
-    gpus: tp.Sequence[str] = (),
-) -> Command:
-    """Return the command that runs a module of an environment by itself: `arguments` follow `python -m`.
-
-    Args:
-        environment: built.
-        variant: cpu or cuda.
-        arguments: the module's name, and what it is told.
-        scratch: an empty folder.
-        threads: cores that it may take, as nothing else runs beside it.
-        gpus: UUIDs of those that it may see.
-    """
-    cores = {name: str(threads) for name in THREADS}
-    env = {**_variables(environment, scratch), **cores, **environment.spec.variables, **_visible(gpus)}
-    return Command([str(venvs.python(environment, variant)), "-m", *arguments], env, scratch)
 
 
 def _visible(gpus: tp.Sequence[str]) -> dict[str, str]:

@@ -38,7 +38,7 @@ _UNFINISHED = (errors.INTERRUPTED, errors.UNAVAILABLE, errors.LOST)  # exit code
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class Sample:
     """Which items are computed again, and where."""
 
     count: int
@@ -82,7 +82,7 @@ class Recomputed(Comparison):
 
 
 def recompute(
-    target: Target, choice: Choice, tolerance: float | None, progress: Progress, repair: bool = False
+    target: Target, choice: Sample, tolerance: float | None, progress: Progress, repair: bool = False
 ) -> Recomputed:
     """Hash an output folder again, and return how some of its items come out today.
 
@@ -148,7 +148,7 @@ def _job(target: Target) -> JobSpec:
     return reading.read(target.job, [("output", str(target.output.root))])
 
 
-def _choose(job: JobSpec, ledger: Ledger, choice: Choice) -> list[Source]:
+def _choose(job: JobSpec, ledger: Ledger, choice: Sample) -> list[Source]:
     """Return some of the items that the job's models have written and whose audio is there."""
     models = {model.name for model in job.models}
     root = scan.root_of(job)

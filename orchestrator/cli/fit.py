@@ -33,8 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     from orchestrator.fitting import fit as fits
     from orchestrator.running import progress
 
-    names = [field.name for field in dataclasses.fields(fits.Options)]
-    options = fits.Options(**{name: getattr(arguments, name) for name in names})
+    names = [field.name for field in dataclasses.fields(fits.FitOptions)]
+    options = fits.FitOptions(**{name: getattr(arguments, name) for name in names})
     with progress.choose() as shown:
         folder, facts = fits.fit(job, options, shown)
     print(table(fits.rows(options.stage, facts)))

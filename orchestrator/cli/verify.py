@@ -66,6 +66,6 @@ def _look(arguments: argparse.Namespace) -> "Checked | Comparison":
         return comparison.compare(target, Target(arguments.other), tolerance)
     if arguments.recompute is None:
         return verify.check(target, arguments.repair)
-    choice = recompute.Choice(arguments.recompute, arguments.seed, arguments.runtime)
+    choice = recompute.Sample(arguments.recompute, arguments.seed, arguments.runtime)
     with progress.choose() as shown:
         return recompute.recompute(target, choice, tolerance, shown, arguments.repair)

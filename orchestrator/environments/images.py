@@ -10,17 +10,15 @@ import json
 import os
 import pathlib
 import re
-import typing as tp
 
 from orchestrator import files
 from orchestrator.environments import docker_client, image_inputs, processes
 from orchestrator.environments.definitions import IMAGES, Environment
 from orchestrator.environments.docker_client import PREFIX
-from orchestrator.environments.processes import redact
+from orchestrator.environments.processes import Say, redact
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights import pip_settings
 
-Say = tp.Callable[[str], None]
 READY, OUTDATED, MISSING = "ready", "of other code", "not built"
 HOST_TAG = f"{PREFIX}/orchestrator:latest"
 _ROOT = IMAGES.parent

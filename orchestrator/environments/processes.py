@@ -5,6 +5,7 @@ import subprocess
 import threading
 import typing as tp
 
+Say = tp.Callable[[str], None]  # gets a line of progress now and then
 cancelled = threading.Event()  # from then on this process builds nothing
 _RUNNING: set["subprocess.Popen[str]"] = set()
 _ADDRESS = re.compile(r"(https?)://(?:[^\s/@]*@)?([^\s/]+)(/\S*)?|(with url: )\S+")

@@ -13,10 +13,10 @@ import typing as tp
 from orchestrator import files
 from orchestrator.environments import interpreters, processes
 from orchestrator.environments.definitions import Environment
+from orchestrator.environments.processes import Say
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights.package_index import PackageIndex
 
-Say = tp.Callable[[str], None]
 _MARKER = "complete.json"
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR")
 

@@ -31,7 +31,7 @@ _ANALYSIS = ("frame_ms", "hop_ms", "emphasize_ratio", "smoothing_level", "output
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class FitOptions:
     """What the flags of `consort fit` say; None leaves it to the default."""
 
     stage: str = "clusters"
@@ -70,7 +70,7 @@ class Material:
     outdated: int  # arrays of other parameters, which are left out
 
 
-def fit(job: JobSpec, options: Options, shown: Progress) -> tuple[pathlib.Path, dict[str, tp.Any]]:
+def fit(job: JobSpec, options: FitOptions, shown: Progress) -> tuple[pathlib.Path, dict[str, tp.Any]]:
     """Fit one model and return its folder and what it is like.
 
     Args:
@@ -107,7 +107,7 @@ def fit(job: JobSpec, options: Options, shown: Progress) -> tuple[pathlib.Path, 
     return folder, work.Work(job, placed, OutputDir(folder), shown).run(task, request(material, options))
 
 
-def choose(job: JobSpec, models: list[ModelSpec], options: Options, clusters: pathlib.Path | None) -> Material:
+def choose(job: JobSpec, models: list[ModelSpec], options: FitOptions, clusters: pathlib.Path | None) -> Material:
     """Return the arrays to learn from: tokens of just these clusters where there are any, else features.
 
     Raises:
@@ -144,7 +144,7 @@ def choose(job: JobSpec, models: list[ModelSpec], options: Options, clusters: pa
     return max(found, key=lambda material: len(material.files))
 
 
-def request(material: Material, options: Options) -> Fit:
+def request(material: Material, options: FitOptions) -> Fit:
     """Return what the worker is asked to learn; what the options leave open is left to it."""
     plan = {"epochs": options.epochs, "steps": options.steps}
     encoder = {"size": options.size, "plan": {k: v for k, v in plan.items() if v is not None}}

@@ -28,7 +28,7 @@ from worker.request import Fit
 
 _PAUSE = 0.05  # seconds between two looks at the worker
 
-Facts = dict[str, tp.Any]
+_Facts = dict[str, tp.Any]
 
 
 class Work:
@@ -48,7 +48,7 @@ class Work:
         self._output = output
         self._shown = shown
 
-    def run(self, task: Task, asked: Fit) -> Facts:
+    def run(self, task: Task, asked: Fit) -> _Facts:
         """Let the model of `task` learn, and return what that is like.
 
         Raises:
@@ -77,7 +77,7 @@ class Work:
             shutil.rmtree(output.inner, ignore_errors=True)
         return facts
 
-    def _learn(self, engine: Engine, make: tp.Callable[[int], Shard]) -> Facts:
+    def _learn(self, engine: Engine, make: tp.Callable[[int], Shard]) -> _Facts:
         """Make attempts until one has an end that is not its GPU's."""
         gpus, runtime = Gpus(self._placed), self._placed.runtime
         for number in itertools.count():
@@ -113,7 +113,7 @@ class Work:
         return shard
 
 
-def _follow(engine: Engine, job: Job, attempt: Attempt, shown: Progress) -> tuple[Facts | None, Ended]:
+def _follow(engine: Engine, job: Job, attempt: Attempt, shown: Progress) -> tuple[_Facts | None, Ended]:
     """Run one attempt to its end; return what it has learned, if it says so."""
     facts = None
     engine.submit([job])
@@ -125,7 +125,7 @@ def _follow(engine: Engine, job: Job, attempt: Attempt, shown: Progress) -> tupl
         time.sleep(_PAUSE)
 
 
-def tell(event: Event, attempt: Attempt, shown: Progress) -> Facts | None:
+def tell(event: Event, attempt: Attempt, shown: Progress) -> _Facts | None:
     """Take in one event of the worker; return what the model is like once it is fitted."""
     match event.kind:
         case "progress":

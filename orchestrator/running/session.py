@@ -18,7 +18,7 @@ from orchestrator.running.placement import Placement
 from orchestrator.running.progress import Progress
 from orchestrator.running.report import Report
 from orchestrator.running.runtimes.base import own_paths
-from orchestrator.running.weights import Stopped, Supplies
+from orchestrator.running.weights import FetchStopped, Supplies
 from worker import protocol
 from worker.protocol import Event, Item, Shard, Task
 
@@ -61,7 +61,7 @@ class Session:
         try:
             available = supplies.fetch_all(work, self._drop, self._refuses)
             supplies.fetch_ffmpeg()
-        except Stopped:
+        except FetchStopped:
             return
         shared = {m.environment: self._fields(m.environment) for m in available}
         ready = dataclasses.replace(self._prepared.plan, models=available)

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.environments.devices import Gpu, Grant
 from orchestrator.errors import EnvironmentUnavailable, JobError, RunFailed
 from orchestrator.fitting import fit
-from orchestrator.fitting.fit import Options
+from orchestrator.fitting.fit import FitOptions
 from orchestrator.fitting.work import Work
 from orchestrator.job import reading, spec
 from orchestrator.output.folder import OutputDir
@@ -74,7 +74,7 @@ def written(tmp_path, record):
 
 def choose(job, options=None, clusters=None):
     models = [model for model in job.models if model.reference == "prosody"]
-    return fit.choose(job, models, options or Options(), clusters)
+    return fit.choose(job, models, options or FitOptions(), clusters)
 
 
 def test_features_come_from_the_records_and_the_request_names_them_relative_to_the_output(job, written):
@@ -82,7 +82,7 @@ def test_features_come_from_the_records_and_the_request_names_them_relative_to_t
     written("a.wav", holds="voiced", axes=("time",))
     material = choose(job())
     assert (material.model, material.holds, material.outdated) == ("prosody", "features", 0)
-    asked = fit.request(material, Options(clusters=64, seed=3))
+    asked = fit.request(material, FitOptions(clusters=64, seed=3))
     assert [file.item for file in asked.files] == ["a.wav", "b.wav"]
     assert asked.files[0].path == "prosody/a.wav.npy"
     assert (asked.options["n_clusters"], asked.options["seed"]) == (64, 3)
@@ -122,9 +122,9 @@ def test_the_model_with_features_is_taken_and_models_that_disagree_are_not_mixed
     written("a.wav", model="fine", hop_ms=5.0)
     with pytest.raises(JobError, match="prosody, fine have features of different parameters; choose by --model"):
         choose(job("prosody", tokens, fine))
-    assert choose(job("prosody", tokens, fine), Options(model="fine")).model == "fine"
+    assert choose(job("prosody", tokens, fine), FitOptions(model="fine")).model == "fine"
     with pytest.raises(JobError, match="--model nosuch: the job's models of prosody are prosody, tokens, fine"):
-        choose(job("prosody", tokens, fine), Options(model="nosuch"))
+        choose(job("prosody", tokens, fine), FitOptions(model="nosuch"))
 
 
 def test_an_encoder_reads_tokens_of_just_these_clusters_else_features(job, written, tmp_path):
@@ -133,7 +133,7 @@ def test_an_encoder_reads_tokens_of_just_these_clusters_else_features(job, writt
     (clusters / "cluster_centers.pt").write_bytes(b"x")
     sha = fit.sha256_of(clusters / "cluster_centers.pt")
     both = job("prosody", {"name": "tokens", "extractor": "prosody", "params": {"clusters": str(clusters)}})
-    options = Options(stage="encoder")
+    options = FitOptions(stage="encoder")
     written("a.wav")
     written("a.wav", model="tokens", holds="tokens", axes=("time",), checkpoint={"cluster_centers.pt": "other"})
     assert choose(both, options, clusters).holds == "features"
@@ -142,7 +142,7 @@ def test_an_encoder_reads_tokens_of_just_these_clusters_else_features(job, writt
     written("a.wav", model="tokens", holds="tokens", axes=("time",), checkpoint={"cluster_centers.pt": sha})
     material = choose(both, options, clusters)
     assert (material.holds, sorted(r.item for r in material.files)) == ("tokens", ["a.wav", "b.wav"])
-    asked = fit.request(material, Options(stage="encoder", size="large", epochs=3))
+    asked = fit.request(material, FitOptions(stage="encoder", size="large", epochs=3))
     assert asked.options == {"seed": 0, "encoder": {"size": "large", "plan": {"epochs": 3}}}
 
 
@@ -158,7 +158,7 @@ def test_a_job_with_several_token_models_is_asked_which_one_to_replace(job, writ
 @pytest.mark.parametrize("seed", [-1, 2**70])
 def test_a_seed_that_no_generator_takes_is_refused(seed):
     with pytest.raises(JobError, match="--seed"):
-        Options(seed=seed)
+        FitOptions(seed=seed)
 
 
 def test_pooled_features_are_refused_with_the_way_out(job, written):
@@ -181,15 +181,15 @@ def test_pooled_features_are_refused_with_the_way_out(job, written):
 )
 def test_options_that_cannot_be_are_refused(options, words):
     with pytest.raises(JobError, match=words):
-        Options(**options)
+        FitOptions(**options)
 
 
 def test_a_job_without_prosody_or_a_token_model_says_what_to_do(job, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(JobError, match=r"none is prosody.*add it and run `consort extract`"):
-        fit.fit(job("crepe"), Options(), Shown())
+        fit.fit(job("crepe"), FitOptions(), Shown())
     with pytest.raises(JobError, match=r"there is no token model; run `consort fit` without --stage first"):
-        fit.fit(job(), Options(stage="encoder"), Shown())
+        fit.fit(job(), FitOptions(stage="encoder"), Shown())
 
 
 @pytest.mark.parametrize("parameter", ["clusters", "encoder"])

@@ -342,7 +342,7 @@ def test_arrays_must_be_equal_to_the_byte_where_nothing_rounds_differently(write
 
 def test_without_its_job_nothing_can_be_computed_again(three):
     with pytest.raises(JobError, match="name the job file"):
-        recompute.recompute(Target(str(three)), recompute.Choice(1), None, None)
+        recompute.recompute(Target(str(three)), recompute.Sample(1), None, None)
 
 
 # ------------------------------------------------------------------------------------------- a new format

@@ -15,7 +15,7 @@ from worker.request import Fit
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class _Asked:
     """What to fit, and how."""
 
     stage: str = choice("clusters", "encoder")
@@ -33,7 +33,7 @@ def run(
     """Fit what is asked for, and return the facts.
 
     Args:
-        asked: by a shard; its options are fields of `Request`.
+        asked: by a shard; its options are fields of `_Asked`.
         settings: of the `prosody` that made the arrays.
         device: "cpu" or "cuda".
         files: of the token model, by their names, where an encoder is fitted.
@@ -43,7 +43,7 @@ def run(
         ValueError: options or data that cannot be.
         learning.Stopped: it was to end.
     """
-    request = schema.build(Request, {**asked.options, "stage": asked.stage, "holds": asked.holds}, "request")
+    request = schema.build(_Asked, {**asked.options, "stage": asked.stage, "holds": asked.holds}, "request")
     storage.sweep(shop.folder)
 
     def say(text: str, share: tp.Optional[float]) -> None:

@@ -35,7 +35,7 @@ class Stopped(Interrupted):
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How long and how fast to learn. `steps`, where given, ends it instead of `epochs`."""
 
     epochs: int = 40
@@ -73,7 +73,7 @@ class Learning:
         validation: Sequences,
         folder: str,
         fingerprint: str,
-        plan: Plan,
+        plan: TrainingPlan,
         device: str = "cpu",
     ) -> None:
         """Prepare.

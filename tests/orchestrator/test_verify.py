@@ -18,10 +18,10 @@ from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import spec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir
-from worker import protocol
+from worker import formats, protocol
 from worker.errors import SchemaError
 from worker.protocol import Event
-from worker.work import formats, store
+from worker.work import store
 
 VALUES = np.linspace(0.1, 0.9, 20, dtype=np.float32).reshape(10, 2)
 

@@ -3,6 +3,6 @@
 There `add(verbs)` makes its parser, `run(arguments)` does it and returns the exit code, and the rest is what it says.
 """
 
-from orchestrator.cli import compose, doctor, envs, extract, fit, models, plan, python, status, verify, weights
+from orchestrator.cli import clean, compose, doctor, envs, extract, fit, models, plan, python, status, verify, weights
 
-VERBS = (extract, plan, status, verify, compose, models, envs, weights, fit, python, doctor)
+VERBS = (extract, plan, status, verify, compose, models, envs, weights, clean, fit, python, doctor)

@@ -4,17 +4,22 @@ An image is named by its environment and variant, and labelled with the hashes o
 inside: one whose labels are not today's is built again, which takes a second where only code has changed.
 """
 
+import calendar
 import contextlib
+import functools
 import itertools
 import json
 import os
 import pathlib
 import re
+import time
+import typing as tp
 
 from orchestrator import files
 from orchestrator.environments import docker_client, image_inputs, processes
 from orchestrator.environments.definitions import IMAGES, Environment
 from orchestrator.environments.docker_client import PREFIX
+from orchestrator.environments.leftovers import Leftover
 from orchestrator.environments.processes import Say, redact
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights import pip_settings
@@ -123,6 +128,19 @@ def remove(environment: Environment) -> list[str]:
     for one in tags:
         docker_client.ask("image", "rm", one, timeout=120)
     return tags
+
+
+def leftovers(named: tp.Container[str]) -> tp.Iterator[Leftover]:
+    """Yield the images of Consort but those that are named; what their code is of, nobody can tell."""
+    ours = ("--no-trunc", "--filter", f"label={PREFIX}.lock", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}")
+    for image, name in map(str.split, docker_client.ask("image", "ls", *ours).splitlines()):
+        nameless = "<none>" in name
+        if nameless or (name.startswith(f"{PREFIX}/") and name not in named):
+            size, made = docker_client.ask("image", "inspect", "-f", "{{.Size}} {{.Created}}", image).split()
+            used = None if nameless else calendar.timegm(time.strptime(made[:19], "%Y-%m-%dT%H:%M:%S"))
+            kind, place = ("images without a name", image) if nameless else (f"images {OUTDATED}", name)
+            remove = functools.partial(docker_client.ask, "image", "rm", place, timeout=120)
+            yield Leftover(kind, place, int(size), remove, used)
 
 
 def _command(environment: Environment, variant: str) -> list[str]:

@@ -4,6 +4,7 @@ A folder counts only with its marker, which is written last. A builder holds a l
 waits and finds the work done; what a killed builder left has no marker and is removed by the next.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import typing as tp
 from orchestrator import files
 from orchestrator.environments import interpreters, processes
 from orchestrator.environments.definitions import Environment
+from orchestrator.environments.leftovers import Leftover, discard, in_cache
 from orchestrator.environments.processes import Say
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights.package_index import PackageIndex
@@ -68,7 +70,30 @@ def _build(environment: Environment, variant: str, target: pathlib.Path, say: Sa
     say(f"builds once from its lock with {base}")
     if target.exists():
         shutil.rmtree(target)
-    _create(environment, variant, str(base), target, say, log)
+    lock = environment.lock(variant)
+    pins = sum(1 for line in lock.read_text("utf-8").splitlines() if "==" in line and not line.startswith("#"))
+    command = [
+        str(target / "bin" / "python"), "-I", "-m", "pip", "install", "--no-deps", "--require-hashes",
+        "--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--no-warn-script-location",
+        "--progress-bar", "off", "--no-compile", "-r", str(lock),
+    ]  # fmt: skip
+    command += _extra_index(environment, variant)
+    with files.open_log(log) as out:
+        # -I, here and below: the folder that the user stands in may hold a json.py, or a torch/
+        _run([str(base), "-I", "-m", "venv", str(target)], environment, out, log, lambda line: None)
+        seen: set[str] = set()
+
+        def follow(line: str) -> None:
+            if line.startswith(("Collecting ", "Downloading ", "Using cached ")):
+                seen.add(line.split("==")[0]) if line.startswith("Collecting ") else None
+                say(f"package {len(seen)} of {pins}: {line.split()[1].split('==')[0].rpartition('/')[2]}")
+            elif line.startswith("Installing collected"):
+                say(f"unpacks {pins} packages")
+
+        _run(command, environment, out, log, follow)
+        say("imports its frameworks once")
+        imports = "; ".join(f"import {name}" for name in environment.spec.probes)
+        _run([command[0], "-I", "-c", imports], environment, out, log, lambda line: None)
     (target / _MARKER).write_text(json.dumps({"lock": environment.lock_sha256(variant)}) + "\n")
 
 
@@ -83,33 +108,20 @@ def remove(environment: Environment) -> list[pathlib.Path]:
     return gone
 
 
-def _create(
-    environment: Environment, variant: str, base: str, target: pathlib.Path, say: Say, log: pathlib.Path
-) -> None:
-    lock = environment.lock(variant)
-    pins = sum(1 for line in lock.read_text("utf-8").splitlines() if "==" in line and not line.startswith("#"))
-    command = [
-        str(target / "bin" / "python"), "-I", "-m", "pip", "install", "--no-deps", "--require-hashes",
-        "--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--no-warn-script-location",
-        "--progress-bar", "off", "--no-compile", "-r", str(lock),
-    ]  # fmt: skip
-    command += _extra_index(environment, variant)
-    with files.open_log(log) as out:
-        # -I, here and below: the folder that the user stands in may hold a json.py, or a torch/
-        _run([base, "-I", "-m", "venv", str(target)], environment, out, log, lambda line: None)
-        seen: set[str] = set()
-
-        def follow(line: str) -> None:
-            if line.startswith(("Collecting ", "Downloading ", "Using cached ")):
-                seen.add(line.split("==")[0]) if line.startswith("Collecting ") else None
-                say(f"package {len(seen)} of {pins}: {line.split()[1].split('==')[0].rpartition('/')[2]}")
-            elif line.startswith("Installing collected"):
-                say(f"unpacks {pins} packages")
-
-        _run(command, environment, out, log, follow)
-        say("imports its frameworks once")
-        imports = "; ".join(f"import {name}" for name in environment.spec.probes)
-        _run([command[0], "-I", "-c", imports], environment, out, log, lambda line: None)
+def leftovers(named: tp.Container[str]) -> tp.Iterator[Leftover]:
+    """Yield logs, builds that were never finished, and all others but those that are named."""
+    for path in sorted((files.cache_root() / "envs").glob("*")):
+        log = path.suffix == ".log"
+        lock = _lock(path.with_suffix("") if log else path)
+        with files.taken(lock) as free:
+            if not free or not in_cache(path) or str(path) in named or not (log or path.is_dir()):
+                continue
+            kind, used = "logs of builds" if log else "environments that were never finished", None
+            if (path / _MARKER).is_file():  # every start of its interpreter reads pyvenv.cfg
+                read = [one.stat().st_atime for one in (path / _MARKER, path / "pyvenv.cfg") if one.exists()]
+                kind, used = "environments of other locks", max(read)
+            size = path.stat().st_size if log else files.size_of(path)
+            yield Leftover(kind, str(path), size, functools.partial(discard, path, lock), used)
 
 
 def _extra_index(environment: Environment, variant: str) -> list[str]:
@@ -150,4 +162,8 @@ def _locked(target: pathlib.Path, waiting: tp.Callable[[], None]) -> tp.ContextM
             raise EnvironmentUnavailable("interrupted while another process was building; run again")
         waiting()
 
-    return files.locked(target.with_name(target.name + ".lock"), wait)
+    return files.locked(_lock(target), wait)
+
+
+def _lock(target: pathlib.Path) -> pathlib.Path:
+    return target.with_name(target.name + ".lock")

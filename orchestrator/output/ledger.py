@@ -53,6 +53,10 @@ class Ledger:
         while record.window in (None, 0) and self._drop(of + (number,)):
             number += 1
 
+    def forget(self, record: Record) -> None:
+        """Take out a record; a fold removes its file first."""
+        self._drop((record.item, record.model, record.output, record.window or 0))
+
     def _drop(self, key: _Key) -> bool:
         """Forget a record, and remember its file as replaced; return whether there was one."""
         gone = self.records.pop(key, None)
@@ -138,15 +142,20 @@ def events(path: pathlib.Path) -> tp.Iterator[Event]:
             continue
 
 
-def fold(output: OutputDir) -> Ledger:
+def fold(output: OutputDir, change: tp.Callable[[Ledger], None] = lambda ledger: None) -> Ledger:
     """Fold all event files into the manifest and its companions, and remove them.
+
+    Args:
+        output: its lock is held by the caller.
+        change: is made before anything is written.
 
     Raises:
         RunFailed: the folder cannot be written, or a worker has planted links there; nothing is lost.
     """
     output.refuse_links()
     ledger = read(output)
-    # first: a death in between leaves the events, and with them the knowledge of what they replace
+    change(ledger)
+    # first: a death in between leaves the records, and with them the knowledge of what is to go
     for name in ledger.outlived - {record.path for record in ledger.records.values()}:
         if place := output.place(name):
             place.unlink(missing_ok=True)
@@ -191,10 +200,10 @@ def sweep(output: OutputDir, patience: float = 30.0) -> int:
     count = _remove_partials(output.root, os.listdir(output.root))
     # Only an attempt leaves something among the arrays; without one a large folder is not walked.
     walked = output.root if left or scratch else output.inner
-    return count + sum(_remove_partials(pathlib.Path(folder), names) for folder, names in _walk(walked))
+    return count + sum(_remove_partials(pathlib.Path(folder), names) for folder, names in walk(walked))
 
 
-def _walk(root: pathlib.Path) -> tp.Iterator[tuple[str, list[str]]]:
+def walk(root: pathlib.Path) -> tp.Iterator[tuple[str, list[str]]]:
     """Yield folders with their files, but for output folders of other jobs, whose runs may be under way."""
     for folder, inner, names in os.walk(root):
         inner[:] = [name for name in inner if not os.path.isdir(os.path.join(folder, name, INNER))]

@@ -8,6 +8,7 @@ import typing as tp
 
 from orchestrator.environments import processes
 from orchestrator.environments.definitions import Environment
+from orchestrator.environments.leftovers import Leftover
 from orchestrator.output.folder import OutputDir
 from worker.extractor import PROVENANCE
 from worker.protocol import Shard, Task
@@ -136,6 +137,10 @@ class Runtime(abc.ABC):
     @abc.abstractmethod
     def remove(self, environment: Environment) -> list[str]:
         """Remove an environment in every variant; return what was removed."""
+
+    def leftovers(self, named: tp.Container[str]) -> tp.Iterable[Leftover]:
+        """Return what is on this machine of environments, but for the places that are named."""
+        return ()
 
     def cancel(self) -> None:
         """End every `build` that is under way."""

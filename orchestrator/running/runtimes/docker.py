@@ -16,6 +16,7 @@ import typing as tp
 from orchestrator.environments import definitions, devices, docker_client, images
 from orchestrator.environments.definitions import Environment
 from orchestrator.environments.docker_client import PREFIX, DockerEngine
+from orchestrator.environments.leftovers import Leftover
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.output.folder import OutputDir
 from orchestrator.running.runtimes.base import Cause, Command, Mounts, Resources, Runtime
@@ -87,6 +88,9 @@ class DockerRuntime(Runtime):
     def build(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
         log = self.log / f"build-{environment.name}.log" if self.log else None
         images.build(environment, variant, say, log)
+
+    def leftovers(self, named: tp.Container[str]) -> tp.Iterable[Leftover]:
+        return images.leftovers(named)
 
     def command(
         self, shard: Shard, mounts: Mounts, file: pathlib.Path, events: pathlib.Path, resources: Resources

@@ -7,6 +7,7 @@ import typing as tp
 from orchestrator import files
 from orchestrator.environments import definitions, venvs
 from orchestrator.environments.definitions import IMAGES, Environment
+from orchestrator.environments.leftovers import Leftover
 from orchestrator.running.runtimes.base import MISSING, READY, Command, Mounts, Resources, Runtime
 from orchestrator.weights.store import Weights
 from worker.protocol import Shard
@@ -40,6 +41,9 @@ class VenvRuntime(Runtime):
     def build(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
         log = self.log / f"build-{environment.name}.log" if self.log else None
         venvs.build(environment, variant, say, log)
+
+    def leftovers(self, named: tp.Container[str]) -> tp.Iterable[Leftover]:
+        return venvs.leftovers(named)
 
     def command(
         self, shard: Shard, mounts: Mounts, file: pathlib.Path, events: pathlib.Path, resources: Resources

@@ -134,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_fit(_verb(verbs, "fit", "fit a token model, or an encoder of tokens, to the prosody that a job has written"))
     python = _verb(verbs, "python", "run your own script with an environment's interpreter and modules")
+    python.add_argument("--runtime", choices=("venv", "docker"), help="default: venv where it can be had")
     python.add_argument("environment", metavar="ENVIRONMENT", help="see `consort envs`; or a folder of your own")
     python.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="as for python: SCRIPT.py ...")
     _verb(verbs, "doctor", "look whether everything is there, and say how to mend what is not")

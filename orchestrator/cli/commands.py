@@ -288,17 +288,19 @@ def fit(arguments: argparse.Namespace) -> int:
 
 def python(arguments: argparse.Namespace) -> int:
     """Run the interpreter of an environment, with the worker and the environment's modules importable."""
-    from orchestrator.environments import definitions, venvs
-    from orchestrator.running import progress
-    from orchestrator.running.runtimes import venv
+    from orchestrator.environments import definitions
+    from orchestrator.running import placement, progress
+    from orchestrator.running.runtimes import RUNTIMES
+    from orchestrator.running.runtimes.base import READY
 
     environment = definitions.at(arguments.environment)
-    if not venvs.built(environment, "cpu"):
+    name = arguments.runtime
+    runtime = RUNTIMES[name].open() if name else placement.ready(environment, buildable=True)
+    if runtime.state(environment, "cpu") != READY:
         with progress.choose() as shown:
-            venvs.build(environment, "cpu", lambda text: shown.stage(environment.name, text))
-    interpreter = str(venvs.python(environment, "cpu"))
-    variables = venv.variables_for_users(environment)
-    return subprocess.run([interpreter, *arguments.arguments], env=variables).returncode
+            runtime.build(environment, "cpu", lambda text: shown.stage(environment.name, text))
+    command = runtime.script(environment, arguments.arguments, os.getcwd())
+    return subprocess.run(command.argv, env=command.env, cwd=command.cwd).returncode
 
 
 def doctor(arguments: argparse.Namespace) -> int:

@@ -153,7 +153,7 @@ class Batch(tp.NamedTuple):
     state: tp.Optional[tp.Dict[str, tp.Any]] = None  # of a Stream: empty at an item's first block, then kept
 
 
-class Workshop(tp.NamedTuple):
+class Lesson(tp.NamedTuple):
     """Where a model learns, and whom it tells how far it is."""
 
     arrays: str  # folder that the paths of a fit's files are relative to; read-only
@@ -256,13 +256,13 @@ class Extractor(abc.ABC):
         """Return the outputs of a whole item from its stitched frames `[T, ...]`."""
         return frames
 
-    def fit(self, asked: Fit, files: tp.Mapping[str, str], shop: Workshop) -> tp.Dict[str, tp.Any]:
+    def fit(self, asked: Fit, files: tp.Mapping[str, str], lesson: Lesson) -> tp.Dict[str, tp.Any]:
         """Learn from arrays that this model, with these parameters, has written; most models learn nothing.
 
         Args:
             asked: what is learned, and from which arrays.
             files: local path of every checkpoint that it builds on, by its `file`.
-            shop: where, and whom to tell.
+            lesson: where, and whom to tell.
 
         Returns:
             What the result is like, as plain values.

@@ -20,9 +20,9 @@ from orchestrator.planning import status
 from orchestrator.running.runtimes import RUNTIMES
 from orchestrator.running.runtimes.base import READY
 from orchestrator.weights.store import Weights
+from worker import formats
 from worker.extractor import Checkpoint
 from worker.protocol import Record
-from worker.work import formats
 
 
 def of_cache(weights: bool) -> tp.Iterator[Leftover]:

@@ -10,7 +10,7 @@ from prosody_toolkit.cluster_files import ClusterModel
 from prosody_toolkit.corpus import Corpus
 from prosody_toolkit.features import Settings
 from worker import schema
-from worker.extractor import Workshop, choice
+from worker.extractor import Lesson, choice
 from worker.request import Fit
 
 
@@ -28,7 +28,7 @@ class _Asked:
 
 
 def run(
-    asked: Fit, settings: Settings, device: str, files: tp.Mapping[str, str], shop: Workshop
+    asked: Fit, settings: Settings, device: str, files: tp.Mapping[str, str], lesson: Lesson
 ) -> tp.Dict[str, tp.Any]:
     """Fit what is asked for, and return the facts.
 
@@ -37,32 +37,24 @@ def run(
         settings: of the `prosody` that made the arrays.
         device: "cpu" or "cuda".
         files: of the token model, by their names, where an encoder is fitted.
-        shop: where; it gets the model's files.
+        lesson: where; it gets the model's files.
 
     Raises:
         ValueError: options or data that cannot be.
         learning.Stopped: it was to end.
     """
     request = schema.build(_Asked, {**asked.options, "stage": asked.stage, "holds": asked.holds}, "request")
-    storage.sweep(shop.folder)
+    storage.sweep(lesson.folder)
 
     def say(text: str, share: tp.Optional[float]) -> None:
-        if shop.stop.is_set() and request.stage == "clusters":
+        if lesson.stop.is_set() and request.stage == "clusters":
             raise learning.Stopped  # k-means has no state to keep
-        shop.say(text, share)
+        lesson.say(text, share)
 
-    arrays = Corpus(shop.arrays, asked.files, settings, _every(lambda done, n: say(f"file {done} of {n}", 0.0)))
+    arrays = Corpus(lesson.arrays, asked.files, settings, _every(lambda done, n: say(f"file {done} of {n}", 0.0)))
     if request.stage == "clusters":
-        return fitting_clusters.fit(
-            arrays,
-            shop.folder,
-            request.n_clusters,
-            request.seed,
-            request.reduced_dims,
-            request.max_iter,
-            device,
-            say,
-        )
+        settled = (request.n_clusters, request.seed, request.reduced_dims, request.max_iter)
+        return fitting_clusters.fit(arrays, lesson.folder, *settled, device, say)
     if cluster_files.DESCRIPTION not in files:
         raise ValueError("an encoder is made of tokens; give the folder of their model by --cluster-model")
     clusters = os.path.dirname(files[cluster_files.DESCRIPTION])
@@ -71,7 +63,9 @@ def run(
     plan = dataclasses.replace(request.encoder.plan, seed=request.seed)
     options = dataclasses.replace(request.encoder, plan=plan)
     sequences = list(_tokens(arrays, model, request.holds))
-    return fitting_encoder.fit(sequences, shop.folder, model.n_clusters, options, model.sha256, device, say, shop.stop)
+    return fitting_encoder.fit(
+        sequences, lesson.folder, model.n_clusters, options, model.sha256, device, say, lesson.stop
+    )
 
 
 def _tokens(corpus: Corpus, model: ClusterModel, holds: str) -> tp.Iterator[tp.Any]:

@@ -4,18 +4,7 @@ import dataclasses
 import os
 import typing as tp
 
-from worker.extractor import (
-    Arrays,
-    Batch,
-    Checkpoint,
-    Extractor,
-    Output,
-    WholeFile,
-    Workshop,
-    between,
-    choice,
-    own_path,
-)
+from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Lesson, Output, WholeFile, between, choice, own_path
 from worker.request import Fit
 
 _STATISTICS = 25  # mean and std of six features and of their deltas, and the share of voiced frames
@@ -125,11 +114,11 @@ class Prosody(Extractor):
             found.update(self._describer.describe(features, voiced, self.request.wants("embedding")))
         return {name: values[None] for name, values in found.items()}
 
-    def fit(self, asked: Fit, files: tp.Mapping[str, str], shop: Workshop) -> tp.Dict[str, tp.Any]:
+    def fit(self, asked: Fit, files: tp.Mapping[str, str], lesson: Lesson) -> tp.Dict[str, tp.Any]:
         """Learn a token model (the stage `clusters`) or a sequence encoder (`encoder`), and return its facts."""
         from prosody_toolkit import fitting
 
-        facts: tp.Dict[str, tp.Any] = fitting.run(asked, self._read_settings(), self.request.device, files, shop)
+        facts: tp.Dict[str, tp.Any] = fitting.run(asked, self._read_settings(), self.request.device, files, lesson)
         return facts
 
     def _read_settings(self) -> tp.Any:

@@ -9,7 +9,7 @@ import typing as tp
 
 from worker import catalog
 from worker.errors import Interrupted, OutputError
-from worker.extractor import Workshop
+from worker.extractor import Lesson
 from worker.protocol import EXIT_DEVICE, EXIT_PERMANENT, Channel, Event, Shard, exit_code, one_line
 from worker.work import devices
 from worker.work.pipeline import Roots
@@ -31,7 +31,7 @@ def run(shard: Shard, roots: Roots, channel: Channel, stop: threading.Event, dev
     try:
         extractor = catalog.build(task.extractor, task.params, task.request(device.kind))
         with _alone(roots.output):
-            outcome = extractor.fit(shard.fit, task.files, Workshop(roots.audio, roots.output, say, stop))
+            outcome = extractor.fit(shard.fit, task.files, Lesson(roots.audio, roots.output, say, stop))
     except Interrupted as error:
         return exit_code(error)
     except (ValueError, MemoryError, FileNotFoundError) as error:

@@ -160,6 +160,19 @@ class Runtime(abc.ABC):
             resources: what it may use.
         """
 
+    @abc.abstractmethod
+    def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
+        """Return the command that runs a person's own script in an environment's variant for the CPU.
+
+        Args:
+            environment: is ready.
+            arguments: of its Python.
+            folder: the current one, which a script may write whatever else it sees.
+
+        Raises:
+            EnvironmentUnavailable: the folder cannot be seen there; one line that says what to do.
+        """
+
     def refuses(self, path: str) -> str | None:
         """Return why a file or folder of the user's own cannot be given to a worker, or None."""
         return None

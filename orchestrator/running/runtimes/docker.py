@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import pathlib
+import sys
 import time
 import typing as tp
 
@@ -20,6 +21,7 @@ from orchestrator.environments.leftovers import Leftover
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.output.folder import OutputDir
 from orchestrator.running.runtimes.base import Cause, Command, Mounts, Resources, Runtime
+from orchestrator.weights.store import Weights
 from worker import regular
 from worker.protocol import Shard
 
@@ -123,6 +125,21 @@ class DockerRuntime(Runtime):
             argv += ["--mount", _mount(source, target, writable)]
         argv += [images.tag(environment, shard.variant), _inside(output, file)]
         return Command(argv, dict(os.environ), mounts.scratch, kill=("docker", "kill", name))
+
+    def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
+        """The folder keeps its path, and nothing else of this machine is seen but the weights."""
+        if why := self.refuses(folder):
+            raise EnvironmentUnavailable(why)
+        terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+        argv = ["docker", "run", "--rm", "--interactive", *terminal, "--pull", "never", "--workdir", folder]
+        argv += [*_isolation(self._engine, os.stat(folder)), *_limits(None), *self._gpus(())]
+        for key, value in {**environment.spec.variables, "CONSORT_WEIGHTS": WEIGHTS}.items():
+            argv += ["--env", f"{key}={value}"]
+        argv += ["--mount", _mount(folder, folder, True)]
+        weights = Weights().root
+        argv += ["--mount", _mount(str(weights), WEIGHTS, False)] if weights.is_dir() else []
+        argv += ["--entrypoint", "python", images.tag(environment, "cpu"), *arguments]
+        return Command(argv, dict(os.environ), folder)
 
     def refuses(self, path: str) -> str | None:
         if not _is_reserved(path):

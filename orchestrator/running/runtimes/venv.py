@@ -66,6 +66,18 @@ class VenvRuntime(Runtime):
         python = venvs.python(environment, shard.variant)
         return Command([str(python), "-m", "worker", str(file)], env, mounts.scratch)
 
+    def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
+        weights = Weights()
+        own = {"PYTHONPATH": _path(environment), "PYTHONNOUSERSITE": "1", "CONSORT_WEIGHTS": str(weights.root)}
+        decoder = weights.program()
+        variables = {
+            **os.environ,
+            **environment.spec.variables,
+            **own,
+            **({"CONSORT_FFMPEG": decoder} if decoder else {}),
+        }
+        return Command([str(venvs.python(environment, "cpu")), *arguments], variables, folder)
+
 
 def _visible(gpus: tp.Sequence[str]) -> dict[str, str]:
     """Return what hides all other GPUs; without any, all of them. They are numbered as nvidia-smi does."""
@@ -83,16 +95,6 @@ def _variables(environment: Environment, scratch: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",  # what is printed before a crash must reach the log
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-
-
-def variables_for_users(environment: Environment) -> dict[str, str]:
-    """Return what a person's own script needs to import the worker and the environment's modules."""
-    weights = Weights()
-    own = {"PYTHONPATH": _path(environment), "PYTHONNOUSERSITE": "1"}
-    variables = {**os.environ, **environment.spec.variables, **own}
-    variables["CONSORT_WEIGHTS"] = str(weights.root)
-    decoder = weights.program()
-    return {**variables, "CONSORT_FFMPEG": decoder} if decoder else variables
 
 
 def _path(environment: Environment) -> str:

@@ -153,6 +153,7 @@ class Batch(tp.NamedTuple):
 
 
 _T = tp.TypeVar("_T")
+_E = tp.TypeVar("_E", bound="Extractor")
 
 
 def choice(default: _T, *allowed: _T) -> _T:
@@ -195,7 +196,7 @@ class Extractor(abc.ABC):
     takes_window: tp.ClassVar[bool] = False  # whether `window:` means something to it
     request: Request = PLAIN  # what the job says beside the parameters; `asked` alone gives another one
 
-    def asked(self, **changes: tp.Any) -> "Extractor":
+    def asked(self: _E, **changes: tp.Any) -> _E:
         """Return this model, before it is loaded, with other things asked of it: fields of `Request`."""
         other = copy.copy(self)
         object.__setattr__(other, "request", dataclasses.replace(self.request, **changes))

@@ -16,9 +16,9 @@ from orchestrator.checking import difference, verify
 from orchestrator.checking.difference import SHARE, TOLERANCE
 from orchestrator.checking.target import Target
 from orchestrator.checking.verify import Checked
-from orchestrator.output.load import read
 from orchestrator.text import table
 from worker.protocol import Record
+from worker.work import formats
 
 _EQUAL, _CLOSE = "equal", "close"  # the kinds that count as the same
 _KINDS = {  # in the words of the verdict
@@ -198,4 +198,4 @@ def _values(target: Target, record: Record) -> np.ndarray:
     place = target.place(record.path)
     if place is None:
         raise ValueError("leads out of the output folder")
-    return read(place, record.dtype, record.shape)
+    return formats.read(place, record.dtype, record.shape)

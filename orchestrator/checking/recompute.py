@@ -20,7 +20,7 @@ from orchestrator.checking.comparison import Comparison, Key, Match, Side
 from orchestrator.checking.difference import TOLERANCE
 from orchestrator.checking.target import Target
 from orchestrator.errors import JobError, RunFailed
-from orchestrator.job import scan, spec
+from orchestrator.job import reading, scan
 from orchestrator.job.scan import Audio, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
@@ -145,7 +145,7 @@ def _scratch() -> tp.Iterator[_Scratch]:
 def _job(target: Target) -> JobSpec:
     if target.job is None:
         raise JobError(f"{target.name}: its job was not kept; name the job file instead of the folder")
-    return spec.read(target.job, [("output", str(target.output.root))])
+    return reading.read(target.job, [("output", str(target.output.root))])
 
 
 def _choose(job: JobSpec, ledger: Ledger, choice: Choice) -> list[Source]:

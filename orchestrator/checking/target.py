@@ -8,7 +8,7 @@ import typing as tp
 
 from orchestrator import files
 from orchestrator.errors import JobError, RunFailed
-from orchestrator.job import spec
+from orchestrator.job import reading
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import INNER, OutputDir
 from orchestrator.output.ledger import Ledger
@@ -31,7 +31,7 @@ class Target:
         if os.path.isdir(name):
             self.output = OutputDir(os.path.abspath(name))
         elif os.path.exists(name):
-            self.output = OutputDir(spec.read(name).output)
+            self.output = OutputDir(reading.read(name).output)
         else:
             raise JobError(f"{name}: does not exist; name an output folder or a job file")
         self._real = os.path.realpath(self.output.root)

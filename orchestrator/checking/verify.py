@@ -21,7 +21,7 @@ from orchestrator.output.folder import INNER, OutputDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.text import size
 from worker.protocol import Record
-from worker.work import store
+from worker.work import formats
 
 _SHOWN = 10  # lines of a kind that are listed without --verbose
 _THREADS = min(8, 2 * (os.cpu_count() or 1))
@@ -188,8 +188,8 @@ def _orphans(output: OutputDir, named: tp.Iterable[Record]) -> list[str]:
         inner[:] = [name for name in inner if name != INNER and not os.path.isdir(f"{base}/{name}/{INNER}")]
         below = os.path.relpath(base, output.root)
         for name in files if below != "." else ():
-            suffix = os.path.splitext(name)[1]
-            array = suffix in store.SUFFIX.values() and (suffix != ".txt" or below.partition("/")[0] in folders)
+            kind = formats.find(name)
+            array = kind and (not kind.common or below.partition("/")[0] in folders)
             found += [f"{below}/{name}"] if array and f"{below}/{name}" not in known else []
     return sorted(found)
 

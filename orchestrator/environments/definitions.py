@@ -13,7 +13,7 @@ import typing as tp
 
 import worker
 from orchestrator.errors import ConsortError, EnvironmentUnavailable, JobError
-from orchestrator.job import spec
+from orchestrator.job import reading
 from worker import fingerprint, schema
 from worker.errors import SchemaError
 
@@ -126,7 +126,7 @@ def at(place: str) -> Environment:
 
 def _read(folder: pathlib.Path) -> Environment:
     try:
-        values = spec.parse_yaml((folder / "env.yaml").read_text("utf-8"))
+        values = reading.parse_yaml((folder / "env.yaml").read_text("utf-8"))
         return Environment(folder.name, folder, schema.build(EnvironmentSpec, values))
     except (SchemaError, JobError) as error:
         raise ConsortError(f"{folder.name}/env.yaml: {error}") from error

@@ -18,7 +18,7 @@ _TIMEOUT = 20.0  # seconds for a question
 
 
 @dataclasses.dataclass(frozen=True)
-class Engine:
+class DockerEngine:
     """What matters about an engine."""
 
     name: str  # "Docker 28.2.2"
@@ -28,7 +28,7 @@ class Engine:
     remapped: bool = False  # users inside are others outside, unless a container asks for the host's
 
 
-def find() -> Engine:
+def find() -> DockerEngine:
     """Return the engine that answers.
 
     Raises:
@@ -44,7 +44,7 @@ def find() -> Engine:
     options = json.loads(ask("info", "--format", "{{json .SecurityOptions}}") or "null") or []
     component = (facts.get("Components") or [{}])[0]
     podman = "podman" in component.get("Name", "").lower()
-    return Engine(
+    return DockerEngine(
         name=f"{'Podman' if podman else 'Docker'} {component.get('Version') or facts.get('Version', '')}".strip(),
         podman=podman,
         rootless=any("rootless" in option for option in options),

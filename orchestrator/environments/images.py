@@ -10,15 +10,13 @@ import json
 import os
 import pathlib
 import re
-import subprocess
-import threading
 import typing as tp
 
 from orchestrator import files
-from orchestrator.environments import docker_client, image_inputs
+from orchestrator.environments import docker_client, image_inputs, processes
 from orchestrator.environments.definitions import IMAGES, Environment
 from orchestrator.environments.docker_client import PREFIX
-from orchestrator.environments.venvs import redact
+from orchestrator.environments.processes import redact
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights import pip_settings
 
@@ -26,8 +24,6 @@ Say = tp.Callable[[str], None]
 READY, OUTDATED, MISSING = "ready", "of other code", "not built"
 HOST_TAG = f"{PREFIX}/orchestrator:latest"
 _ROOT = IMAGES.parent
-_RUNNING: set["subprocess.Popen[str]"] = set()  # what `cancel` ends
-_CANCELLED = threading.Event()
 _STEP = re.compile(r"#\d+ \[(?:[\w-]+ )?(\d+)/(\d+)\] (\w+)")
 
 
@@ -131,13 +127,6 @@ def remove(environment: Environment) -> list[str]:
     return tags
 
 
-def cancel() -> None:
-    """End the builds of this process."""
-    _CANCELLED.set()
-    for process in list(_RUNNING):
-        process.kill()
-
-
 def _command(environment: Environment, variant: str) -> list[str]:
     given = {
         **arguments(environment, variant),
@@ -173,31 +162,21 @@ def _run(
 ) -> None:
     lines: list[str] = []
     seen = (0, 0)  # of the stage with the most steps: stages are built side by side
-    with contextlib.ExitStack() as stack, subprocess.Popen(
-        [*command[:-1], *secrets[0], command[-1]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace",
-        env={**os.environ, "DOCKER_BUILDKIT": "1", **secrets[1]},
-    ) as process:  # fmt: skip
-        _RUNNING.add(process)
-        if _CANCELLED.is_set():
-            process.kill()
-        try:
-            out = stack.enter_context(files.open_log(log)) if log else None
-            for line in process.stdout or ():
-                lines.append(line)
-                if out:
-                    out.write(redact(line))
-                    out.flush()
-                step = _STEP.match(line)
-                if step and (total := (int(step[2]), int(step[1]))) > seen:
-                    seen = total
-                    say(f"image: step {step[1]} of {step[2]}")
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            _RUNNING.discard(process)
-    if process.returncode:
+
+    def read(line: str) -> None:
+        nonlocal seen
+        lines.append(line)
+        step = _STEP.match(line)
+        if step and (total := (int(step[2]), int(step[1]))) > seen:
+            seen = total
+            say(f"image: step {step[1]} of {step[2]}")
+
+    words, variables = secrets
+    with files.open_log(log) if log else contextlib.nullcontext() as out:
+        code = processes.run(
+            [*command[:-1], *words, command[-1]], {**os.environ, "DOCKER_BUILDKIT": "1", **variables}, out, read
+        )
+    if code:
         where = f"; see {log}" if log else ""
         raise EnvironmentUnavailable(f"image {name} could not be built: {_reason(lines)}{where}")
 

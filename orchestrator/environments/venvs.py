@@ -7,23 +7,16 @@ waits and finds the work done; what a killed builder left has no marker and is r
 import json
 import os
 import pathlib
-import re
 import shutil
-import subprocess
-import threading
 import typing as tp
 
 from orchestrator import files
-from orchestrator.environments import interpreters
+from orchestrator.environments import interpreters, processes
 from orchestrator.environments.definitions import Environment
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights.package_index import PackageIndex
 
 Say = tp.Callable[[str], None]
-_RUNNING: set["subprocess.Popen[str]"] = set()  # what `cancel` ends
-_CANCELLED = threading.Event()  # from then on this process builds nothing
-_ADDRESS = re.compile(r"(https?)://(?:[^\s/@]*@)?([^\s/]+)(/\S*)?|(with url: )\S+")
-_FILE = re.compile(r"/[^/?#]+\.(?:whl|tar\.gz|zip)")
 _MARKER = "complete.json"
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -77,13 +70,6 @@ def _build(environment: Environment, variant: str, target: pathlib.Path, say: Sa
         shutil.rmtree(target)
     _create(environment, variant, str(base), target, say, log)
     (target / _MARKER).write_text(json.dumps({"lock": environment.lock_sha256(variant)}) + "\n")
-
-
-def cancel() -> None:
-    """End the builds of this process, also those that wait; the next builder removes what they leave."""
-    _CANCELLED.set()  # first: what starts from here on ends itself
-    for process in list(_RUNNING):
-        process.kill()
 
 
 def remove(environment: Environment) -> list[pathlib.Path]:
@@ -145,45 +131,22 @@ def _run(
     kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith("PIP_") or k.lower().endswith("_proxy")}
     kept.update(environment.spec.variables, PYTHONNOUSERSITE="1")
     tail = ""
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", env=kept,
-    ) as process:  # fmt: skip
-        _RUNNING.add(process)
-        if _CANCELLED.is_set():
-            process.kill()
-        try:
-            for line in map(redact, process.stdout or ()):
-                out.write(line)
-                out.flush()
-                follow(line.strip())
-                tail = line.strip() if line.startswith("ERROR") or not tail.startswith("ERROR") else tail
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            _RUNNING.discard(process)
-    if process.returncode != 0:
+
+    def read(line: str) -> None:
+        nonlocal tail
+        said = processes.redact(line).strip()
+        follow(said)
+        tail = said if said.startswith("ERROR") or not tail.startswith("ERROR") else tail
+
+    if processes.run(command, kept, out, read):
         raise EnvironmentUnavailable(
             f"environment {environment.name} could not be built: {tail or 'pip failed'}; see {log}"
         )
 
 
-def redact(line: str) -> str:
-    """Return what pip says without credentials and the paths of indexes, which may hold a token."""
-
-    def shorten(found: "re.Match[str]") -> str:
-        if found[4]:
-            return f"{found[4]}..."
-        name = _FILE.search(found[3] or "")
-        return f"{found[1]}://{found[2]}/...{name[0] if name else ''}"
-
-    return _ADDRESS.sub(shorten, line)
-
-
 def _locked(target: pathlib.Path, waiting: tp.Callable[[], None]) -> tp.ContextManager[None]:
     def wait() -> None:
-        if _CANCELLED.is_set():
+        if processes.cancelled.is_set():
             raise EnvironmentUnavailable("interrupted while another process was building; run again")
         waiting()
 

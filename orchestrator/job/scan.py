@@ -11,39 +11,11 @@ from orchestrator.errors import JobError
 from orchestrator.job import synthetic
 from orchestrator.job.spec import SYNTHETIC, JobSpec
 
-SUFFIXES = frozenset(
-    [
-        ".wav",
-        ".wave",
-        ".w64",
-        ".rf64",
-        ".flac",
-        ".mp3",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".m4a",
-        ".m4b",
-        ".aac",
-        ".wma",
-        ".webm",
-        ".mp4",
-        ".mkv",
-        ".mka",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".au",
-        ".snd",
-        ".caf",
-        ".ac3",
-        ".amr",
-        ".ape",
-        ".wv",
-        ".mov",
-        ".3gp",
-    ]
-)
+SUFFIXES = frozenset([
+    ".wav", ".wave", ".w64", ".rf64", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".m4b", ".aac", ".wma",
+    ".webm", ".mp4", ".mkv", ".mka", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".ac3", ".amr", ".ape", ".wv",
+    ".mov", ".3gp"
+])  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

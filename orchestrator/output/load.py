@@ -24,6 +24,7 @@ import numpy as np
 from orchestrator import files
 from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir
+from worker.work import formats
 
 COMBINED = ("encodecmae", "mert", "musicnn")  # the order of `combined`
 
@@ -89,9 +90,9 @@ class Run:
         """
         record = self.record(model, item, output)
         if record.get("windows") is None:
-            return read(self.root / record["path"], record["dtype"], record["shape"])
+            return formats.read(self.root / record["path"], record["dtype"], record["shape"])
         parts = [self.record(model, item, output, window) for window in range(record["windows"])]
-        return np.stack([read(self.root / part["path"], part["dtype"], part["shape"]) for part in parts])
+        return np.stack([formats.read(self.root / part["path"], part["dtype"], part["shape"]) for part in parts])
 
     def combined(self, item: str, models: tp.Sequence[str] = COMBINED) -> np.ndarray:
         """Return the vectors of several models joined in their order, `[D]`; absent models are left out.
@@ -187,14 +188,3 @@ class Run:
 def load(root: str | os.PathLike[str]) -> Run:
     """Return the arrays of an output folder."""
     return Run(root)
-
-
-def read(path: pathlib.Path, dtype: str, shape: tp.Sequence[int]) -> np.ndarray:
-    """Return the values of one file, whose text formats know neither their type nor all of their shape."""
-    if path.suffix == ".txt":
-        rows = np.loadtxt(path, delimiter=",", dtype=dtype, ndmin=2)
-        return np.asarray(rows.reshape(shape))
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
-            return np.asarray(archive["values"])
-    return np.asarray(np.load(path, allow_pickle=False))

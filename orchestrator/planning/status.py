@@ -7,7 +7,7 @@ import os
 
 from orchestrator import files
 from orchestrator.errors import JobError, RunFailed
-from orchestrator.job import scan, spec
+from orchestrator.job import reading, scan
 from orchestrator.job.scan import Audio, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
@@ -56,7 +56,7 @@ def of_output(root: str) -> Status:
     if run is None:
         raise JobError(f"{root}: no run has written here; name a job file or an output folder")
     # the folder may have been moved since
-    job = spec.read(str(run.job), [("output", str(output.root))])
+    job = reading.read(str(run.job), [("output", str(output.root))])
     ledger = ledgers.read(output)
     return _others(of_job(job, _asked(run, job, ledger)), ledger)
 

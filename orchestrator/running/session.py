@@ -51,6 +51,9 @@ class Session:
 
     def start(self, offline: bool) -> None:
         """Begin building environments, fetch weights meanwhile, and cut the shards."""
+        self._attempts.update(
+            {job.name: Attempt(job.shard, job.gpus, self._runtime.way) for job in self._engine.attach()}
+        )
         work = [m for m in self._prepared.plan.models if self._prepared.plan.work(m)]
         for name in {m.environment: None for m in work}:
             self._builds.begin(definitions.find(name), self._placement.device(name))

@@ -23,7 +23,7 @@ _LARGEST = 4 << 30  # bytes of one member; a declared size is not trusted
 
 
 @dataclass(frozen=True)
-class Target:
+class Member:
     """Where a member goes, and what it must be."""
 
     path: Path
@@ -31,7 +31,7 @@ class Target:
     executable: bool = False
 
 
-def take(archive: Path, targets: tp.Mapping[str, Target]) -> None:
+def take(archive: Path, targets: tp.Mapping[str, Member]) -> None:
     """Write the members named in `targets`; each appears complete and verified or not at all.
 
     Raises:
@@ -85,7 +85,7 @@ def _members_of_tar(archive: Path, wanted: tp.Collection[str]) -> tp.Iterator[tu
                 yield info.name, stream
 
 
-def _store(name: str, stream: tp.IO[bytes], target: Target) -> None:
+def _store(name: str, stream: tp.IO[bytes], target: Member) -> None:
     target.path.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
     part = partial_of(target.path)

@@ -99,7 +99,7 @@ class PackageIndex:
                         return Path(urllib.request.url2pathname(parts.path))
         return None
 
-    def download(self, link: Link, target: Path, progress: transfer.Progress = transfer.silent) -> Path:
+    def download(self, link: Link, target: Path, progress: transfer.Tell = transfer.silent) -> Path:
         """Bring a link to `target`, which appears complete and verified or not at all.
 
         What an earlier attempt left in the `.part` file is resumed when the server can. Two processes must
@@ -109,7 +109,7 @@ class PackageIndex:
             EnvironmentUnavailable: the link cannot be read, or is not what its hash promises.
         """
         parts = urllib.parse.urlsplit(link.url)
-        source: transfer.Source
+        source: transfer.ByteSource
         if parts.scheme == "file":
             source = transfer.FileSource(Path(urllib.request.url2pathname(parts.path)))
         else:

@@ -142,7 +142,7 @@ class Weights:
                 self._write_down([c for c in by_hand if self.lock.find(c) is None], {}, by_hand=True)
         return found
 
-    def pull(self, checkpoints: tp.Iterable[Checkpoint], progress: transfer.Progress = transfer.silent) -> list[Path]:
+    def pull(self, checkpoints: tp.Iterable[Checkpoint], progress: transfer.Tell = transfer.silent) -> list[Path]:
         """Fetch what is missing or wrong, and return the path of every checkpoint.
 
         Raises:
@@ -171,7 +171,7 @@ class Weights:
             return ""
         return "" if self.problem(checkpoint) else str(self.path(checkpoint))
 
-    def ffmpeg(self, progress: transfer.Progress = transfer.silent, system: str = "", machine: str = "") -> Path:
+    def ffmpeg(self, progress: transfer.Tell = transfer.silent, system: str = "", machine: str = "") -> Path:
         """Return the pinned ffmpeg program, fetched on first use."""
         return self.pull([ffmpeg.checkpoint(system, machine)], progress)[0]
 
@@ -185,7 +185,7 @@ class Weights:
             _remember(path, shown + news)
         return news
 
-    def _pull_archive(self, members: tp.Sequence[Checkpoint], progress: transfer.Progress) -> None:
+    def _pull_archive(self, members: tp.Sequence[Checkpoint], progress: transfer.Tell) -> None:
         """Take files out of their distribution, which is deleted afterwards."""
         first = members[0]
         if not _is_name(first.archive) or not first.archive_sha256:
@@ -200,13 +200,13 @@ class Weights:
                 self._index = self._index or PackageIndex()
                 link = self._index.find(first.name, first.archive, first.archive_sha256)
                 self._index.download(link, archive, progress)
-            targets = {c.file: archives.Target(self.path(c), c.sha256, c.name == ffmpeg.NAME) for c in members}
+            targets = {c.file: archives.Member(self.path(c), c.sha256, c.name == ffmpeg.NAME) for c in members}
             archives.take(archive, targets)
             archive.unlink()
         with _locked(self.root):
             self._write_down(members, {})
 
-    def _pull_files(self, members: tp.Sequence[Checkpoint], progress: transfer.Progress) -> None:
+    def _pull_files(self, members: tp.Sequence[Checkpoint], progress: transfer.Tell) -> None:
         """Fetch files one by one, each from an address of its own."""
         self._hub = self._hub or Hub()
         first = members[0]
@@ -221,7 +221,7 @@ class Weights:
                 with _locked(self.root):
                     self._write_down([checkpoint], {checkpoint.file: commit})
 
-    def _pull_file(self, checkpoint: Checkpoint, progress: transfer.Progress) -> str:
+    def _pull_file(self, checkpoint: Checkpoint, progress: transfer.Tell) -> str:
         """Fetch one file, and return the commit that it is of."""
         assert self._hub is not None
         locked = self.lock.find(checkpoint)

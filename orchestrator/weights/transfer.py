@@ -15,14 +15,14 @@ _CHUNK = 1 << 18
 _ATTEMPTS = 4
 _LARGEST = 4 << 30  # bytes of a file whose size nobody states
 
-Progress = tp.Callable[[str, int, int | None], None]  # file name, bytes there, bytes in all if known
+Tell = tp.Callable[[str, int, int | None], None]  # file name, bytes there, bytes in all if known
 
 
-class Interrupted(Exception):
+class BrokenOff(Exception):
     """The source broke off; what came is kept, and another attempt may go on from there."""
 
 
-class Source(tp.Protocol):
+class ByteSource(tp.Protocol):
     """Something that can be read from an offset."""
 
     def open(self, offset: int) -> tuple[int, int | None, tp.Iterator[bytes]]:
@@ -75,7 +75,7 @@ class _Expected(tp.NamedTuple):
             raise EnvironmentUnavailable(f"{self.name} is larger than {most} bytes: refused")
 
 
-def fetch(source: Source, target: Path, sha256: str, progress: Progress, git_blob: str = "", size: int = 0) -> Path:
+def fetch(source: ByteSource, target: Path, sha256: str, progress: Tell, git_blob: str = "", size: int = 0) -> Path:
     """Copy `source` to `target`.
 
     Args:
@@ -113,17 +113,17 @@ def fetch(source: Source, target: Path, sha256: str, progress: Progress, git_blo
     return target
 
 
-def _collect(source: Source, part: Path, expected: _Expected, progress: Progress) -> str:
+def _collect(source: ByteSource, part: Path, expected: _Expected, progress: Tell) -> str:
     """Fill `part` in as many attempts as allowed, and return its sha256."""
     for _ in range(_ATTEMPTS):
         try:
             return _append(source, part, expected, progress)
-        except Interrupted as error:
+        except BrokenOff as error:
             reason = f"{expected.name}: {error}"
     raise EnvironmentUnavailable(f"{reason}, {_ATTEMPTS} times; repeat the command to go on from there")
 
 
-def _append(source: Source, part: Path, expected: _Expected, progress: Progress) -> str:
+def _append(source: ByteSource, part: Path, expected: _Expected, progress: Tell) -> str:
     offset, total, chunks = source.open(part.stat().st_size if part.exists() else 0)
     total = total if total is not None else expected.size or None
     digest = hashlib.sha256()
@@ -139,7 +139,7 @@ def _append(source: Source, part: Path, expected: _Expected, progress: Progress)
         stream.flush()
         os.fsync(stream.fileno())
         if total is not None and stream.tell() < total:
-            raise Interrupted("the connection ended early")
+            raise BrokenOff("the connection ended early")
     return digest.hexdigest()
 
 
@@ -188,7 +188,7 @@ class WebSource:
             with response:
                 yield from response.raw.stream(_CHUNK, decode_content=False)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise Interrupted(f"the connection broke ({type(error).__name__})") from None
+            raise BrokenOff(f"the connection broke ({type(error).__name__})") from None
 
 
 def _start(response: requests.Response) -> int:

@@ -11,7 +11,7 @@ import yaml
 import orchestrator
 from orchestrator import errors
 from orchestrator.__main__ import parser
-from orchestrator.job import spec
+from orchestrator.job import reading
 from orchestrator.job.spec import JobSpec, ModelSpec
 from orchestrator.output.load import Run
 from worker import catalog
@@ -162,7 +162,7 @@ def test_the_jobs_of_the_pages_are_jobs(tmp_path):
     for number, text in enumerate(jobs):
         path = tmp_path / f"{number}.yaml"
         path.write_text(text, "utf-8")
-        assert spec.read(str(path)).models
+        assert reading.read(str(path)).models
 
 
 def test_the_python_of_the_pages_uses_what_there_is():

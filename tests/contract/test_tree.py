@@ -1,5 +1,7 @@
 """The repository as it is drawn in the design: what stands where, and how large it may be."""
 
+import ast
+import collections
 import pathlib
 import re
 import subprocess
@@ -37,6 +39,22 @@ FILES = _tracked()
 TEXTS = [path for path in FILES if path.suffix in {*CODE, ".md", ".in", ".lock", ".txt"} or path.name == "Makefile"]
 PROJECT = (ROOT / "pyproject.toml").read_text("utf-8")
 PAGES = [path for path in FILES if path.suffix == ".md"]
+
+
+# Names that stand twice for the moment.
+TWICE = {
+    "Choice",
+    "Engine",
+    "Interrupted",
+    "Options",
+    "Plan",
+    "Progress",
+    "Request",
+    "Say",
+    "Source",
+    "Stopped",
+    "Target",
+}
 
 
 def name(path):
@@ -86,6 +104,24 @@ def test_links_between_pages_lead_somewhere(page):
     assert not [t for t in targets if not (page.parent / t.partition("#")[0]).exists()]
 
 
+def _public(path):
+    """Return the public classes and type aliases of a module."""
+    for node in ast.parse(path.read_text("utf-8")).body:
+        targets = node.targets if isinstance(node, ast.Assign) else ()
+        names = [node.name] if isinstance(node, ast.ClassDef) else [t.id for t in targets if isinstance(t, ast.Name)]
+        yield from (one for one in names if re.match(r"[A-Z]\w*[a-z]", one))
+
+
+def test_a_public_class_or_type_has_its_name_for_itself():
+    homes = collections.defaultdict(list)
+    for path in FILES:
+        if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in ("orchestrator", "images"):
+            for one in _public(path):
+                homes[one].append(name(path))
+    assert "Extractor" in homes and "Framing" in homes
+    assert {one: places for one, places in homes.items() if len(places) > 1 and one not in TWICE} == {}
+
+
 def test_the_version_is_one():
     version = re.search(r'^version = "(.+)"', PROJECT, re.MULTILINE)[1]
     headings = re.findall(r"^## \[?v?(\d[^\s\]]*)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
@@ -102,11 +138,11 @@ def test_all_packages_are_listed_for_installation():
 
 
 def test_every_job_in_config_is_a_job():
-    from orchestrator.job import spec
+    from orchestrator.job import reading, spec
 
     jobs = [path for path in FILES if path.parent == ROOT / "config"]
     assert jobs
     for path in jobs:
-        job = spec.read(str(path))
+        job = reading.read(str(path))
         assert job.audio == spec.SYNTHETIC or pathlib.Path(job.audio).exists()
         assert pathlib.Path(job.output).is_relative_to(ROOT)

@@ -92,7 +92,10 @@ def test_plug_ins_and_weights_of_the_users_own_are_seen_below_root(compose, audi
     assert harness.written(output) == {(model, f"good_0{n}.wav") for model in ("tone", "mine") for n in range(2)}
     same = harness.consort("extract", job, "--audio", audio, "--output", tmp_path / "venv", "--runtime", "venv")
     assert same.returncode == 0, same.stderr
-    assert harness.fingerprint(tmp_path / "venv") == harness.fingerprint(output)
+    both = [harness.fingerprint(folder) for folder in (output, tmp_path / "venv")]
+    for arrays in both:
+        del arrays["manifest.jsonl"]  # whose contexts hold the path of the weights, as it was said to each
+    assert both[0] == both[1]
 
     for number, changes in enumerate(
         ({"plugins": [str(harness.PLUGINS)]}, {"models": [{**mine, "params": {"checkpoint": "/x"}}]})

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.environments import definitions, devices, docker_client
 from orchestrator.environments.devices import Gpu, Grant
-from orchestrator.environments.docker_client import Engine
+from orchestrator.environments.docker_client import DockerEngine
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.job import spec
 from orchestrator.running import placement
@@ -18,7 +18,7 @@ from orchestrator.running.runtimes.base import Mounts, Resources
 from orchestrator.running.runtimes.docker import DockerRuntime
 from worker.protocol import Item, Shard, Task
 
-ENGINE = Engine("Docker 28.2.2", podman=False, rootless=False, selinux=False)
+ENGINE = DockerEngine("Docker 28.2.2", podman=False, rootless=False, selinux=False)
 SHARD = Shard("s-0", 2, "torch-cuda", [Task("m", "mert", "k")], [Item("a.wav", "a", 1, 2, ["m"])])
 NOTHING = Resources()
 UUID = "GPU-11111111-0000-4000-8000-000000000001"
@@ -38,7 +38,7 @@ def client(tmp_path, monkeypatch):
     return put
 
 
-def server(name="Engine", version="28.2.2", options='["name=seccomp,profile=default"]'):
+def server(name="DockerEngine", version="28.2.2", options='["name=seccomp,profile=default"]'):
     facts = f'{{"Version":"{version}","Components":[{{"Name":"{name}","Version":"{version}"}}]}}'
     return {"version": f"echo '{facts}'", "info": f"echo '{options}'"}
 
@@ -64,9 +64,9 @@ def command(tmp_path):
 
 def test_an_engine_is_known_by_what_it_says(client):
     client(**server(options='["name=rootless","name=selinux"]'))
-    assert docker_client.find() == Engine("Docker 28.2.2", podman=False, rootless=True, selinux=True)
-    client(**server(name="Podman Engine", version="4.3.1"))
-    assert docker_client.find() == Engine("Podman 4.3.1", podman=True, rootless=False, selinux=False)
+    assert docker_client.find() == DockerEngine("Docker 28.2.2", podman=False, rootless=True, selinux=True)
+    client(**server(name="Podman DockerEngine", version="4.3.1"))
+    assert docker_client.find() == DockerEngine("Podman 4.3.1", podman=True, rootless=False, selinux=False)
 
 
 def test_without_docker_the_way_out_is_said(tmp_path, monkeypatch):
@@ -127,11 +127,11 @@ def test_gpus_are_asked_for_by_uuid_and_then_by_cdi(command):
 
 
 def test_a_rootless_engine_runs_as_its_own_user(command):
-    assert words(command(Engine("Docker", False, rootless=True, selinux=False)), "--user") == ["0:0"]
+    assert words(command(DockerEngine("Docker", False, rootless=True, selinux=False)), "--user") == ["0:0"]
 
 
 def test_selinux_is_told_to_leave_the_users_audio_alone(command):
-    made = command(Engine("Docker", False, False, selinux=True))
+    made = command(DockerEngine("Docker", False, False, selinux=True))
     assert words(made, "--security-opt") == ["no-new-privileges", "label=disable"]
 
 
@@ -217,7 +217,7 @@ def gpu(monkeypatch):
 
 
 def test_podman_has_no_gpus_and_says_so(client, job, gpu):
-    client(**server(name="Podman Engine", version="4.3.1"), image=f"echo '{labels()}'")
+    client(**server(name="Podman DockerEngine", version="4.3.1"), image=f"echo '{labels()}'")
     placed = placement.choose(job())
     assert (placed.runtime.name, placed.devices) == ("venv", "cuda NVIDIA H200")
     assert placed.why == "auto: Podman 4.3.1 ignores requests for GPUs, which virtual environments can have"
@@ -271,7 +271,7 @@ def test_an_engine_too_busy_to_remove_is_no_trouble(client, tmp_path):
 
 
 def test_users_that_are_remapped_are_not(command):
-    assert words(command(Engine("Docker", False, False, False, remapped=True)), "--userns") == ["host"]
+    assert words(command(DockerEngine("Docker", False, False, False, remapped=True)), "--userns") == ["host"]
 
 
 def test_the_end_of_a_container_is_asked_for_and_cleaned_up(client, tmp_path):

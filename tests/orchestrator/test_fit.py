@@ -10,7 +10,7 @@ from orchestrator.errors import JobError, RunFailed
 from orchestrator.fitting import fit
 from orchestrator.fitting import process as processes
 from orchestrator.fitting.fit import Options
-from orchestrator.job import spec
+from orchestrator.job import reading, spec
 from orchestrator.output.folder import OutputDir
 from orchestrator.planning import keys
 from orchestrator.running.runtimes.base import Command
@@ -192,10 +192,10 @@ def test_paths_of_own_models_are_relative_to_the_job_or_in_flags_to_the_folder(t
     path.write_text(
         "audio: a\noutput: o\nmodels: [{name: t, extractor: prosody, params: {clusters: models/c, encoder: ./e.pt}}]\n"
     )
-    params = spec.read(str(path)).models[0].params
+    params = reading.read(str(path)).models[0].params
     assert params == {"clusters": str(tmp_path / "jobs/models/c"), "encoder": str(tmp_path / "jobs/e.pt")}
     monkeypatch.chdir(tmp_path)
-    params = spec.read(str(path), [(f"t.params.{parameter}", "here/m")]).models[0].params
+    params = reading.read(str(path), [(f"t.params.{parameter}", "here/m")]).models[0].params
     assert params[parameter] == str(tmp_path / "here/m")
 
 
@@ -208,7 +208,7 @@ def test_an_encoder_that_is_no_path_of_a_plugin_stays_what_it_is(tmp_path):
     model = "{name: p, extractor: 'plain:Plain', params: {encoder: gru, mine: x/y}}"
     path = tmp_path / "job.yaml"
     path.write_text(f"audio: a\noutput: o\nplugins: [.]\nmodels: [{model}]\n")
-    assert spec.read(str(path)).models[0].params == {"encoder": "gru", "mine": str(tmp_path / "x/y")}
+    assert reading.read(str(path)).models[0].params == {"encoder": "gru", "mine": str(tmp_path / "x/y")}
 
 
 def test_what_own_models_are_counts_and_not_where_they_lie(job):

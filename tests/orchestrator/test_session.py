@@ -8,7 +8,7 @@ import time
 import pytest
 
 from orchestrator import files
-from orchestrator.environments import definitions, venvs
+from orchestrator.environments import definitions, processes
 from orchestrator.environments.devices import Gpu, Grant
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.planning import shards
@@ -72,7 +72,7 @@ class Playing(Engine):
 @pytest.fixture
 def begin(prepare, monkeypatch):
     """Return a maker of sessions of prosody over three files, begun."""
-    monkeypatch.setattr(venvs, "_CANCELLED", threading.Event())
+    monkeypatch.setattr(processes, "cancelled", threading.Event())
     made = []
 
     def begin(engine, gpus=(), strict=False, missing=()):

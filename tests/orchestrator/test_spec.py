@@ -9,7 +9,7 @@ import yaml
 
 from orchestrator.__main__ import main
 from orchestrator.errors import JobError
-from orchestrator.job import spec
+from orchestrator.job import reading
 
 JOB = {"audio": "music", "output": "out", "models": ["crepe", {"name": "prosody"}]}
 
@@ -29,7 +29,7 @@ def write(tmp_path, monkeypatch):
 
 def refusal(path, changes=()):
     with pytest.raises(JobError) as caught:
-        spec.read(path, changes)
+        reading.read(path, changes)
     text = str(caught.value)
     assert "\n" not in text
     assert text.startswith(f"{path or 'flags'}: ")
@@ -117,27 +117,27 @@ def test_a_file_that_is_no_job_is_refused(write, text, message):
 def test_a_key_may_override_what_a_yaml_merge_brings(write):
     text = "audio: a\noutput: b\nmodels:\n  - &base {name: crepe, format: txt}\n"
     text += "  - {<<: *base, name: other, extractor: crepe}\n"
-    models = spec.read(write(text)).models
+    models = reading.read(write(text)).models
     assert [(m.name, m.format) for m in models] == [("crepe", "txt"), ("other", "txt")]
 
 
 def test_paths_are_relative_to_the_job_file(write, tmp_path):
     folder = tmp_path / "jobs"
     (folder / "mine").mkdir(parents=True)
-    job = spec.read(write(audio_root="../x", plugins=["mine"]))
+    job = reading.read(write(audio_root="../x", plugins=["mine"]))
     assert (job.audio, job.output) == (str(folder / "music"), str(folder / "out"))
     assert (job.audio_root, job.plugins) == (str(tmp_path / "x"), [str(folder / "mine")])
 
 
 def test_root_moves_them_all_and_absolute_paths_stay(write, tmp_path):
-    job = spec.read(write(root="..", output="/elsewhere"))
+    job = reading.read(write(root="..", output="/elsewhere"))
     assert (job.audio, job.output) == (str(tmp_path / "music"), "/elsewhere")
 
 
 @pytest.mark.parametrize("text", ["./my.h5", "my.h5"])
 def test_a_checkpoint_written_as_a_path_is_relative_too(write, tmp_path, text):
     own = {"name": "mine", "extractor": "musicnn", "params": {"checkpoint": text}}
-    assert spec.read(write(models=[own])).models[0].params["checkpoint"] == str(tmp_path / "jobs" / "my.h5")
+    assert reading.read(write(models=[own])).models[0].params["checkpoint"] == str(tmp_path / "jobs" / "my.h5")
 
 
 @pytest.mark.parametrize(
@@ -156,12 +156,12 @@ def test_a_path_in_a_flag_is_relative_to_the_current_folder(write, tmp_path, mon
     path = write(models=["musicnn"])
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
-    assert found(spec.read(path, [(key, value)])) == str(tmp_path / "clips.h5")
+    assert found(reading.read(path, [(key, value)])) == str(tmp_path / "clips.h5")
 
 
 def test_a_plugin_folder_that_is_missing_is_refused(write):
     with pytest.raises(JobError, match=r"plugins\[0\]: .*nowhere is no folder"):
-        spec.read(write(plugins=["nowhere"]))
+        reading.read(write(plugins=["nowhere"]))
 
 
 @pytest.mark.parametrize(
@@ -174,16 +174,16 @@ def test_a_plugin_folder_that_is_missing_is_refused(write):
 )
 def test_an_environment_that_is_no_folder_is_refused(write, entry, words):
     with pytest.raises(JobError, match=rf"environments\[0\]: .*{words}"):
-        spec.read(write(environments=[entry]))
+        reading.read(write(environments=[entry]))
 
 
 def test_an_environment_lies_beside_the_job(write, tmp_path):
     (tmp_path / "jobs" / "my_env").mkdir(parents=True)
-    assert spec.read(write(environments=["./my_env"])).environments == [str(tmp_path / "jobs" / "my_env")]
+    assert reading.read(write(environments=["./my_env"])).environments == [str(tmp_path / "jobs" / "my_env")]
 
 
 def test_root_in_a_flag_moves_the_paths_of_the_file(write, tmp_path):
-    assert spec.read(write(), [("root", str(tmp_path / "r"))]).audio == str(tmp_path / "r" / "music")
+    assert reading.read(write(), [("root", str(tmp_path / "r"))]).audio == str(tmp_path / "r" / "music")
 
 
 @pytest.mark.parametrize(
@@ -191,12 +191,12 @@ def test_root_in_a_flag_moves_the_paths_of_the_file(write, tmp_path):
     [("8GB", 8 << 30), ("8 gib", 8 << 30), ("512M", 512 << 20), ("1.5k", 1536), ("2T", 2 << 40), (123, 123)],
 )
 def test_sizes_of_memory(write, text, size):
-    assert spec.read(write(memory=text)).memory_bytes == size
+    assert reading.read(write(memory=text)).memory_bytes == size
 
 
 def test_a_setting_reaches_keys_of_the_job_and_of_models(write):
     changes = [("limit", 3), ("crepe.params.step_ms", 20), ("prosody.params.hop_ms", 10), ("crepe.format", "txt")]
-    job = spec.read(write(), changes)
+    job = reading.read(write(), changes)
     assert job.limit == 3
     assert (job.models[0].params, job.models[0].format) == ({"step_ms": 20}, "txt")
     assert job.models[1].params == {"hop_ms": 10}
@@ -273,22 +273,22 @@ TWO = [
     ],
 )
 def test_models_that_are_chosen_keep_what_the_job_says_of_them(write, chosen, names):
-    job = spec.read(write(models=TWO))
-    found = spec.read(write(models=TWO), [("models", chosen)])
+    job = reading.read(write(models=TWO))
+    found = reading.read(write(models=TWO), [("models", chosen)])
     assert [model.name for model in found.models] == names
     settings = {model.name: model for model in job.models}
     assert all(model == settings.get(model.name, model) for model in found.models)
-    assert spec.lacking(write(models=TWO), chosen) == [name for name in chosen if name not in settings]
+    assert reading.lacking(write(models=TWO), chosen) == [name for name in chosen if name not in settings]
 
 
 def test_settings_of_a_chosen_model_come_on_top_of_its_own(write):
     changes = [("models", ["mert"]), ("mert.pooling", "mean"), ("mert.params.layers", [-1])]
-    (model,) = spec.read(write(models=TWO), changes).models
+    (model,) = reading.read(write(models=TWO), changes).models
     assert (model.pooling, model.params, model.dtype) == ("mean", {"layers": [-1]}, "float16")
 
 
 def test_a_model_in_full_replaces_the_one_of_the_job(write):
-    (model,) = spec.read(write(models=TWO), [("models", [{"name": "mert"}])]).models
+    (model,) = reading.read(write(models=TWO), [("models", [{"name": "mert"}])]).models
     assert (model.pooling, model.params) == (None, {})
 
 

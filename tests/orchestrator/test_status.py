@@ -7,12 +7,13 @@ import shutil
 import pytest
 
 from orchestrator.__main__ import main
-from orchestrator.cli import commands
+from orchestrator.cli import words
 from orchestrator.errors import JobError
 from orchestrator.job import spec
 from orchestrator.output import ledger as ledgers
 from orchestrator.planning import status
 from worker import protocol, schema
+from worker.protocol import Failure
 
 
 def counts(prepared, model="prosody"):
@@ -135,7 +136,7 @@ def test_the_command_prints_a_table_and_the_reasons(job_file, capsys):
 def test_a_reason_names_its_item_once(capsys):
     reasons = ("a.wav: broken", "in/a.wav: broken", "in/a\n\udcff.wav: broken", "broken")
     items = ("in/a.wav", "in/a.wav", "in/a\n\udcff.wav", "in/a.wav")
-    commands._print_reasons([(i, "crepe", "decode", r) for i, r in zip(items, reasons, strict=True)], True)
+    words.print_failures([Failure(i, "crepe", "decode", r, "") for i, r in zip(items, reasons, strict=True)], True)
     lines = capsys.readouterr().out.splitlines()
     assert {line.split(maxsplit=1)[1] for line in lines} == {
         "in/a.wav: broken  (crepe)",

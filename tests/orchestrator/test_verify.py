@@ -1,6 +1,7 @@
 """Hashing an output folder again, comparing two, and how far apart values may be."""
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -8,16 +9,19 @@ import shutil
 import numpy as np
 import pytest
 
+import orchestrator
 from orchestrator import errors
 from orchestrator.__main__ import main, parser
 from orchestrator.checking import comparison, difference, recompute, verify
 from orchestrator.checking.target import Target
 from orchestrator.errors import JobError, RunFailed
+from orchestrator.job import spec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir
 from worker import protocol
+from worker.errors import SchemaError
 from worker.protocol import Event
-from worker.work import store
+from worker.work import formats, store
 
 VALUES = np.linspace(0.1, 0.9, 20, dtype=np.float32).reshape(10, 2)
 
@@ -339,3 +343,43 @@ def test_arrays_must_be_equal_to_the_byte_where_nothing_rounds_differently(write
 def test_without_its_job_nothing_can_be_computed_again(three):
     with pytest.raises(JobError, match="name the job file"):
         recompute.recompute(Target(str(three)), recompute.Choice(1), None, None)
+
+
+# ------------------------------------------------------------------------------------------- a new format
+
+RAW = """
+import numpy as np
+
+from worker.work.formats.entry import OutputFormat
+
+
+def read(path, dtype, shape):
+    return np.fromfile(path, dtype).reshape(shape)
+
+
+FORMAT = OutputFormat(".raw", np.ndarray.tobytes, read)
+"""
+
+
+def test_a_format_is_one_file_and_one_line(write, tmp_path, monkeypatch):
+    (tmp_path / "raw.py").write_text(RAW)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(formats.FORMATS, "raw", importlib.import_module("raw").FORMAT)
+
+    job = {"audio": "a", "output": "b", "models": [{"name": "crepe", "format": "raw"}]}
+    assert spec.check(job).models[0].format == "raw"
+    path = store.relative_path("crepe", "pitch", True, "a", "raw")
+    one = write((VALUES, {"path": path}))
+    assert (one / "crepe/a.raw").read_bytes() == VALUES.tobytes()
+    np.testing.assert_array_equal(orchestrator.load(one).array("crepe", "a.wav"), VALUES)
+    assert checked(one).exit_code == errors.OK
+    other = write((VALUES + 1e-7, {"path": path}), folder="other")
+    assert kinds(compared(one, other, 1e-3)) == {"a.wav": "close"}
+    (one / "crepe/b.raw").write_bytes(b"")
+    assert checked(one).orphans == ["crepe/b.raw"]
+
+
+def test_a_format_that_is_not_there_is_refused_with_those_that_are():
+    job = {"audio": "a", "output": "b", "models": [{"name": "crepe", "format": "raw"}]}
+    with pytest.raises(SchemaError, match=r"models\[0\].format: 'raw' is not one of npy, npz, txt"):
+        spec.check(job)

@@ -127,7 +127,7 @@ def test_member_that_is_another(archive: Path, tmp_path: Path) -> None:
 
 
 def test_links_are_no_weights(tmp_path: Path) -> None:
-    target = {"link": archives.Target(tmp_path / "out", sha256(b"/etc/passwd"))}
+    target = {"link": archives.Member(tmp_path / "out", sha256(b"/etc/passwd"))}
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as opened:
         info = tarfile.TarInfo("link")
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -147,7 +147,7 @@ def test_damaged_archive_is_one_line(tmp_path: Path, damage: bytes | None) -> No
     path = make_tar(tmp_path / "a.tar.gz", {"large.bin": os.urandom(100_000)})
     path.write_bytes(path.read_bytes()[:50_000] if damage is None else damage)
     with pytest.raises(EnvironmentUnavailable, match="cannot be unpacked"):
-        archives.take(path, {"large.bin": archives.Target(tmp_path / "out", "0" * 64)})
+        archives.take(path, {"large.bin": archives.Member(tmp_path / "out", "0" * 64)})
     assert files_below(tmp_path) == {"a.tar.gz"}
 
 
@@ -155,7 +155,7 @@ def test_member_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(archives, "_LARGEST", 1000)
     path = make_zip(tmp_path / "a.zip", {"large.bin": LARGE})
     with pytest.raises(EnvironmentUnavailable, match="larger than"):
-        archives.take(path, {"large.bin": archives.Target(tmp_path / "out", sha256(LARGE))})
+        archives.take(path, {"large.bin": archives.Member(tmp_path / "out", sha256(LARGE))})
     assert files_below(tmp_path) == {"a.zip"}
 
 

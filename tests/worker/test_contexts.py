@@ -133,3 +133,22 @@ def test_folder_that_cannot_be_written_is_an_error_of_the_output(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(OutputError, match=r"cannot write .*Not a directory"):
         write(tmp_path / "out")
+
+
+@pytest.mark.parametrize("link", [".consort", ".consort/contexts"])
+def test_link_in_the_place_of_the_folder_is_refused_and_nothing_lands_elsewhere(tmp_path, link):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "contexts").mkdir(parents=True)
+    place = tmp_path / "out" / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(elsewhere)
+    with pytest.raises(OutputError, match="{} is a link, and none is followed there".format(link)):
+        write(tmp_path / "out")
+    assert [p.name for p in elsewhere.rglob("*")] == ["contexts"]
+
+
+def test_context_is_swept_with_what_its_attempt_left_half_written(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("os.replace", lambda partial, final: seen.append(os.path.basename(partial)))
+    write(tmp_path)
+    assert len(seen) == 1 and seen[0].startswith(".s.1-0.") and seen[0].endswith(".part")

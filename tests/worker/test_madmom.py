@@ -9,7 +9,7 @@ from worker.extractor import Batch
 from worker.extractors import madmom
 from worker.networks import beat_features
 from worker.networks.beat_features import BeatFeatures
-from worker.networks.peephole_lstm import Direction, Ensemble, Network
+from worker.networks.peephole_lstm import Direction, Ensemble, LstmNetwork
 
 BANDS = {"beats": (6, 6, 6), "downbeats": (3, 6, 12)}
 WIDTH = {"beats": 266, "downbeats": 314}  # what upstream's networks take
@@ -82,7 +82,7 @@ def test_what_is_too_loud_is_clipped() -> None:
     assert wave[0] == 1.5  # the audio belongs to the other models too
 
 
-def random_network(path: str) -> Network:
+def random_network(path: str) -> LstmNetwork:
     """Stand for `read_network`: weights drawn from the number in the file's name."""
     output = "downbeats" if "downbeats" in path else "beats"
     rng = np.random.RandomState(int(path[-5]))
@@ -90,7 +90,7 @@ def random_network(path: str) -> Network:
     pair = tuple(Direction(*[rng.normal(0, 0.3, s).astype(np.float32) for s in shapes]) for _ in range(2))
     count = 3 if output == "downbeats" else 1
     top, bias = rng.normal(0, 1, (6, count)).astype(np.float32), np.zeros(count, np.float32)
-    return Network(((pair[0], pair[1]),), top, bias, "softmax" if count == 3 else "sigmoid")
+    return LstmNetwork(((pair[0], pair[1]),), top, bias, "softmax" if count == 3 else "sigmoid")
 
 
 def loaded(monkeypatch: pytest.MonkeyPatch, *wanted: str) -> madmom.Madmom:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from worker.networks import peephole_lstm
-from worker.networks.peephole_lstm import Direction, Ensemble, Network
+from worker.networks.peephole_lstm import Direction, Ensemble, LstmNetwork
 
 INPUTS, UNITS = 11, 5
 
@@ -14,12 +14,12 @@ def random_direction(rng: np.random.RandomState, inputs: int) -> Direction:
     return Direction(*[rng.normal(0, 0.7, shape).astype(np.float32) for shape in shapes])
 
 
-def random_network(seed: int, activation: str = "sigmoid", outputs: int = 1, depth: int = 3) -> Network:
+def random_network(seed: int, activation: str = "sigmoid", outputs: int = 1, depth: int = 3) -> LstmNetwork:
     rng = np.random.RandomState(seed)
     sizes = [INPUTS] + [2 * UNITS] * (depth - 1)
     layers = tuple((random_direction(rng, size), random_direction(rng, size)) for size in sizes)
     weights = rng.normal(0, 1, (2 * UNITS, outputs)).astype(np.float32)
-    return Network(layers, weights, rng.normal(0, 1, outputs).astype(np.float32), activation)
+    return LstmNetwork(layers, weights, rng.normal(0, 1, outputs).astype(np.float32), activation)
 
 
 def random_features(frames: int, seed: int = 0) -> np.ndarray:
@@ -42,7 +42,7 @@ def naive_direction(weights: Direction, x: np.ndarray) -> np.ndarray:
     return np.array(states)
 
 
-def naive_network(network: Network, x: np.ndarray) -> np.ndarray:
+def naive_network(network: LstmNetwork, x: np.ndarray) -> np.ndarray:
     for forward, backward in network.layers:
         x = np.hstack([naive_direction(forward, x), naive_direction(backward, x[::-1])[::-1]])
     logits = x @ network.weights.astype(np.float64) + network.bias
@@ -91,6 +91,6 @@ def test_extreme_logits_stay_probabilities() -> None:
 @pytest.mark.parametrize(
     "other", [random_network(1, "softmax"), random_network(1, depth=2)], ids=["activation", "depth"]
 )
-def test_unlike_networks_are_refused(other: Network) -> None:
+def test_unlike_networks_are_refused(other: LstmNetwork) -> None:
     with pytest.raises(ValueError, match="the same layers and activation"):
         Ensemble([random_network(0), other])

@@ -85,7 +85,7 @@ class Full:
 @pytest.mark.parametrize("stopped", [False, True])
 def test_full_disk_ends_the_shard_and_keeps_what_was_finished(job, hook, monkeypatch, stopped):
     job.add_three()
-    Full(monkeypatch, 1)
+    Full(monkeypatch, 2)  # the context, and an array
     stop = threading.Event()
     hook(stop_at(stop, 5 if stopped else 0))
     assert job.run(stop) == protocol.EXIT_OUTPUT

@@ -1,10 +1,12 @@
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.extractor import Windows
-from worker.work import windows
+from worker.extractor import Extractor, Windows
+from worker.work import extraction, windows
 
 
 def ramp(samples, channels=1):
@@ -49,21 +51,41 @@ def naive_frames(wave, framing):
     return np.stack([whole[:, at : at + size] for at in range(0, whole.shape[1] - size + 1, step)])
 
 
-def frames_by_windows(cut, batch_size):
-    """Return what a model would that gives its frames unchanged."""
-    framing = cut.framing
-    size, step = framing.frame_length or framing.window, framing.frame_hop or framing.hop
-    parts = []
-    for batch, counts in windows.batches(cut, batch_size):
-        assert batch.wave.shape == (batch_size, len(cut.wave), framing.window)
+class Echo(Extractor):
+    """A model that gives its frames unchanged, and looks at what it is shown."""
+
+    environment = "legacy-py37"
+    sample_rate = 8000
+
+    def __init__(self, framing, channels, batch_size):
+        self.windows, self.shape = framing, (batch_size, channels, framing.window)
+
+    def outputs(self):
+        return ()
+
+    def framing(self):
+        return self.windows
+
+    def load(self, device, files):
+        pass
+
+    def extract(self, batch):
+        assert batch.wave.shape == self.shape
         assert batch.wave.dtype == np.float32
-        assert len(batch.lengths) == len(batch.starts) == batch_size
+        assert len(batch.lengths) == len(batch.starts) == self.shape[0]
         for wave, length in zip(batch.wave, batch.lengths):
             assert not wave[:, length:].any()
+        framing = self.windows
+        size, step = framing.frame_length or framing.window, framing.frame_hop or framing.hop
         full = range(framing.frames(framing.window))
         frames = np.stack([batch.wave[:, :, n * step : n * step + size] for n in full], axis=1)
-        parts.append(({"frames": frames}, counts))
-    return windows.stitch(parts)["frames"]
+        return {"frames": frames, "first": frames[..., 0, 0]}
+
+
+def run(wave, framing, batch_size):
+    """Return what a model gives of all windows."""
+    model = Echo(framing, len(wave), batch_size)
+    return extraction.extract(model, wave, batch_size, ".", threading.Event())[0]
 
 
 @st.composite
@@ -93,7 +115,7 @@ def test_every_frame_comes_once_and_in_order_whatever_the_batch(framing, samples
     cut = windows.cut(wave, framing)
     expected = naive_frames(wave, framing)
     assert sum(cut.frames) == len(expected)
-    np.testing.assert_array_equal(frames_by_windows(cut, batch_size), expected)
+    np.testing.assert_array_equal(run(wave, framing, batch_size)["frames"], expected)
 
 
 @given(framings(), st.integers(1, 60))
@@ -179,8 +201,7 @@ def test_read_only_audio_is_not_touched():
     np.testing.assert_array_equal(wave, before)
 
 
-def test_stitch_joins_outputs_of_any_rank():
-    scalars, vectors = np.arange(6).reshape(3, 2), np.arange(12).reshape(3, 2, 2)
-    joined = windows.stitch([({"a": scalars, "b": vectors}, [2, 1]), ({"a": scalars, "b": vectors}, [2, 0, 1])])
-    assert joined["a"].tolist() == [0, 1, 2, 0, 1, 4]
-    assert joined["b"].tolist() == [[0, 1], [2, 3], [4, 5], [0, 1], [2, 3], [8, 9]]
+def test_outputs_of_any_rank_are_joined():
+    joined = run(ramp(10), Windows(4, 4, frame_length=2, frame_hop=2), 2)
+    assert joined["first"].tolist() == [1, 3, 5, 7, 9]
+    assert joined["frames"].tolist() == [[[1, 2]], [[3, 4]], [[5, 6]], [[7, 8]], [[9, 10]]]

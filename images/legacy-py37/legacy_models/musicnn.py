@@ -16,8 +16,8 @@ import tensorflow as tf
 FRAMES = 187  # of one patch
 BANDS = 96
 
-Weights = tp.Mapping[str, np.ndarray]  # by the name in the TensorFlow 1 checkpoints: "conv2d_5/kernel"
-Network = tp.Callable[[np.ndarray], tp.Dict[str, np.ndarray]]  # patches [B, 187, 96] -> features [B, D]
+_Weights = tp.Mapping[str, np.ndarray]  # by the name in the TensorFlow 1 checkpoints: "conv2d_5/kernel"
+_Network = tp.Callable[[np.ndarray], tp.Dict[str, np.ndarray]]  # patches [B, 187, 96] -> features [B, D]
 Pool = tp.Callable[[tp.Any], tp.Any]
 
 _VGG_POOLS = (((4, 1), 2), ((2, 2), 2), ((2, 2), 2), ((2, 2), 2), ((4, 4), 4))  # size, stride
@@ -43,7 +43,7 @@ _VGG_LAYERS = {
 }
 
 
-def read_checkpoint(prefix: str) -> Weights:
+def read_checkpoint(prefix: str) -> _Weights:
     """Return the tensors of the TensorFlow 1 checkpoint `<prefix>.index` and `<prefix>.data-*`."""
     # The reader takes the prefix itself: the `checkpoint` file beside it names a folder of its author.
     reader = tf.compat.v1.train.NewCheckpointReader(prefix)
@@ -51,7 +51,7 @@ def read_checkpoint(prefix: str) -> Weights:
     return {name: reader.get_tensor(name) for name in names}
 
 
-def read_h5(path: str) -> Weights:
+def read_h5(path: str) -> _Weights:
     """Return the tensors of a Keras .h5 file without executing the model description inside.
 
     Raises:
@@ -65,7 +65,7 @@ def read_h5(path: str) -> Weights:
     return weights
 
 
-def _read_layers(root: tp.Any) -> Weights:
+def _read_layers(root: tp.Any) -> _Weights:
     layers = [_text(name) for name in root.attrs["layer_names"]]
     aliases = _VGG_LAYERS if "1CNN" in layers else _MUSICNN_LAYERS
     weights = {}
@@ -78,12 +78,12 @@ def _read_layers(root: tp.Any) -> Weights:
     return weights
 
 
-def is_vgg(weights: Weights) -> bool:
+def is_vgg(weights: _Weights) -> bool:
     """Return whether the weights belong to the VGG baseline."""
     return "1CNN/kernel" in weights
 
 
-def build(weights: Weights, batch_size: int) -> Network:
+def build(weights: _Weights, batch_size: int) -> _Network:
     """Return the network as one traced function of fixed shape.
 
     Args:
@@ -113,7 +113,7 @@ def build(weights: Weights, batch_size: int) -> Network:
 class _Layers:
     """Keras layers that begin with their trained weights."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: _Weights) -> None:
         self._weights = weights
 
     def convolve(self, name: str, x: tp.Any, padding: str = "valid") -> tp.Any:

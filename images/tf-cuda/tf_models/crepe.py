@@ -10,15 +10,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-Tensors = tp.Mapping[str, np.ndarray]
-Network = tp.Callable[[np.ndarray], np.ndarray]
+_Tensors = tp.Mapping[str, np.ndarray]
+_Network = tp.Callable[[np.ndarray], np.ndarray]
 
 _FRAME_LENGTH = 1024  # samples at 16 kHz
 _LAYERS = range(1, 7)
 _SMALLEST = 1e-8  # standard deviation of a frame
 
 
-def build(tensors: Tensors, hop_length: int) -> Network:
+def build(tensors: _Tensors, hop_length: int) -> _Network:
     """Return the network as a traced function.
 
     Args:
@@ -56,7 +56,7 @@ def _normalize(frames: tp.Any) -> tp.Any:
     return centred / tf.maximum(tf.math.reduce_std(centred, axis=1, keepdims=True), _SMALLEST)
 
 
-def _connect(tensors: Tensors, x: tp.Any) -> tp.Any:
+def _connect(tensors: _Tensors, x: tp.Any) -> tp.Any:
     for index in _LAYERS:
         x = _convolve(tensors, index, x)
         x = keras.layers.MaxPooling1D(2)(_normalize_batch(tensors, index, x))
@@ -66,7 +66,7 @@ def _connect(tensors: Tensors, x: tp.Any) -> tp.Any:
     return y
 
 
-def _convolve(tensors: Tensors, index: int, x: tp.Any) -> tp.Any:
+def _convolve(tensors: _Tensors, index: int, x: tp.Any) -> tp.Any:
     """Convolution and ReLU, `[N, L, C]` -> `[N, L', C']`; the first one takes every fourth position."""
     kernel = tensors[f"conv{index}.weight"][..., 0].transpose(2, 1, 0)
     stride = 4 if index == 1 else 1
@@ -76,7 +76,7 @@ def _convolve(tensors: Tensors, index: int, x: tp.Any) -> tp.Any:
     return y
 
 
-def _normalize_batch(tensors: Tensors, index: int, x: tp.Any) -> tp.Any:
+def _normalize_batch(tensors: _Tensors, index: int, x: tp.Any) -> tp.Any:
     layer = keras.layers.BatchNormalization(epsilon=1e-3)
     y = layer(x)
     names = ("weight", "bias", "running_mean", "running_var")

@@ -19,7 +19,7 @@ import tensorflow as tf
 POSITIONS = 12  # maxima of the feature maps: 4 along frequency, 3 along time
 FEATURES = 512  # channels of the feature maps
 
-Network = tp.Callable[[np.ndarray], np.ndarray]
+_Network = tp.Callable[[np.ndarray], np.ndarray]
 
 _GRID = (4, 3)
 _CONVOLUTIONS = 8
@@ -27,14 +27,14 @@ _DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, RuntimeError, zli
 _LARGEST = 1 << 28  # bytes of a file that is unpacked; the published ones have 19 million
 
 
-class Weights(tp.NamedTuple):
+class OpenL3Weights(tp.NamedTuple):
     """The arrays of all layers, in the order in which the audio passes them."""
 
     convolutions: tp.List[tp.List[np.ndarray]]  # kernel [3, 3, C_in, C_out], bias [C_out]
     norms: tp.List[tp.List[np.ndarray]]  # gamma, beta, mean, variance [C]
 
 
-def read_h5(path: str) -> Weights:
+def read_h5(path: str) -> OpenL3Weights:
     """Return the weights of a Keras .h5 or .h5.gz file; nothing that it describes is executed.
 
     Layers and their arrays count by their order, as where Keras loads such a file: their names depend on
@@ -48,7 +48,7 @@ def read_h5(path: str) -> Weights:
             layers = _read_layers(file.get("model_weights", file))
     except _DAMAGE as error:
         raise ValueError(f"{path}: not an .h5 file of Keras weights ({error}); download it again") from error
-    weights = Weights([], [])
+    weights = OpenL3Weights([], [])
     for arrays in layers:
         ranks = [array.ndim for array in arrays]
         if ranks == [4, 1]:
@@ -80,7 +80,7 @@ def _read_layers(root: tp.Any) -> tp.List[tp.List[np.ndarray]]:
     return list(layers.values())
 
 
-def _find_problem(weights: Weights) -> str:
+def _find_problem(weights: OpenL3Weights) -> str:
     """Return what does not fit, or nothing."""
     counts = (len(weights.convolutions), len(weights.norms))
     if counts != (_CONVOLUTIONS, _CONVOLUTIONS):
@@ -101,7 +101,7 @@ def stft(samples: np.ndarray, length: int, hop: int) -> np.ndarray:
     return spectrum
 
 
-def build(weights: Weights, bands: int, frames: int) -> Network:
+def build(weights: OpenL3Weights, bands: int, frames: int) -> _Network:
     """Return the network as a traced function.
 
     Args:
@@ -126,7 +126,7 @@ def build(weights: Weights, bands: int, frames: int) -> Network:
     return network
 
 
-def _connect(weights: Weights, x: tp.Any) -> tp.Any:
+def _connect(weights: OpenL3Weights, x: tp.Any) -> tp.Any:
     for index, (convolution, norm) in enumerate(zip(weights.convolutions, weights.norms)):
         x = _normalize(norm, x)
         if index:

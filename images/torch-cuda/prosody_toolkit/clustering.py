@@ -90,7 +90,7 @@ class ClusteringPipeline:
         reduced_dims: tp.Optional[int] = None,
         dim_reducer_method: str = "pca",
         max_iter: int = 1000,
-        say: tp.Optional[kmeans.Say] = None,
+        say: tp.Optional[kmeans.OnIteration] = None,
     ) -> tp.Dict[str, tp.Any]:
         """Fit the clusters, write them into a folder, and return their quality.
 

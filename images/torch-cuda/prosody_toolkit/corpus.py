@@ -10,8 +10,9 @@ from prosody_toolkit import clustering, definition, features
 from prosody_toolkit.cluster_files import ClusterModel
 from prosody_toolkit.definition import FeatureDefinition
 from worker import schema
+from worker.work import formats
 
-Say = tp.Callable[[int, int], None]  # gets how many files are read, and how many there are
+_Say = tp.Callable[[int, int], None]  # gets how many files are read, and how many there are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Corpus:
     """What `prosody` has written for many items: `features` `[T, 6]`, or `tokens` `[T]`."""
 
     def __init__(
-        self, root: str, files: tp.Sequence[ArrayFile], parameters: tp.Mapping[str, tp.Any], say: Say | None = None
+        self, root: str, files: tp.Sequence[ArrayFile], parameters: tp.Mapping[str, tp.Any], say: _Say | None = None
     ) -> None:
         """Describe a corpus; nothing is read yet.
 
@@ -85,18 +86,10 @@ class Corpus:
             if os.path.commonpath([path, base]) != base:
                 raise ValueError(f"{file.path}: leads out of the folder of the arrays")
             try:
-                values = _load(path, file)
+                values = formats.read(path, file.dtype, file.shape)
             except (OSError, ValueError, KeyError) as error:
                 raise ValueError(f"{file.path}: cannot be read ({error}); run `consort extract` again") from error
             if not values.size:
                 raise ValueError(f"{file.path}: is empty; run `consort extract` again")
             yield file, values
             self._say(number + 1, len(self._files))
-
-
-def _load(path: str, file: ArrayFile) -> np.ndarray:
-    """Return an array in any of the formats of a job."""
-    if path.endswith(".txt"):
-        return np.loadtxt(path, delimiter=",", dtype=file.dtype, ndmin=2).reshape(file.shape)
-    found = np.load(path, allow_pickle=False)
-    return np.asarray(found if path.endswith(".npy") else found["values"])

@@ -28,7 +28,7 @@ class ProsodicSequenceEncoder(nn.Module):
         "large": {"hidden_dim": 1024, "num_layers": 12, "nhead": 16},
     }
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the names of the published procedure, and what it leaves out
         self,
         vocab_size: int = 122,
         hidden_dim: int = 768,
@@ -80,13 +80,6 @@ class ProsodicSequenceEncoder(nn.Module):
         )
         self.layers = nn.TransformerEncoder(layer, num_layers, nn.LayerNorm(hidden_dim), enable_nested_tensor=False)
         self.head = nn.Linear(hidden_dim, vocab_size)
-
-    @classmethod
-    def of_size(cls, size: str, vocab_size: int = 122, **options: tp.Any) -> "ProsodicSequenceEncoder":
-        """Return a network of `sizes`: small, default or large."""
-        if size not in cls.sizes:
-            raise ValueError(f"size: {size!r} is not one of {', '.join(cls.sizes)}")
-        return cls(vocab_size, **cls.sizes[size], **options)
 
     def update_mask_prob(self, prob: float) -> None:
         """Set the share of the tokens that training hides, 0 < prob < 1."""

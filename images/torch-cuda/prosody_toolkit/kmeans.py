@@ -20,7 +20,7 @@ from prosody_toolkit.points import Points
 TOLERANCE = 1e-4  # of the variance: how little the centres may move together for Lloyd's iteration to end
 _SAMPLE = 100_000  # points that seeds, and new places for empty clusters, are chosen among
 
-Say = tp.Callable[[int, float], None]  # gets the iteration and the inertia per point
+OnIteration = tp.Callable[[int, float], None]  # gets the iteration and the inertia per point
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def seed(points: Points, count: int, random: np.random.Generator) -> torch.Tenso
     return sample[chosen].clone()
 
 
-def refine(points: Points, centres: torch.Tensor, max_iter: int, say: tp.Optional[Say] = None) -> Fit:
+def refine(points: Points, centres: torch.Tensor, max_iter: int, say: tp.Optional[OnIteration] = None) -> Fit:
     """Move the centres into the middle of their points until they rest, `max_iter` times at most.
 
     A centre without points moves to one of those that lie farthest from theirs.

@@ -15,7 +15,7 @@ import torch
 
 from prosody_toolkit import cluster_files, clustering, definition, devices, extraction, features
 
-Audio = tp.Union[np.ndarray, torch.Tensor, tp.Sequence[np.ndarray], tp.Sequence[torch.Tensor]]
+Waves = tp.Union[np.ndarray, torch.Tensor, tp.Sequence[np.ndarray], tp.Sequence[torch.Tensor]]
 Lengths = tp.Union[tp.Sequence[int], np.ndarray, torch.Tensor]
 Tokens = tp.List[tp.List[int]]
 Distances = tp.List[tp.List[float]]
@@ -64,7 +64,7 @@ class ProsodicClusterSequences:
         return torch.from_numpy(np.array(mono, np.float32))[None]
 
     def prepare_audio_batch(
-        self, audio: Audio, lengths: tp.Optional[Lengths] = None
+        self, audio: Waves, lengths: tp.Optional[Lengths] = None
     ) -> tp.Tuple[torch.Tensor, torch.Tensor]:
         """Return audio float32 `[B, N]`, zero behind its end, and the lengths int64 `[B]` in samples.
 
@@ -89,16 +89,16 @@ class ProsodicClusterSequences:
 
     @tp.overload
     def extract_cluster_sequences(
-        self, audio: Audio, lengths: tp.Optional[Lengths] = None, return_distances: tp.Literal[False] = False
+        self, audio: Waves, lengths: tp.Optional[Lengths] = None, return_distances: tp.Literal[False] = False
     ) -> Tokens: ...
 
     @tp.overload
     def extract_cluster_sequences(
-        self, audio: Audio, lengths: tp.Optional[Lengths] = None, *, return_distances: tp.Literal[True]
+        self, audio: Waves, lengths: tp.Optional[Lengths] = None, *, return_distances: tp.Literal[True]
     ) -> tp.Tuple[Tokens, Distances]: ...
 
     def extract_cluster_sequences(
-        self, audio: Audio, lengths: tp.Optional[Lengths] = None, return_distances: bool = False
+        self, audio: Waves, lengths: tp.Optional[Lengths] = None, return_distances: bool = False
     ) -> tp.Union[Tokens, tp.Tuple[Tokens, Distances]]:
         """Return the tokens of each waveform, one per frame of 16 ms: `1 + (N - 1) // hop_length` of them.
 
@@ -131,7 +131,7 @@ class ProsodicClusterSequences:
             )
 
 
-def _is_single(audio: Audio) -> bool:
+def _is_single(audio: Waves) -> bool:
     return isinstance(audio, (np.ndarray, torch.Tensor)) and audio.ndim == 1
 
 

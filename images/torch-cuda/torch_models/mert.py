@@ -31,7 +31,7 @@ _NETWORK = ("feature_extractor.", "feature_projection.", "encoder.")  # heads an
 _EXPECTED = "expected config.json, preprocessor_config.json and pytorch_model.bin of a MERT-v1 model, as on the hub"
 
 
-class Mert:
+class MertNetwork:
     """A loaded checkpoint. On a CPU rows run one by one: no bit of a result depends on its neighbours."""
 
     def __init__(self, model: HubertModel, normalize: bool) -> None:
@@ -145,7 +145,7 @@ def count_frames(samples: int) -> int:
     return max(0, (samples - FIELD) // HOP + 1)
 
 
-def load(config: str, preprocessor: str, weights: str, device: str) -> Mert:
+def load(config: str, preprocessor: str, weights: str, device: str) -> MertNetwork:
     """Bring a checkpoint of the hub into memory; no code that lies beside it is run.
 
     Args:
@@ -161,7 +161,7 @@ def load(config: str, preprocessor: str, weights: str, device: str) -> Mert:
     model = _build(config)
     _fill(model, weights)
     devices.switch_off_tf32()
-    return Mert(model.to(device), normalize)  # type: ignore[arg-type]  # the library wraps `to` without its self
+    return MertNetwork(model.to(device), normalize)  # type: ignore[arg-type]  # the library wraps `to` without its self
 
 
 def _read_normalize(path: str) -> bool:

@@ -37,7 +37,7 @@ _LOOKALIKES = (
 
 
 @dataclasses.dataclass
-class Audio:
+class Decoded:
     """A decoded file: what is true of it wherever it lies, and its waves."""
 
     sha256: str
@@ -67,7 +67,7 @@ class Audio:
         """Let go of the waves; temporary files vanish with the last view of them."""
         self._waves.clear()
 
-    def __enter__(self) -> "Audio":
+    def __enter__(self) -> "Decoded":
         """Return the audio, whose waves live until the `with` block ends."""
         return self
 
@@ -89,7 +89,7 @@ def decode(
     mtime_ns: tp.Optional[int] = None,
     deadline: float = 600.0,
     spool_bytes: int = SPOOL_BYTES,
-) -> Audio:
+) -> Decoded:
     """Read one file in bounded memory, whatever its length.
 
     Args:
@@ -161,7 +161,7 @@ class _UnusableError(Exception):
     """One decoder cannot read the file; the other one may."""
 
 
-def _decode(source: tp.BinaryIO, plan: _Plan, digest: str) -> Audio:
+def _decode(source: tp.BinaryIO, plan: _Plan, digest: str) -> Decoded:
     _refuse_lookalikes(source)
     declared = durations.declared_duration(source)
     take = _choose(source, plan, declared)
@@ -174,7 +174,7 @@ def _decode(source: tp.BinaryIO, plan: _Plan, digest: str) -> Audio:
         "silent": recorder.meter.silent,
         "truncated": not _is_whole(take, 0.0 if declared is None else declared),
     }
-    return Audio(
+    return Decoded(
         sha256=digest,
         duration=take.seconds,
         sample_rate=recorder.sample_rate,
@@ -238,7 +238,7 @@ def _use_soundfile(source: tp.BinaryIO, plan: _Plan) -> _Take:
 
 def _use_ffmpeg(source: tp.BinaryIO, plan: _Plan) -> _Take:
     program = ffmpeg.find()
-    with ffmpeg.Stream(program, source.fileno(), plan.deadline) as stream:
+    with ffmpeg.PcmStream(program, source.fileno(), plan.deadline) as stream:
         recorder = plan.record(stream.sample_rate, stream.channels)
         _read_blocks(lambda: stream.read(BLOCK), recorder, plan.deadline)
     return _Take(recorder, "ffmpeg " + ffmpeg.version(program))

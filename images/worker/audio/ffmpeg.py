@@ -57,7 +57,7 @@ def version(program: str) -> str:
     return found.group(1) if found else "unknown"
 
 
-class Stream:
+class PcmStream:
     """The first audio stream of an open file, decoded by a child process while it is read."""
 
     def __init__(self, program: str, source: int, deadline: float) -> None:
@@ -95,7 +95,7 @@ class Stream:
             self.close()
             raise
 
-    def __enter__(self) -> "Stream":
+    def __enter__(self) -> "PcmStream":
         """Return the stream, which ends with the `with` block."""
         return self
 

@@ -3,9 +3,8 @@
 import dataclasses
 import typing as tp
 
-import numpy as np
-
-from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, Windows, is_own
+from worker.extractor import Arrays, Batch, Checkpoint, Output, Windows
+from worker.layered import LayeredExtractor, find_layers
 
 _LEAST = 2049  # samples: the published model passes over a rest that is shorter
 _SIZES = {  # layers, features
@@ -22,7 +21,7 @@ _SIZES = {  # layers, features
 
 
 @dataclasses.dataclass
-class Encodecmae(Extractor):
+class Encodecmae(LayeredExtractor):
     """Features for speech, music and environmental sound, trained by masked prediction of EnCodec's codes.
 
     Pepino, Riera, Ferrer, "EnCodecMAE: Leveraging neural codecs for universal audio representation
@@ -45,7 +44,7 @@ class Encodecmae(Extractor):
     layer: tp.Union[str, tp.List[int], int] = -1
 
     def __post_init__(self) -> None:
-        if not self._own_file and self.checkpoint not in _SIZES:
+        if not self._own and self.checkpoint not in _SIZES:
             raise ValueError(
                 "checkpoint: {!r} is not one of {}; an own file is given as a path, such as ./{}".format(
                     self.checkpoint, ", ".join(_SIZES), self.checkpoint
@@ -55,29 +54,14 @@ class Encodecmae(Extractor):
             raise ValueError("layer: {!r} is neither a whole number, nor a list of them, nor all".format(self.layer))
         if isinstance(self.layer, list) and not self.layer:
             raise ValueError("layer: the list is empty; name at least one layer, or all")
-        if not self._own_file:
+        if not self._own:
             self._find_layers(_SIZES[self.checkpoint][0])
 
     def outputs(self) -> tp.Tuple[Output, ...]:
         """Return `embedding` [T, D], or [L, T, D] when `layer` is a list or "all"."""
-        count: tp.Optional[int] = None
-        size: tp.Optional[int] = None
-        if not self._own_file:
-            count, size = _SIZES[self.checkpoint]
-        if isinstance(self.layer, list):
-            count = len(self.layer)
-        return (
-            Output(
-                name="embedding",
-                axes=("layer", "time", "feature") if self._several else ("time", "feature"),
-                shape=(count, None, size) if self._several else (None, size),
-                doc="activations of the transformer, of one layer or of each that is asked for",
-                poolable=True,
-                frame_rate=75.0,  # over any whole number of chunks; see the class
-                start=318.5 / self.sample_rate,
-                varies=True,
-            ),
-        )
+        count, size = (None, None) if self._own else _SIZES[self.checkpoint]
+        # The frame rate is that over any whole number of chunks; see the class.
+        return self._declare(self.layer, count, size, frame_rate=75.0, start=318.5 / self.sample_rate)
 
     def framing(self) -> Windows:
         """Return chunks of 4 s that touch."""
@@ -85,7 +69,7 @@ class Encodecmae(Extractor):
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
         """Return the one file; at the root of the hub's repository, where upstream's `hub.py` looks it up by name."""
-        if self._own_file:
+        if self._own:
             return (Checkpoint("file", self.checkpoint, "", self.checkpoint, "", "unknown"),)
         return (
             Checkpoint(
@@ -98,10 +82,6 @@ class Encodecmae(Extractor):
             ),
         )
 
-    def uses_gpu(self) -> bool:
-        """Return True."""
-        return True
-
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
         """Read the weights.
 
@@ -113,28 +93,18 @@ class Encodecmae(Extractor):
         (checkpoint,) = self.checkpoints()
         encoder = network.load(files[checkpoint.file], device)
         sizes = encoder.sizes
-        if not self._own_file and (sizes.layers, sizes.dim) != _SIZES[self.checkpoint]:
+        if not self._own and (sizes.layers, sizes.dim) != _SIZES[self.checkpoint]:
             raise ValueError(
                 "{}: has {} layers of {} features, not those of {}; give it as a path".format(
                     files[checkpoint.file], sizes.layers, sizes.dim, self.checkpoint
                 )
             )
-        self._layers = self._find_layers(sizes.layers)
+        self._indices = self._find_layers(sizes.layers)
         self._run = encoder.run_together if device == "cuda" else encoder.run_each
 
     def extract(self, batch: Batch) -> Arrays:
         """Return {"embedding": float32 [B, 300, D]}, or [B, 300, L, D] of several layers."""
-        found = self._run(batch.wave[:, 0], batch.lengths, self._layers)
-        return {"embedding": found if self._several else found[:, :, 0]}
-
-    def finish(self, frames: Arrays) -> Arrays:
-        """Return "embedding" with its layers first."""
-        found = frames["embedding"]
-        return {"embedding": np.moveaxis(found, 1, 0) if self._several else found}
-
-    @property
-    def _own_file(self) -> bool:
-        return is_own(self.checkpoint)
+        return self._compute(batch)
 
     @property
     def _several(self) -> bool:
@@ -142,14 +112,5 @@ class Encodecmae(Extractor):
 
     def _find_layers(self, count: int) -> tp.List[int]:
         """Return the layers asked for as indices from 0 in a network of `count`."""
-        if isinstance(self.layer, str):
-            return list(range(count))
-        asked = [self.layer] if isinstance(self.layer, int) else self.layer
-        for one in asked:
-            if not -count <= one < count:
-                raise ValueError(
-                    "layer: {} is out of range; {} has {} layers, 0 to {} or -{} to -1".format(
-                        one, self.checkpoint, count, count - 1, count
-                    )
-                )
-        return [one % count for one in asked]
+        words = "{} has {} layers, 0 to {} or -{} to -1".format(self.checkpoint, count, count - 1, count)
+        return find_layers(self.layer, count, "layer", words)

@@ -3,9 +3,8 @@
 import dataclasses
 import typing as tp
 
-import numpy as np
-
-from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, Windows, is_own
+from worker.extractor import Arrays, Batch, Checkpoint, Output, Windows
+from worker.layered import LayeredExtractor, find_layers
 
 _FIELD = 400  # samples that one frame hears
 _HOP = 320  # samples between frames
@@ -19,7 +18,7 @@ _SIZES = {"m-a-p/MERT-v1-95M": (12, 768), "m-a-p/MERT-v1-330M": (24, 1024)}  # l
 
 
 @dataclasses.dataclass
-class Mert(Extractor):
+class Mert(LayeredExtractor):
     """Features of music, trained by masked prediction of acoustic and musical teachers.
 
     Li et al., "MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised Training", ICLR 2024.
@@ -41,7 +40,7 @@ class Mert(Extractor):
     layers: tp.Union[str, tp.List[int]] = dataclasses.field(default_factory=lambda: [-1])
 
     def __post_init__(self) -> None:
-        if not self._own_folder and self.checkpoint not in _SIZES:
+        if not self._own and self.checkpoint not in _SIZES:
             raise ValueError(
                 "checkpoint: {!r} is not one of {}; an own folder is given as a path, such as ./{}".format(
                     self.checkpoint, ", ".join(_SIZES), self.checkpoint.rstrip("/").rpartition("/")[2]
@@ -53,30 +52,15 @@ class Mert(Extractor):
             raise ValueError("layers: the list is empty; name at least one layer, or all")
         if len(set(self.layers)) < len(self.layers) and self.layers != "all":
             raise ValueError("layers: {} names a layer twice".format(self.layers))
-        if not self._own_folder:
+        if not self._own:
             self._find_layers(_SIZES[self.checkpoint][0])
 
     def outputs(self) -> tp.Tuple[Output, ...]:
         """Return `embedding` [T, D], or [L, T, D] of several layers."""
-        count: tp.Optional[int] = None
-        size: tp.Optional[int] = None
-        if not self._own_folder:
-            blocks, size = _SIZES[self.checkpoint]
-            count = blocks + 1
-        if isinstance(self.layers, list):
-            count = len(self.layers)
-        return (
-            Output(
-                name="embedding",
-                axes=("layer", "time", "feature") if self._several else ("time", "feature"),
-                shape=(count, None, size) if self._several else (None, size),
-                doc="activations of the transformer, of one layer or of each that is asked for",
-                poolable=True,
-                frame_rate=self.sample_rate / _HOP,
-                start=_FIELD / 2 / self.sample_rate,  # frame k hears the samples from 320 k to 320 k + 400
-                varies=True,
-            ),
-        )
+        blocks, size = (None, None) if self._own else _SIZES[self.checkpoint]
+        count = None if blocks is None else blocks + 1
+        start = _FIELD / 2 / self.sample_rate  # frame k hears the samples from 320 k to 320 k + 400
+        return self._declare(self.layers, count, size, frame_rate=self.sample_rate / _HOP, start=start)
 
     def framing(self) -> Windows:
         """Return windows of 375 frames, whose last one ends in the next window."""
@@ -85,7 +69,7 @@ class Mert(Extractor):
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
         """Return settings and weights, of the hub or of an own folder."""
-        if self._own_folder:
+        if self._own:
             return tuple(Checkpoint("folder", self.checkpoint, "", file, "", "unknown") for file in _FILES)
         revision = _REVISIONS[self.checkpoint]
         return tuple(
@@ -95,10 +79,6 @@ class Mert(Extractor):
     def describe(self) -> tp.Dict[str, tp.Any]:
         """Return how the network runs."""
         return {"backend": "HuBERT of transformers, own loop, fused attention"}
-
-    def uses_gpu(self) -> bool:
-        """Return True."""
-        return True
 
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
         """Read the network as far as its layers are wanted.
@@ -110,7 +90,7 @@ class Mert(Extractor):
 
         network = mert.load(*(files[file] for file in _FILES), device)
         sizes = network.layers, network.dim
-        if not self._own_folder and sizes != _SIZES[self.checkpoint]:
+        if not self._own and sizes != _SIZES[self.checkpoint]:
             raise ValueError(
                 "{}: has {} layers of {} features, not those of {}; give its folder as a path".format(
                     files[_FILES[0]], *sizes, self.checkpoint
@@ -122,17 +102,7 @@ class Mert(Extractor):
 
     def extract(self, batch: Batch) -> Arrays:
         """Return {"embedding": float32 [B, 375, D]}, or [B, 375, L, D] of several layers."""
-        found = self._run(batch.wave[:, 0], batch.lengths, self._indices)
-        return {"embedding": found if self._several else found[:, :, 0]}
-
-    def finish(self, frames: Arrays) -> Arrays:
-        """Return "embedding" with its layers first."""
-        found = frames["embedding"]
-        return {"embedding": np.moveaxis(found, 1, 0) if self._several else found}
-
-    @property
-    def _own_folder(self) -> bool:
-        return is_own(self.checkpoint)
+        return self._compute(batch)
 
     @property
     def _several(self) -> bool:
@@ -140,18 +110,9 @@ class Mert(Extractor):
 
     def _find_layers(self, count: int) -> tp.List[int]:
         """Return the layers asked for, from 0 to `count`, the number of blocks."""
-        if isinstance(self.layers, str):
-            return list(range(count + 1))
-        found: tp.List[int] = []
-        for one in self.layers:
-            if not -count - 1 <= one <= count:
-                raise ValueError(
-                    "layers: {} is out of range; {} has 0 to {}, or -{} to -1".format(
-                        one, self.checkpoint, count, count + 1
-                    )
-                )
-            index = one % (count + 1)
-            if index in found:
+        words = "{} has 0 to {}, or -{} to -1".format(self.checkpoint, count, count + 1)
+        found = find_layers(self.layers, count + 1, "layers", words)
+        for number, index in enumerate(found):
+            if index in found[:number]:
                 raise ValueError("layers: {} names layer {} of {} twice".format(self.layers, index, self.checkpoint))
-            found.append(index)
         return found

@@ -11,7 +11,7 @@ import typing as tp
 
 import numpy as np
 
-from worker.networks.peephole_lstm import Direction, Network
+from worker.networks.peephole_lstm import Direction, LstmNetwork
 
 _GATES = ("input_gate", "forget_gate", "cell", "output_gate")
 
@@ -112,7 +112,7 @@ class _Unpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
-def read_network(path: str) -> Network:
+def read_network(path: str) -> LstmNetwork:
     """Return the network in the file at `path`.
 
     Raises:
@@ -145,7 +145,7 @@ def _values(node: _Node, name: str, *shape: int) -> np.ndarray:
     return array.values
 
 
-def _network(root: tp.Any) -> Network:
+def _network(root: tp.Any) -> LstmNetwork:
     layers = _take(root, _NeuralNetwork).get("layers")
     if not isinstance(layers, list) or len(layers) < 2:
         raise ModelFileError("fewer than two layers")
@@ -160,7 +160,7 @@ def _network(root: tp.Any) -> Network:
         inputs = forward.bias.shape[1] + backward.bias.shape[1]
     weights = _values(top, "weights", inputs, -1)
     bias = _values(top, "bias", weights.shape[1])
-    return Network(tuple(pairs), weights, bias, _activation(top, "sigmoid", "softmax"))
+    return LstmNetwork(tuple(pairs), weights, bias, _activation(top, "sigmoid", "softmax"))
 
 
 def _activation(node: _Node, *known: str) -> str:

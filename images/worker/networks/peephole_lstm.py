@@ -36,7 +36,7 @@ class Direction(tp.NamedTuple):
     peepholes: np.ndarray  # [3, H]: input, forget, output
 
 
-class Network(tp.NamedTuple):
+class LstmNetwork(tp.NamedTuple):
     """One network: bidirectional layers, and a dense layer on top."""
 
     layers: tp.Tuple[tp.Tuple[Direction, Direction], ...]  # forward, backward
@@ -58,7 +58,7 @@ class _Layer(tp.NamedTuple):
 class Ensemble:
     """The average of the predictions of several networks of one shape."""
 
-    def __init__(self, networks: tp.Sequence[Network]) -> None:
+    def __init__(self, networks: tp.Sequence[LstmNetwork]) -> None:
         """Arrange the weights of `networks`, which agree in every shape and in their activation."""
         depths = {len(network.layers) for network in networks}
         self._activation = networks[0].activation

@@ -6,15 +6,14 @@ import platform
 import sys
 import typing as tp
 
-from worker import regular, schema
-from worker.errors import OutputError
+from worker import schema
 from worker.extractor import PROVENANCE, Extractor
 from worker.protocol import AUDIO_VERSION, Shard, Task, canonical, digest
+from worker.work import store
 
 _PACKAGES = ("numpy", "soundfile", "soxr", "tensorflow", "tensorflow_cpu", "torch", "transformers")
 _SUFFIX = ".dist-info"
-
-
+_FOLDER = ".consort/contexts"  # below the output folder
 _LONGEST = 65536  # characters of it
 
 
@@ -63,6 +62,9 @@ def context_of(
         output: folder of the arrays.
         said: what `read` found beside the weights.
         device: what the model computes on: "cpu", or "cuda" and the name of the kind of GPU.
+
+    Raises:
+        OutputError: the folder cannot be written, or is a link.
     """
     context = {
         "model": task.name,
@@ -84,14 +86,10 @@ def context_of(
         "details": extractor.describe(),
     }
     name = digest(context)
-    folder = os.path.join(output, ".consort", "contexts")
-    path = os.path.join(folder, name + ".json")
-    if not os.path.exists(path):
+    path = "{}/{}.json".format(_FOLDER, name)
+    if not os.path.exists(os.path.join(output, path)):
         text = json.dumps(json.loads(canonical(context)), indent=1, sort_keys=True) + "\n"
-        try:
-            _write(path, "{}.{}.part".format(path, regular.random_part()), text)
-        except OSError as error:
-            raise OutputError(error.errno, "cannot write {}: {}".format(path, error.strerror)) from error
+        store.commit([store.write(output, path, text.encode("ascii"), "{}.{}-0".format(shard.id, shard.attempt))])
     return name
 
 
@@ -107,12 +105,3 @@ def packages() -> tp.Dict[str, str]:
             if entry.endswith(_SUFFIX) and name.lower() in _PACKAGES:
                 found.setdefault(name.lower(), version)
     return found
-
-
-def _write(path: str, partial: str, text: str) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with os.fdopen(regular.create_file(partial), "w", encoding="ascii") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(partial, path)

@@ -5,14 +5,14 @@ import queue
 import threading
 import typing as tp
 
-from worker.audio.decode import Audio, decode
+from worker.audio.decode import Decoded, decode
 from worker.errors import AudioError, Interrupted
 from worker.protocol import Channel, Event, Item, one_line
 
 _AHEAD = 2  # decoded items that may wait: enough to hide decoding, few enough to bound memory
 _PATIENCE = 0.5  # seconds between two looks whether the host is still there
 
-Result = tp.Union[Audio, AudioError]
+Result = tp.Union[Decoded, AudioError]
 Formats = tp.Sequence[tp.Tuple[int, int]]  # (sample rate, channels)
 
 

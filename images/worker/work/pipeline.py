@@ -15,7 +15,7 @@ import typing as tp
 import numpy as np
 
 from worker import catalog
-from worker.audio.decode import Audio
+from worker.audio.decode import Decoded
 from worker.errors import AudioError, DeviceError, Interrupted, NoModel, NotFiniteError, OutputError, TooLarge
 from worker.extractor import Arrays, Extractor, Output, Windows
 from worker.protocol import (
@@ -149,7 +149,7 @@ class _Work:
     def _formats(self, item: Item) -> Formats:
         return sorted({(model.extractor.sample_rate, model.extractor.audio_channels) for model in self._lacking(item)})
 
-    def _process_item(self, item: Item, source: Audio, writer: Writer) -> None:
+    def _process_item(self, item: Item, source: Decoded, writer: Writer) -> None:
         facts = _facts(item, source.sha256)
         self._channel.emit(Event("decoded", item=item.id, seconds=source.duration, facts=facts))
         for model in self._lacking(item):
@@ -170,7 +170,7 @@ class _Work:
                 _LOG.exception("%s: %s failed", item.id, model.task.name)
                 self._fail(item, [model], "model", one_line(error), source.sha256)
 
-    def _run_model(self, model: _Model, item: Item, source: Audio, writer: Writer) -> None:
+    def _run_model(self, model: _Model, item: Item, source: Decoded, writer: Writer) -> None:
         began = time.monotonic()
         extractor = model.extractor
         memory.refuse_what_cannot_fit(extractor, source.duration, self._shard.memory)
@@ -229,7 +229,7 @@ def _batch_size(task: Task, extractor: Extractor, device: devices.Device) -> int
 
 
 def _finish(
-    model: _Model, item: Item, source: Audio, output: Output, values: np.ndarray, flags: tp.List[str]
+    model: _Model, item: Item, source: Decoded, output: Output, values: np.ndarray, flags: tp.List[str]
 ) -> tp.Iterator[Finished]:
     """Yield the array of one output, or those of its windows, each with its record."""
     if model.task.layout != "per-window" or output.axes[0] != "window":
@@ -243,7 +243,7 @@ def _finish(
 
 
 def _finish_array(
-    model: _Model, item: Item, source: Audio, output: Output, values: np.ndarray, flags: tp.List[str]
+    model: _Model, item: Item, source: Decoded, output: Output, values: np.ndarray, flags: tp.List[str]
 ) -> Finished:
     """Pool, cast, check and encode one array, and make the record that will name it."""
     task = model.task

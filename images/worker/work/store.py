@@ -6,7 +6,6 @@ committed in small groups, because one sync of a record line per array would cos
 
 import errno
 import hashlib
-import io
 import os
 import stat
 import typing as tp
@@ -16,8 +15,7 @@ import numpy as np
 from worker import regular
 from worker.errors import ArrayError, NotFiniteError, OutputError
 from worker.extractor import Output
-
-SUFFIX = {"npy": ".npy", "npz": ".npz", "txt": ".txt"}
+from worker.work.formats import FORMATS
 
 
 class Stored(tp.NamedTuple):
@@ -32,7 +30,7 @@ class Stored(tp.NamedTuple):
 def relative_path(model: str, output: str, primary: bool, name: str, fmt: str) -> str:
     """Return the path of an array below the output folder, POSIX style."""
     folder = model if primary else "{}.{}".format(model, output)
-    return "{}/{}{}".format(folder, name, SUFFIX[fmt])
+    return "{}/{}{}".format(folder, name, FORMATS[fmt].suffix)
 
 
 def name_window(name: str, number: int) -> str:
@@ -73,17 +71,7 @@ def encode(values: np.ndarray, fmt: str) -> bytes:
     values = np.ascontiguousarray(values)
     if values.dtype.hasobject:
         raise ArrayError("an array of Python objects cannot be written")
-    if fmt == "txt":
-        rows = np.atleast_2d(values)
-        if rows.ndim != 2:
-            raise ArrayError("format txt holds at most two axes, this array has {}".format(values.ndim))
-        return "".join(",".join("%.9g" % v for v in row) + "\n" for row in rows).encode("ascii")
-    buffer = io.BytesIO()
-    if fmt == "npz":
-        np.savez(buffer, values=values)
-    else:
-        np.save(buffer, values, allow_pickle=False)
-    return buffer.getvalue()
+    return FORMATS[fmt].encode(values)
 
 
 def write(root: str, path: str, data: bytes, tag: str) -> Stored:

@@ -1,4 +1,4 @@
-"""Cut `[C, T]` into `[B, C, W]` windows, and stitch their frames back along time.
+"""Cut `[C, T]` into `[B, C, W]` windows.
 
 All geometry is in samples and lives in `worker.extractor.Windows`; nothing here knows a model.
 """
@@ -7,7 +7,7 @@ import typing as tp
 
 import numpy as np
 
-from worker.extractor import Arrays, Batch, Windows
+from worker.extractor import Batch, Windows
 
 
 class Cut(tp.NamedTuple):
@@ -82,23 +82,6 @@ def batches(windows: Cut, size: int) -> tp.Iterator[tp.Tuple[Batch, tp.List[int]
         for row in range(real):
             _fill(wave[row], windows.wave, int(starts[row]), windows.framing)
         yield Batch(wave, lengths, starts), frames[begin : begin + real]
-
-
-def stitch(parts: tp.Sequence[tp.Tuple[Arrays, tp.Sequence[int]]]) -> Arrays:
-    """Join the frames of consecutive batches.
-
-    Args:
-        parts: for each batch its arrays `[B, F, ...]` and the valid frames of each real window.
-
-    Returns:
-        Arrays `[T, ...]` with the valid frames in order.
-    """
-    return {
-        name: np.concatenate(
-            [arrays[name][row, :count] for arrays, counts in parts for row, count in enumerate(counts)]
-        )
-        for name in parts[0][0]
-    }
 
 
 def _fill(row: np.ndarray, wave: np.ndarray, start: int, framing: Windows) -> None:

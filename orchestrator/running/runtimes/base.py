@@ -6,6 +6,7 @@ import os
 import pathlib
 import typing as tp
 
+from orchestrator.environments import processes
 from orchestrator.environments.definitions import Environment
 from orchestrator.output.folder import OutputDir
 from worker.extractor import PROVENANCE
@@ -124,9 +125,9 @@ class Runtime(abc.ABC):
     def remove(self, environment: Environment) -> list[str]:
         """Remove an environment in every variant; return what was removed."""
 
-    @abc.abstractmethod
     def cancel(self) -> None:
         """End every `build` that is under way."""
+        processes.cancel()
 
     @abc.abstractmethod
     def command(

@@ -15,7 +15,7 @@ import typing as tp
 
 from orchestrator.environments import definitions, devices, docker_client, images
 from orchestrator.environments.definitions import Environment
-from orchestrator.environments.docker_client import PREFIX, Engine
+from orchestrator.environments.docker_client import PREFIX, DockerEngine
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.output.folder import OutputDir
 from orchestrator.running.runtimes.base import THREADS, Cause, Command, Mounts, Resources, Runtime
@@ -28,19 +28,8 @@ _PATIENCE = 20.0  # seconds that workers of a dead run get to end by themselves
 _TAIL = 4096  # characters of a log that may hold the reason
 # What the image itself needs: nothing of the user's may be mounted there.
 _RESERVED: tuple[str, ...] = (
-    "/bin",
-    "/boot",
-    "/dev",
-    "/etc",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/proc",
-    "/run",
-    "/sbin",
-    "/sys",
-    "/usr",
-)
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr",
+)  # fmt: skip
 _RESERVED += ("/root", "/opt/consort", AUDIO, OUTPUT, WEIGHTS)
 # Memory-backed; exec since libraries unpack code there; it counts towards the container's memory.
 _TMP_FOLDER = "/tmp"  # noqa: S108 - of the container
@@ -54,7 +43,7 @@ class DockerRuntime(Runtime):
     name = "docker"
     every_variant = True
 
-    def __init__(self, engine: Engine, log: pathlib.Path | None = None) -> None:
+    def __init__(self, engine: DockerEngine, log: pathlib.Path | None = None) -> None:
         self.log = log
         self._engine = engine
         self._cdi = False
@@ -98,9 +87,6 @@ class DockerRuntime(Runtime):
     def build(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
         log = self.log / f"build-{environment.name}.log" if self.log else None
         images.build(environment, variant, say, log)
-
-    def cancel(self) -> None:
-        images.cancel()
 
     def command(
         self, shard: Shard, mounts: Mounts, file: pathlib.Path, events: pathlib.Path, resources: Resources
@@ -188,7 +174,7 @@ def _why_not_started(text: str) -> str:
     return about_gpus[0] if about_gpus else docker_client.reason(text)
 
 
-def _isolation(engine: Engine, owner: os.stat_result) -> list[str]:
+def _isolation(engine: DockerEngine, owner: os.stat_result) -> list[str]:
     """Return what keeps a container from everything but its mounts."""
     argv = ["--init", "--network", "none", "--read-only", "--tmpfs", _TMP, "--cap-drop", "ALL"]
     argv += ["--security-opt", "no-new-privileges", "--log-driver", "none"]  # the log is what it prints here

@@ -41,9 +41,6 @@ class VenvRuntime(Runtime):
         log = self.log / f"build-{environment.name}.log" if self.log else None
         venvs.build(environment, variant, say, log)
 
-    def cancel(self) -> None:
-        venvs.cancel()
-
     def command(
         self, shard: Shard, mounts: Mounts, file: pathlib.Path, events: pathlib.Path, resources: Resources
     ) -> Command:

@@ -9,7 +9,7 @@ import typing as tp
 import torch
 from torch.nn import functional
 
-from torch_models.encodec.layout import HOP, Settings, Tensors, fold
+from torch_models.encodec.layout import HOP, EncodecConfig, Tensors, fold
 
 State = dict[str, tp.Any]  # "lstm": its (h, c); "tail": the last frames that went into the last convolution
 
@@ -18,7 +18,7 @@ class Convolution:
     """One convolution with the padding and the norm that stand around it."""
 
     def __init__(
-        self, settings: Settings, tensors: Tensors, name: str, device: str, stride: int = 1, dilation: int = 1
+        self, settings: EncodecConfig, tensors: Tensors, name: str, device: str, stride: int = 1, dilation: int = 1
     ):
         """Take the tensors of the layer `name`."""
         self._kernel = fold(tensors, f"{name}.conv").to(device)
@@ -44,7 +44,7 @@ class Convolution:
 class Residual:
     """Two convolutions beside a shortcut."""
 
-    def __init__(self, settings: Settings, tensors: Tensors, name: str, device: str, dilation: int):
+    def __init__(self, settings: EncodecConfig, tensors: Tensors, name: str, device: str, dilation: int):
         """Take the tensors of the block `name`."""
         self._first = Convolution(settings, tensors, f"{name}.block.1", device, dilation=dilation)
         self._second = Convolution(settings, tensors, f"{name}.block.3", device)
@@ -61,7 +61,7 @@ class Residual:
 class Encoder:
     """From audio to latents."""
 
-    def __init__(self, settings: Settings, tensors: Tensors, device: str):
+    def __init__(self, settings: EncodecConfig, tensors: Tensors, device: str):
         """Build it.
 
         Args:
@@ -134,7 +134,7 @@ def pad(x: torch.Tensor, left: int, right: int) -> torch.Tensor:
     return padded[:, :, : padded.shape[2] - lacking]
 
 
-def _build_lstm(settings: Settings, tensors: Tensors, prefix: str, device: str) -> torch.nn.LSTM:
+def _build_lstm(settings: EncodecConfig, tensors: Tensors, prefix: str, device: str) -> torch.nn.LSTM:
     lstm = torch.nn.LSTM(settings.width, settings.width, settings.num_lstm_layers)
     lstm.load_state_dict({name: tensors[prefix + name] for name in lstm.state_dict()})
     return lstm.requires_grad_(False).to(device).eval()

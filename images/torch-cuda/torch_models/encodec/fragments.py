@@ -13,7 +13,7 @@ import torch
 from worker.audio.decode import decode
 from worker.extractors.encodec import Encodec
 from worker.request import WindowChoice
-from worker.work import extraction, store
+from worker.work import extraction, formats, store
 
 
 def extract_encodec(
@@ -69,7 +69,7 @@ def _write(folder: str | os.PathLike[str], name: str, latent: np.ndarray, verbos
     channels, frames = latent.shape
     sys.stdout.write(f"{name}.txt | latent=({channels}, {frames}) | {len(data) / 1024:.1f} KB\n")
     if verbose:
-        again = np.loadtxt(stored.final, dtype=np.float32, delimiter=",", ndmin=2)
+        again = formats.read(stored.final, "float32", latent.shape)
         sys.stdout.write(
             f"  mean {latent.mean():.4g}, deviation {latent.std():.4g}, from {latent.min():.4g} to {latent.max():.4g}; "
             f"the file differs by at most {np.abs(again - latent).max():.3g}\n"

@@ -24,7 +24,7 @@ _FAMILIES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class EncodecConfig:
     """What `config.json` says about the encoder, by its own names; the defaults are those of the format."""
 
     sampling_rate: int = 24000
@@ -39,7 +39,6 @@ class Settings:
     upsampling_ratios: tp.Sequence[int] = (8, 5, 4, 2)
     norm_type: str = "weight_norm"
     kernel_size: int = 7
-    last_kernel_size: int = 7
     residual_kernel_size: int = 3
     dilation_growth_rate: int = 2
     use_causal_conv: bool = True
@@ -85,7 +84,7 @@ class Settings:
         return max(1, math.floor(bandwidth * 1000 / (math.log2(self.codebook_size) * frame_rate)))
 
 
-def read_settings(path: str) -> Settings:
+def read_settings(path: str) -> EncodecConfig:
     """Return the checked settings of a `config.json`.
 
     Raises:
@@ -94,15 +93,15 @@ def read_settings(path: str) -> Settings:
     try:
         with open(path, encoding="utf-8") as stream:
             found = json.load(stream)
-        known = {field.name for field in dataclasses.fields(Settings)}
-        settings = Settings(**{name: value for name, value in found.items() if name in known})
+        known = {field.name for field in dataclasses.fields(EncodecConfig)}
+        settings = EncodecConfig(**{name: value for name, value in found.items() if name in known})
         _check(found, settings)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: no configuration of EnCodec ({error}); take config.json from the hub") from None
     return settings
 
 
-def _check(found: dict[str, tp.Any], settings: Settings) -> None:
+def _check(found: dict[str, tp.Any], settings: EncodecConfig) -> None:
     if found.get("model_type") != "encodec":
         raise ValueError(f"its model_type is {found.get('model_type')!r}")
     if math.prod(settings.upsampling_ratios) != HOP:
@@ -115,7 +114,7 @@ def _check(found: dict[str, tp.Any], settings: Settings) -> None:
         raise ValueError("codebooks must be of hidden_size, and have at most 32768 entries")
 
 
-def check_family(path: str, settings: Settings, sample_rate: int, bandwidth: float) -> None:
+def check_family(path: str, settings: EncodecConfig, sample_rate: int, bandwidth: float) -> None:
     """Hold the settings of the file at `path` against the family that the folder's name promises.
 
     Raises:

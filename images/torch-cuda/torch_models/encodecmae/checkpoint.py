@@ -22,7 +22,7 @@ class Sizes(tp.NamedTuple):
     hidden: int  # of the feed-forward layer
 
 
-class Checkpoint:
+class MelCheckpoint:
     """The tensors of one file, asked for by name and shape."""
 
     def __init__(self, path: str) -> None:

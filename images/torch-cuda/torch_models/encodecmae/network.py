@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from torch_models import devices
-from torch_models.encodecmae.checkpoint import Checkpoint, Sizes
+from torch_models.encodecmae.checkpoint import MelCheckpoint, Sizes
 from torch_models.encodecmae.log_mel import BANDS, LogMel, count_frames
 
 LONGEST = 96000  # samples of one chunk: 4 s, as in training
@@ -50,7 +50,7 @@ class Block(torch.nn.Module):
         return tp.cast(torch.Tensor, self.project_out(found.transpose(1, 2).flatten(2)))
 
 
-class Encoder(torch.nn.Module):
+class MaeEncoder(torch.nn.Module):
     """Log mel, positions, and blocks that share one feed-forward layer."""
 
     positions: torch.Tensor
@@ -112,22 +112,22 @@ class Encoder(torch.nn.Module):
         return found
 
 
-def load(path: str, device: str) -> Encoder:
+def load(path: str, device: str) -> MaeEncoder:
     """Return the encoder with the weights of a published file.
 
     Raises:
         ValueError: the file is not what it should be.
     """
-    checkpoint = Checkpoint(path)
+    checkpoint = MelCheckpoint(path)
     with torch.device("meta"):  # nothing is drawn at random that would be replaced at once
-        network = Encoder(checkpoint.sizes)
+        network = MaeEncoder(checkpoint.sizes)
     network.log_mel = LogMel()
     network.load_state_dict(_convert(checkpoint), assign=True)
     devices.switch_off_tf32()
     return network.to(device).eval().requires_grad_(False)
 
 
-def _convert(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+def _convert(checkpoint: MelCheckpoint) -> dict[str, torch.Tensor]:
     """Return the tensors under our names, with the heads packed as fused attention reads them."""
     layers, dim, _, _, hidden = sizes = checkpoint.sizes
     feed = "ff_layer.{}".format
@@ -149,7 +149,7 @@ def _convert(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _convert_block(checkpoint: Checkpoint, sizes: Sizes, index: int) -> dict[str, torch.Tensor]:
+def _convert_block(checkpoint: MelCheckpoint, sizes: Sizes, index: int) -> dict[str, torch.Tensor]:
     rows, dim = sizes.heads * sizes.head_dim, sizes.dim
     inward = [checkpoint.take_layer(index, f"att_layer.w{one}.weight", rows, dim) for one in "qkv"]
     outward = checkpoint.take_layer(index, "att_layer.wo.weight", dim, rows)

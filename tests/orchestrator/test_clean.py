@@ -256,9 +256,10 @@ def test_killed_in_between_the_same_command_goes_on(out, prepare, monkeypatch):
     removed = []
 
     def unlink(path, missing_ok=False):
-        if len(removed) == 1 and path.suffix == ".npy":
-            raise KeyboardInterrupt
-        removed.append(path)
+        if path.suffix == ".npy":
+            if removed:
+                raise KeyboardInterrupt
+            removed.append(path)
         os.unlink(path)
 
     with monkeypatch.context() as patch:

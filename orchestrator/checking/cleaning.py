@@ -7,7 +7,7 @@ import os
 import pathlib
 import typing as tp
 
-from orchestrator.checking.target import Target
+from orchestrator.checking.run_folder import RunFolder
 from orchestrator.environments import definitions
 from orchestrator.environments.leftovers import Leftover, discard, in_cache
 from orchestrator.errors import EnvironmentUnavailable, JobError
@@ -100,7 +100,7 @@ class Removal:
             ledger.failures.pop(key, None)
 
 
-def of_model(target: Target, name: str) -> Removal:
+def of_model(target: RunFolder, name: str) -> Removal:
     """Return all that a model has written.
 
     Raises:
@@ -115,19 +115,19 @@ def of_model(target: Target, name: str) -> Removal:
     return Removal(target.output, records, failures)
 
 
-def of_job(target: Target, orphaned: bool) -> Removal:
+def of_job(target: RunFolder, orphaned: bool) -> Removal:
     """Return what is stale, or orphaned, as `consort status` counts it, of the models of a job or of the last run.
 
     Of files without a record only those are taken that are named as arrays are.
     """
     job = status.kept(target.name) if os.path.isdir(target.name) else (reading.read(target.name),)
-    prepared = status.look(*job)
+    surveyed = status.look(*job)
     if not orphaned:
-        return Removal(target.output, [r for m in prepared.plan.models for r in status.stale(prepared, m)], [])
-    models = {model.name for model in prepared.plan.models}
-    items = {choice.source.id for choice in prepared.plan.choices}
-    records = [r for r in prepared.ledger.records.values() if r.model in models and r.item not in items]
-    failures = [key for key in prepared.ledger.failures if key[1] in models and key[0] not in items]
-    recorded = {record.path for record in prepared.ledger.records.values()}
-    strangers = [(m, path) for m, path in status.orphans(prepared) if path not in recorded and formats.find(path)]
+        return Removal(target.output, [r for m in surveyed.plan.models for r in status.stale(surveyed, m)], [])
+    models = {model.name for model in surveyed.plan.models}
+    items = {choice.source.id for choice in surveyed.plan.choices}
+    records = [r for r in surveyed.ledger.records.values() if r.model in models and r.item not in items]
+    failures = [key for key in surveyed.ledger.failures if key[1] in models and key[0] not in items]
+    recorded = {record.path for record in surveyed.ledger.records.values()}
+    strangers = [(m, path) for m, path in status.orphans(surveyed) if path not in recorded and formats.find(path)]
     return Removal(target.output, records, failures, strangers)

@@ -18,7 +18,7 @@ from orchestrator.files import cache_root
 from orchestrator.job import spec, synthetic
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir
-from orchestrator.planning import preparation
+from orchestrator.planning import survey
 from orchestrator.running import placement
 from orchestrator.running.runtimes.base import READY, Runtime
 from orchestrator.weights import ffmpeg
@@ -35,11 +35,11 @@ class Finding:
     text: str
 
 
-def examine(run: tp.Callable[[preparation.Prepared], tp.Any]) -> tp.Iterator[Finding]:
+def examine(run: tp.Callable[[survey.Survey], tp.Any]) -> tp.Iterator[Finding]:
     """Yield findings as they are made.
 
     Args:
-        run: does what a prepared job says; used for the one-second extraction.
+        run: does what a surveyed job says; used for the one-second extraction.
     """
     yield Finding("host", True, f"Python {sys.version.split()[0]}, cache {cache_root()}")
     weights = Weights()
@@ -95,7 +95,7 @@ def _interpreter(environment: Environment, runtime: Runtime) -> Finding:
 
 
 def _environment(
-    environment: Environment, runtime: Runtime, run: tp.Callable[[preparation.Prepared], tp.Any], weights: Weights
+    environment: Environment, runtime: Runtime, run: tp.Callable[[survey.Survey], tp.Any], weights: Weights
 ) -> tp.Iterator[Finding]:
     if runtime.state(environment, "cpu") != READY:
         yield Finding(environment.name, False, f"is not built; run `consort envs build {environment.name}`")
@@ -117,7 +117,7 @@ def _environment(
             yield _second(name, runtime, run, weights)
 
 
-def _second(name: str, runtime: Runtime, run: tp.Callable[[preparation.Prepared], tp.Any], weights: Weights) -> Finding:
+def _second(name: str, runtime: Runtime, run: tp.Callable[[survey.Survey], tp.Any], weights: Weights) -> Finding:
     """Run one second of a 440 Hz tone through a model."""
     missing = [p for c in catalog.build(name, {}).checkpoints() if (p := weights.problem(c))]
     if missing:
@@ -135,7 +135,7 @@ def _second(name: str, runtime: Runtime, run: tp.Callable[[preparation.Prepared]
             }
         )
         try:
-            run(preparation.prepare(job))
+            run(survey.take(job))
         except ConsortError as error:
             return Finding(name, False, str(error))
         ledger = ledgers.read(OutputDir(job.output))

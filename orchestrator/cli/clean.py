@@ -40,9 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _clean_run(arguments: argparse.Namespace) -> int:
     from orchestrator.checking import cleaning
-    from orchestrator.checking.target import Target
+    from orchestrator.checking.run_folder import RunFolder
 
-    target = Target(arguments.run)
+    target = RunFolder(arguments.run)
     with target.in_hand():
         named = arguments.model is not None
         found = cleaning.of_model(target, arguments.model) if named else cleaning.of_job(target, arguments.orphaned)

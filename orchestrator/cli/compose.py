@@ -33,7 +33,7 @@ def _step(job: JobSpec, action: str) -> int:
     from orchestrator.job import scan
     from orchestrator.output import ledger as ledgers
     from orchestrator.output.folder import OutputDir
-    from orchestrator.planning import preparation
+    from orchestrator.planning import survey
     from orchestrator.running import compose, progress
     from orchestrator.running import weights as supplies
 
@@ -47,17 +47,17 @@ def _step(job: JobSpec, action: str) -> int:
         raise RunFailed(f"{error}; or say who you are: CONSORT_UID=$(id -u) CONSORT_GID=$(id -g)") from error
     with output.lock(), progress.choose() as shown:
         if action == "report":
-            found, missing, code = compose.report(preparation.prepare(job, audio))
+            found, missing, code = compose.report(survey.take(job, audio))
             status.show(found)
             for text in missing:
                 print(f"  missing     {text}")
             return code
         ledgers.sweep(output)
         supplies.fetch_unpinned(job, shown)
-        prepared = preparation.prepare(job, audio)
-        for text in compose.write_plan(prepared, shown):
+        surveyed = survey.take(job, audio)
+        for text in compose.write_plan(surveyed, shown):
             shown.say(text)
-        shown.say(f"{len(prepared.plan.chosen)} of {len(prepared.plan.choices)} items to do")
+        shown.say(f"{len(surveyed.plan.chosen)} of {len(surveyed.plan.choices)} items to do")
     return errors.OK
 
 

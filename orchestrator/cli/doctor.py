@@ -7,7 +7,7 @@ from orchestrator import errors
 from orchestrator.cli import flags
 
 if tp.TYPE_CHECKING:
-    from orchestrator.planning.preparation import Prepared
+    from orchestrator.planning.survey import Survey
 
 
 def add(verbs: flags.Verbs) -> None:
@@ -20,10 +20,10 @@ def run(arguments: argparse.Namespace) -> int:
     from orchestrator.checking import doctor as doctors
     from orchestrator.running import placement, progress, run
 
-    def silently(prepared: "Prepared") -> None:
-        prepared.output.create()
-        placed = placement.choose(prepared.job)
-        run.extract(prepared, placed, progress.Lines(io.StringIO()), offline=True)
+    def silently(surveyed: "Survey") -> None:
+        surveyed.output.create()
+        placed = placement.choose(surveyed.job)
+        run.extract(surveyed, placed, progress.Lines(io.StringIO()), offline=True)
 
     good = True
     for finding in doctors.examine(silently):

@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from orchestrator.job import scan, synthetic
     from orchestrator.output import ledger as ledgers
     from orchestrator.output.folder import OutputDir
-    from orchestrator.planning import preparation
+    from orchestrator.planning import survey
     from orchestrator.running import placement
     from orchestrator.running import run as running
     from orchestrator.running import weights as supplies
@@ -41,14 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
         ledgers.sweep(output)
         if not arguments.offline:
             supplies.fetch_unpinned(job, shown)
-        prepared = preparation.prepare(job, audio)
-        trouble = prepared.lacking_room()
+        surveyed = survey.take(job, audio)
+        trouble = surveyed.lacking_room()
         if trouble and not arguments.force:
             raise RunFailed(f"{trouble}; free some, choose another folder, or --force")
-        chosen = f"{len(prepared.plan.chosen)} of {len(prepared.plan.choices)} items to do"
+        chosen = f"{len(surveyed.plan.chosen)} of {len(surveyed.plan.choices)} items to do"
         shown.say(f"{chosen}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
-        report, folder = running.extract(prepared, placed, shown, arguments.offline)
-    _print(report, job, prepared.plan, arguments.verbose)
+        report, folder = running.extract(surveyed, placed, shown, arguments.offline)
+    _print(report, job, surveyed.plan, arguments.verbose)
     print(f"device: {placed.devices}; logs: {words.near(folder.logs)}")
     return report.exit_code
 

@@ -13,12 +13,12 @@ def add(verbs: flags.Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     job = flags.job(arguments)
-    from orchestrator.planning import preparation
+    from orchestrator.planning import survey
     from orchestrator.running import placement
 
-    prepared = preparation.prepare(job)
+    surveyed = survey.take(job)
     placed = placement.choose(job)
-    made = prepared.plan
+    made = surveyed.plan
     rows: list[tuple[str, ...]] = [
         ("model", "environment", "device", "to do", "done", "failed", "stale", "audio", "CPU time")
     ]
@@ -34,6 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
     needed = size(made.bytes())
     print(f"{len(made.chosen)} of {len(made.choices)} items chosen; ~{needed} will be written; nothing was started")
-    if prepared.lacking_room():
-        print(f"warning: {prepared.lacking_room()}")
+    if surveyed.lacking_room():
+        print(f"warning: {surveyed.lacking_room()}")
     return errors.OK

@@ -58,12 +58,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _look(arguments: argparse.Namespace) -> "Checked | Comparison":
     from orchestrator.checking import comparison, recompute, verify
-    from orchestrator.checking.target import Target
+    from orchestrator.checking.run_folder import RunFolder
     from orchestrator.running import progress
 
-    target, tolerance = Target(arguments.run), arguments.tolerance
+    target, tolerance = RunFolder(arguments.run), arguments.tolerance
     if arguments.other is not None:
-        return comparison.compare(target, Target(arguments.other), tolerance)
+        return comparison.compare(target, RunFolder(arguments.other), tolerance)
     if arguments.recompute is None:
         return verify.check(target, arguments.repair)
     choice = recompute.Sample(arguments.recompute, arguments.seed, arguments.runtime)

@@ -14,10 +14,10 @@ from orchestrator.output import ledger as ledgers
 from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import INNER, OutputDir, RunDir
 from orchestrator.output.ledger import Ledger
-from orchestrator.planning import preparation
+from orchestrator.planning import survey
 from orchestrator.planning.keys import ModelPlan
 from orchestrator.planning.plan import DONE, FAILED, STALE, TODO
-from orchestrator.planning.preparation import Prepared
+from orchestrator.planning.survey import Survey
 from worker import protocol
 from worker.protocol import Failure, Record
 
@@ -51,8 +51,8 @@ def of_output(root: str) -> Status:
     Raises:
         JobError: no run has written there.
     """
-    prepared = look(*kept(root))
-    return _others(_of(prepared), prepared.ledger)
+    surveyed = look(*kept(root))
+    return _others(_of(surveyed), surveyed.ledger)
 
 
 def kept(root: str) -> tuple[JobSpec, Audio]:
@@ -80,18 +80,18 @@ def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
     return _of(look(job, audio))
 
 
-def look(job: JobSpec, audio: Audio | None = None) -> Prepared:
+def look(job: JobSpec, audio: Audio | None = None) -> Survey:
     """Return a job as its status is told of: whatever it resumes by, what is done is done."""
     resume = "key" if job.resume == "never" else job.resume
-    return preparation.prepare(dataclasses.replace(job, resume=resume, retry_failed=False, limit=None), audio)
+    return survey.take(dataclasses.replace(job, resume=resume, retry_failed=False, limit=None), audio)
 
 
-def _of(prepared: Prepared) -> Status:
-    plan = prepared.plan
-    strangers = collections.Counter(model for model, _ in orphans(prepared))
+def _of(surveyed: Survey) -> Status:
+    plan = surveyed.plan
+    strangers = collections.Counter(model for model, _ in orphans(surveyed))
     states = {(c.source.id, model): state for c in plan.choices for model, state in c.states.items()}
-    current = [f for key, f in prepared.ledger.failures.items() if states.get(key, DONE) != DONE]
-    computed_on = _devices(prepared.output, prepared.ledger)
+    current = [f for key, f in surveyed.ledger.failures.items() if states.get(key, DONE) != DONE]
+    computed_on = _devices(surveyed.output, surveyed.ledger)
     models, failures = {}, []
     for model in plan.models:
         mine = [f for f in current if f.model == model.name]
@@ -100,23 +100,23 @@ def _of(prepared: Prepared) -> Status:
             done=plan.count(model.name, DONE),
             pending=plan.count(model.name, TODO) + plan.count(model.name, STALE),
             failed=dict(collections.Counter(f.kind for f in mine)),
-            stale=len({record.item for record in stale(prepared, model)}),
+            stale=len({record.item for record in stale(surveyed, model)}),
             orphaned=strangers[model.name],
             devices=computed_on.get(model.name, []),
         )
     failures.sort(key=lambda f: (f.item, f.model))
-    random = sorted(ledgers.random_models(prepared.ledger) & set(models))
-    return Status(prepared.job.output, models, failures, _running(prepared.output), random)
+    random = sorted(ledgers.random_models(surveyed.ledger) & set(models))
+    return Status(surveyed.job.output, models, failures, _running(surveyed.output), random)
 
 
-def stale(prepared: Prepared, model: ModelPlan) -> list[Record]:
+def stale(surveyed: Survey, model: ModelPlan) -> list[Record]:
     """Return the records of arrays that are to be renewed, and of those that nothing will renew.
 
     The latter's items fail by now, or an output that is no longer asked for was made with other parameters.
     """
-    states = {c.source.id: c.states[model.name] for c in prepared.plan.choices}
+    states = {c.source.id: c.states[model.name] for c in surveyed.plan.choices}
     found = []
-    for record in prepared.ledger.records.values():
+    for record in surveyed.ledger.records.values():
         state = states.get(record.item) if record.model == model.name else None
         asked = record.output in model.task.outputs
         same = record.key == protocol.key_of(model.task.key, record.output, record.source)
@@ -170,17 +170,17 @@ def _items(run: RunDir) -> list[str]:
         raise RunFailed(f"{run.items} is damaged ({error}); name the job file instead") from error
 
 
-def orphans(prepared: Prepared) -> list[tuple[str, str]]:
+def orphans(surveyed: Survey) -> list[tuple[str, str]]:
     """Return (model, path) of the files in the folders of models that no record of a chosen item names."""
-    chosen = {choice.source.id for choice in prepared.plan.choices}
-    named = {r.path for r in prepared.ledger.records.values() if r.item in chosen}
-    sources = {os.path.join(prepared.audio.root, source.id) for source in prepared.audio.sources}
+    chosen = {choice.source.id for choice in surveyed.plan.choices}
+    named = {r.path for r in surveyed.ledger.records.values() if r.item in chosen}
+    sources = {os.path.join(surveyed.audio.root, source.id) for source in surveyed.audio.sources}
     found = []
-    for model in prepared.plan.models:
-        for folder in [prepared.output.root / name for name in model.spec.folders]:
+    for model in surveyed.plan.models:
+        for folder in [surveyed.output.root / name for name in model.spec.folders]:
             for base, names in ledgers.walk(folder) if not (folder / INNER).exists() else ():
                 for place in [os.path.join(base, file) for file in names if not file.endswith(".part")]:
-                    path = os.path.relpath(place, prepared.output.root).replace(os.sep, "/")
+                    path = os.path.relpath(place, surveyed.output.root).replace(os.sep, "/")
                     if path not in named and place not in sources:
                         found.append((model.name, path))
     return found

@@ -261,7 +261,7 @@ def test_a_link_to_the_output_folder_itself_is_the_users_own(job, output, tmp_pa
 
 USER = """
 import importlib, os, sys
-for name in "cli.verbs running.placement planning.preparation running.run running.weights job.synthetic".split():
+for name in "cli.verbs running.placement planning.survey running.run running.weights job.synthetic".split():
     importlib.import_module("orchestrator." + name)
 from orchestrator.__main__ import main
 if os.geteuid() == 0:

@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.__main__ import main
 from orchestrator.checking import cleaning
-from orchestrator.checking.target import Target
+from orchestrator.checking.run_folder import RunFolder
 from orchestrator.environments import definitions, docker_client, images, venvs
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.output import ledger as ledgers
@@ -175,8 +175,8 @@ def out(prepare, work, tmp_path):
     return tmp_path / "out"
 
 
-def states(prepared):
-    return {(c.source.id, model): state for c in prepared.plan.choices for model, state in c.states.items()}
+def states(surveyed):
+    return {(c.source.id, model): state for c in surveyed.plan.choices for model, state in c.states.items()}
 
 
 def arrays(out):
@@ -273,7 +273,7 @@ def test_killed_in_between_the_same_command_goes_on(out, prepare, monkeypatch):
 
 
 def test_a_run_that_is_under_way_is_left_alone(out, capsys):
-    with Target(str(out)).in_hand():
+    with RunFolder(str(out)).in_hand():
         assert clean(out, "--model", "crepe", "--yes") == 4
     assert "another run is writing here" in capsys.readouterr().err
     assert len(arrays(out)) == 8

@@ -16,8 +16,8 @@ from worker import protocol, schema
 from worker.protocol import Failure
 
 
-def counts(prepared, model="prosody"):
-    found = status.of_job(prepared.job).models[model]
+def counts(surveyed, model="prosody"):
+    found = status.of_job(surveyed.job).models[model]
     return found.done, found.pending, found.failed, found.stale, found.orphaned
 
 
@@ -31,9 +31,9 @@ def test_after_a_run_everything_is_done(prepare, work):
 
 
 def test_while_a_run_goes_its_records_count(prepare, work):
-    prepared = prepare(limit=2)
-    work(prepared, fold=False)
-    host = protocol.Channel(str(prepared.output.records / "run-host.jsonl"))
+    surveyed = prepare(limit=2)
+    work(surveyed, fold=False)
+    host = protocol.Channel(str(surveyed.output.records / "run-host.jsonl"))
     assert status.of_job(prepare().job).running
     assert counts(prepare()) == (2, 1, {}, 0, 0)
     host.close()
@@ -81,10 +81,10 @@ def test_looking_changes_nothing(prepare, work, tmp_path):
     assert sorted((str(p), p.stat().st_mtime_ns) for p in tmp_path.rglob("*")) == before
 
 
-def keep_job(prepared):
-    run = prepared.output.new_run()
-    run.job.write_text(json.dumps(schema.dump(prepared.job)))
-    run.items.write_text("".join(json.dumps({"id": c.source.id}) + "\n" for c in prepared.plan.choices))
+def keep_job(surveyed):
+    run = surveyed.output.new_run()
+    run.job.write_text(json.dumps(schema.dump(surveyed.job)))
+    run.items.write_text("".join(json.dumps({"id": c.source.id}) + "\n" for c in surveyed.plan.choices))
     run.plan.write_text("{}")
 
 
@@ -164,13 +164,13 @@ def test_many_failures_are_cut_short_unless_asked_for(prepare, work, write_wav, 
 
 
 def test_a_manifest_that_was_lost_is_rebuilt_from_nothing_but_its_records(prepare, work):
-    prepared = prepare()
-    work(prepared, fold=False)
-    ledgers.fold(prepared.output)
-    first = hashlib.sha256(prepared.output.manifest.read_bytes()).hexdigest()
+    surveyed = prepare()
+    work(surveyed, fold=False)
+    ledgers.fold(surveyed.output)
+    first = hashlib.sha256(surveyed.output.manifest.read_bytes()).hexdigest()
     work(prepare(resume="never"), run_id="again")
-    assert hashlib.sha256(prepared.output.manifest.read_bytes()).hexdigest() == first
-    assert spec.check(schema.dump(prepared.job)) == prepared.job
+    assert hashlib.sha256(surveyed.output.manifest.read_bytes()).hexdigest() == first
+    assert spec.check(schema.dump(surveyed.job)) == surveyed.job
 
 
 def test_a_folder_tells_of_the_models_of_other_jobs_too(prepare, work, tmp_path):

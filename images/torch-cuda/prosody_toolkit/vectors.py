@@ -31,7 +31,6 @@ class ArrayClass:
         self._final = False
 
     def __len__(self) -> int:
-        """Return how many vectors there are."""
         full = sum(len(block) for block in self._blocks[:-1])
         return full + self._filled
 

@@ -20,7 +20,6 @@ class Meter:
     """Watches the level of a stream, so that flags depend on the file and not on who asked for it."""
 
     def __init__(self) -> None:
-        """Start with no samples seen."""
         self.frames = 0
         self.silent = True
         self.clipped = False

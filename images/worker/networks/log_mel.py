@@ -43,18 +43,7 @@ def transform(waves: np.ndarray) -> np.ndarray:
 
 def mel_power(waves: np.ndarray) -> np.ndarray:
     """Return the power in each mel band, `[B, W]` -> float32 `[B, F, 96]`, frames as in `transform`."""
-    framed = np.ascontiguousarray(waves, dtype=np.float32)
-    count = 1 + (framed.shape[1] - FFT_LENGTH) // HOP_LENGTH
-    row, sample = framed.strides
-    frames = np.lib.stride_tricks.as_strided(
-        framed,
-        (framed.shape[0], count, FFT_LENGTH),
-        (row, HOP_LENGTH * sample, sample),
-        writeable=False,
-    )
-    # The float64 window keeps the FFT in double precision on every NumPy: from 2.0 on, float32 input
-    # would be transformed in single precision.
-    spectrum = np.fft.rfft(frames * _hann(), axis=-1).astype(np.complex64)
+    spectrum = stft(np.ascontiguousarray(waves, dtype=np.float32), FFT_LENGTH, HOP_LENGTH).astype(np.complex64)
     power = np.abs(spectrum) ** 2
     # A sum in double precision rounds to the same float32 whatever the blocking of the BLAS, so that
     # equal frames give equal bytes in any window and on any machine.
@@ -96,9 +85,23 @@ def mel_to_hz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel >= _KNEE_MEL, above, mel * _LINEAR_STEP)
 
 
+def stft(waves: np.ndarray, length: int, hop: int) -> np.ndarray:
+    """Return the spectrum complex128 `[..., F, length // 2 + 1]` of the whole frames of `waves` `[..., N]`.
+
+    The float64 window keeps the transform in double precision on every NumPy: from 2.0 on, float32 input would
+    be transformed in single precision.
+    """
+    step = waves.strides[-1]
+    shape = (*waves.shape[:-1], 1 + (waves.shape[-1] - length) // hop, length)
+    strides = (*waves.strides[:-1], hop * step, step)
+    frames = np.lib.stride_tricks.as_strided(waves, shape, strides, writeable=False)
+    spectrum: np.ndarray = np.fft.rfft(frames * _hann(length), axis=-1)
+    return spectrum
+
+
 @functools.lru_cache(maxsize=None)
-def _hann() -> np.ndarray:
-    """Return the periodic Hann window, float64 `[512]`."""
-    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(FFT_LENGTH) / FFT_LENGTH)
+def _hann(length: int) -> np.ndarray:
+    """Return the periodic Hann window, float64 `[length]`, read-only because it is shared."""
+    window: np.ndarray = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(length) / length)
     window.flags.writeable = False
     return window

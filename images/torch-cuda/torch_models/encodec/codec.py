@@ -25,7 +25,6 @@ class Codec:
     """A loaded checkpoint. On a CPU rows run one by one: no bit of a result depends on its neighbours."""
 
     def __init__(self, settings: layout.EncodecConfig, encoder: Encoder, quantizer: Quantizer | None, device: str):
-        """Join the parts; `load` makes them."""
         self._settings = settings
         self._encoder = encoder
         self._quantizer = quantizer

@@ -22,17 +22,11 @@ _LOG_STEP = np.log(6.4) / 27.0  # natural logarithm of the frequency ratio per m
 
 
 def transform(waves: np.ndarray) -> np.ndarray:
-    """Return the log-mel spectrograms of windows that bring their own context.
+    """Return the log-mel spectrograms float32 `[B, 1 + (W - 512) // 256, 96]` of windows `[B, W]` at 16 kHz.
 
-    No padding happens here: frame `f` covers the samples `256 f .. 256 f + 511` of its window, so a
-    window cut 256 samples ahead of a patch gives the frames of the whole file's centred transform.
-
-    Args:
-        waves: float32 `[B, W]` at 16 kHz, W >= 512 samples.
-
-    Returns:
-        float32 `[B, 1 + (W - 512) // 256, 96]`. Bands of more power than float16 holds (65504, about
-        21 dB over full scale) are infinite, as they are upstream.
+    No padding happens here: frame `f` covers the samples `256 f .. 256 f + 511` of its window, so a window cut
+    256 samples ahead of a patch gives the frames of the whole file's centred transform. Bands of more power than
+    float16 holds (65504, about 21 dB over full scale) are infinite, as they are upstream.
     """
     with np.errstate(over="ignore"):
         stored = mel_power(waves).astype(np.float16)
@@ -54,13 +48,10 @@ def mel_power(waves: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=None)
 def mel_filters(sample_rate: int, fft_length: int, bands: int) -> np.ndarray:
-    """Return triangular filters of equal area between 0 Hz and half the sample rate.
+    """Return triangular filters of equal area between 0 Hz and half the rate, float32 `[bands, fft_length // 2 + 1]`.
 
     The scale is that of Slaney's Auditory Toolbox (Interval Research TR 1998-010): linear below 1 kHz,
-    logarithmic above. Each triangle is divided by half its width in Hz.
-
-    Returns:
-        float32 `[bands, fft_length // 2 + 1]`, read-only because it is shared.
+    logarithmic above. Each triangle is divided by half its width in Hz. Read-only because it is shared.
     """
     bins = np.linspace(0.0, sample_rate / 2.0, 1 + fft_length // 2)
     edges = mel_to_hz(np.linspace(0.0, float(hz_to_mel(np.array(sample_rate / 2.0))), bands + 2))

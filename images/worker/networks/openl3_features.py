@@ -46,15 +46,9 @@ Stft = tp.Callable[[np.ndarray, int, int], np.ndarray]
 
 
 def transform(waves: np.ndarray, input_repr: str, stft: tp.Optional[Stft] = None) -> np.ndarray:
-    """Return the spectrogram of every window in decibels below its maximum.
+    """Return spectrograms float32 `[B, bands, frames]`, -80 to 0 dB below their maxima, of windows `[B, 48000]`.
 
-    Args:
-        waves: float32 `[B, 48000]` at 48 kHz.
-        input_repr: mel256, mel128 or linear.
-        stft: the short-time Fourier transform; default: our own in double precision.
-
-    Returns:
-        float32 `[B, bands, frames]` between -80 and 0; zeros for silence. A row depends on its window alone.
+    Zeros for silence. A row depends on its window alone. Without `stft` the transform is our own, in double precision.
     """
     layout = LAYOUTS[input_repr]
     spectrograms = np.empty((len(waves), layout.bands, layout.frames), np.float32)

@@ -60,11 +60,9 @@ class Codec:
         return Frames(latents, codes, scale)
 
     def encode_pieces(self, wave: np.ndarray, here: np.ndarray) -> Frames:
-        """Return the frames of long rows as the whole model gives them, the 48 kHz one piece by piece.
+        """Return the frames of long rows `[B, C, N]` as the whole model gives them, the 48 kHz one piece by piece.
 
-        Args:
-            wave: float32 `[B, C, N]`, all of it audio.
-            here: int `[B]`, 0 for a row that only fills the batch, else 1.
+        `here` is int `[B]`, 0 for a row that only fills the batch, else 1.
         """
         size = wave.shape[2]
         step, length = (STRIDE, CHUNK) if self._settings.chunking else (size, size)

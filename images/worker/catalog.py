@@ -50,13 +50,9 @@ def find(reference: str) -> tp.Type[Extractor]:
 
 
 def build(reference: str, params: tp.Mapping[str, tp.Any], request: Request = PLAIN, path: str = "") -> Extractor:
-    """Return the extractor with checked parameters, and with what is asked of it.
+    """Return the extractor with checked parameters, and with what is asked of it: no outputs means the primary one.
 
-    Args:
-        reference: as for `find`.
-        params: the job file's parameters.
-        request: no outputs means the primary one alone.
-        path: of the model in the job file, for the errors.
+    `path` is that of the model in the job file, for the errors.
 
     Raises:
         UnknownExtractor, SchemaError: what the job file has wrong.

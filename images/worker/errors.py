@@ -50,7 +50,6 @@ class AudioError(Exception):
     """
 
     def __init__(self, kind: str, message: str, sha256: str = "", lasting: bool = True) -> None:
-        """Keep the class of the error beside its message."""
         super().__init__(message)
         self.kind = kind
         self.sha256 = sha256
@@ -77,7 +76,6 @@ class DeviceError(RuntimeError):
     """
 
     def __init__(self, message: str, model: tp.Optional[str] = None) -> None:
-        """Keep the model beside the message."""
         super().__init__(message)
         self.model = model
 
@@ -98,6 +96,5 @@ class SchemaError(ValueError):
     """A value that does not fit its declaration."""
 
     def __init__(self, path: str, message: str) -> None:
-        """Begin the message with the path of the value."""
         super().__init__("{}: {}".format(path or "job", message))
         self.path = path

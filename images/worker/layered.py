@@ -61,14 +61,8 @@ class LayeredExtractor(Extractor):
 def find_layers(layers: Layers, count: int, name: str, there_are: str) -> tp.List[int]:
     """Return layers as indices from 0 in a network of `count`.
 
-    Args:
-        layers: as a job has them.
-        count: of all.
-        name: of the parameter, for the error.
-        there_are: the layers that it may name, for the error.
-
     Raises:
-        ValueError: there is no such layer.
+        ValueError: there is no such layer; with the `name` of the parameter, and what layers `there_are`.
     """
     if isinstance(layers, str):
         return list(range(count))

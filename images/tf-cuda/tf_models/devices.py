@@ -4,13 +4,10 @@ import tensorflow as tf
 
 
 def choose(device: str) -> None:
-    """Let TensorFlow use `device` alone; called before anything is computed, by every model of a process.
+    """Let TensorFlow use `device` alone, "cpu" or "cuda"; called by every model before anything is computed.
 
     TF32 is off: it would round the inputs of a GPU's products to 10 bits. With deterministic kernels a GPU
     gives the same bytes for the same batch, too.
-
-    Args:
-        device: "cpu" or "cuda".
 
     Raises:
         RuntimeError: there is no GPU that this TensorFlow can use.

@@ -102,12 +102,7 @@ def stft(samples: np.ndarray, length: int, hop: int) -> np.ndarray:
 
 
 def build(weights: OpenL3Weights, bands: int, frames: int) -> _Network:
-    """Return the network as a traced function.
-
-    Args:
-        weights: as `read_h5` returns them.
-        bands: of the spectrogram.
-        frames: of the spectrogram.
+    """Return the network of what `read_h5` returns, as a traced function.
 
     Returns:
         A function of spectrograms float32 `[B, bands, frames]` in decibels that returns the maxima float32

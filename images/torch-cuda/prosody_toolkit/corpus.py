@@ -35,7 +35,6 @@ class Corpus:
         self.features: FeatureDefinition = definition.of_settings(settings)
 
     def __len__(self) -> int:
-        """Return how many files there are."""
         return len(self._files)
 
     def vectors(self) -> tp.Iterator[np.ndarray]:

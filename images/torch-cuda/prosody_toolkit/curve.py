@@ -23,12 +23,9 @@ def write(rows: Rows, folder: str) -> None:
 
 
 def plot(rows: Rows, facts: tp.Mapping[str, tp.Any], folder: str) -> None:
-    """Write `curve.png` and `curve.svg`: losses and accuracy by epoch, with what frequencies alone would guess.
+    """Write `curve.png` and `curve.svg`: losses and accuracy by epoch.
 
-    Args:
-        rows: as for `write`.
-        facts: `unigram` of `scoring`, the two dashed lines.
-        folder: gets the pictures.
+    Dashed lines show what frequencies alone would guess, the `unigram` among the `facts`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -79,15 +79,10 @@ def read(plain: tp.Any) -> FeatureDefinition:
 
 
 def refuse_others(fitted: tp.Optional[FeatureDefinition], given: FeatureDefinition, where: str) -> None:
-    """Raise unless a model was fitted to just these features.
-
-    Args:
-        fitted: what the model says of its features; None where it says nothing.
-        given: the features it would be used on.
-        where: path or name of the model, for the error.
+    """Raise unless a model was fitted to just these features; one that says nothing of its own was not.
 
     Raises:
-        ValueError: they differ; the message names the first difference.
+        ValueError: they differ; with `where` the model is, and the first difference.
     """
     if fitted is None:
         raise ValueError(

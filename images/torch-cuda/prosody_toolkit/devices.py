@@ -14,10 +14,7 @@ CUDA = DefaultDevice("cuda")
 
 
 def choose(device: str) -> str:
-    """Return the device to use.
-
-    Args:
-        device: "cpu", "cuda" or "cuda:N"; the default of a signature falls back to the CPU.
+    """Return the device to use: "cpu", "cuda" or "cuda:N"; the default of a signature falls back to the CPU.
 
     Raises:
         ValueError: no device, or one that is not here.

@@ -33,12 +33,9 @@ class Describer:
         self._encoder = self._read_encoder(encoder, self._model) if encoder and self._model else None
 
     def describe(self, found: np.ndarray, voiced: np.ndarray, embed: bool = True) -> tp.Dict[str, np.ndarray]:
-        """Return `tokens` int32 `[T]` where there is a token model, and `embedding` float32 `[D]`.
+        """Return `tokens` int32 `[T]` where there is a token model, and, to `embed`, `embedding` float32 `[D]`.
 
-        Args:
-            found: features `[T, 6]` as the settings say.
-            voiced: `[T]`.
-            embed: whether the embedding is wanted.
+        The features `[T, 6]` that were `found` are as the settings say; `voiced` is `[T]`.
         """
         arrays: tp.Dict[str, np.ndarray] = {}
         if self._model is not None:

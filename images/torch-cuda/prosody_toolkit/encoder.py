@@ -10,10 +10,11 @@ import itertools
 import math
 import typing as tp
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prosody_toolkit import masking, storage
+from prosody_toolkit import batches, masking, storage
 
 _FORMAT = "consort prosodic encoder 1"
 _TOKENS_AT_ONCE = 32768  # in inference: bounds memory, whatever the length of the sequences
@@ -177,8 +178,11 @@ class ProsodicSequenceEncoder(nn.Module):
         Windows are cut by a sequence's own length, so that padding changes nothing.
         """
         totals = torch.zeros(len(tokens), self.hidden_dim, device=tokens.device, dtype=self.head.weight.dtype)
-        for windows in _group(_cut(valid, self.pos_max_len)):
-            width = max(stop - start for _, start, stop in windows)
+        cut = _cut(valid, self.pos_max_len)
+        sizes = np.array([stop - start for _, start, stop in cut])
+        for numbers in batches.group(np.argsort(sizes, kind="stable").tolist(), sizes, _TOKENS_AT_ONCE):
+            windows = [cut[number] for number in numbers]
+            width = int(sizes[numbers].max())
             part = tokens.new_full((len(windows), width), self.vocab_size - 2)
             real = valid.new_zeros(part.shape)
             for number, (row, start, stop) in enumerate(windows):
@@ -202,17 +206,6 @@ def _cut(valid: Tensor, longest: int) -> tp.List[_Window]:
         edges = [end * number // count for number in range(count + 1)]
         windows += [(row, start, stop) for start, stop in itertools.pairwise(edges)]
     return windows
-
-
-def _group(windows: tp.List[_Window]) -> tp.Iterator[tp.List[_Window]]:
-    """Yield groups of windows whose padded size is bounded; like lengths come together."""
-    group: tp.List[_Window] = []
-    for window in sorted(windows, key=lambda one: one[2] - one[1]):
-        if group and (len(group) + 1) * (window[2] - window[1]) > _TOKENS_AT_ONCE:
-            yield group
-            group = []
-        group.append(window)
-    yield group
 
 
 def _sinusoids(length: int, dim: int) -> Tensor:

@@ -70,11 +70,8 @@ class Parameters:
 def analyse(wave: np.ndarray, settings: Settings) -> tp.Tuple[np.ndarray, np.ndarray]:
     """Return features float32 `[T, 6]` in the order of `NAMES` and voicing uint8 `[T]`.
 
-    Args:
-        wave: float32 `[N]` at 16 kHz, N >= 1, finite.
-        settings: see there.
-
-    A steady tone above 450 Hz repeats itself within the range of the pitch, too: it counts as voiced.
+    The `wave` is float32 `[N]` at 16 kHz, N >= 1, finite. A steady tone above 450 Hz repeats itself within the
+    range of the pitch, too: it counts as voiced.
     """
     wave = np.require(wave, np.float32, ["C"])
     frames = _Frames(wave, settings)

@@ -46,11 +46,8 @@ def estimate(frames: np.ndarray) -> np.ndarray:
 def predict(lags: np.ndarray) -> np.ndarray:
     """Solve the normal equations by Levinson's recursion (Makhoul, equation 38).
 
-    Args:
-        lags: autocorrelation `[B, P + 1]`, float64.
-
-    Returns:
-        Coefficients a `[B, P]` of the predictor `x[n] = a1 x[n-1] + ... + aP x[n-P]`.
+    Returns the coefficients a `[B, P]` of the predictor `x[n] = a1 x[n-1] + ... + aP x[n-P]` for the
+    autocorrelation `lags`, float64 `[B, P + 1]`.
     """
     lags = lags.copy()
     lags[:, 0] = lags[:, 0] * (1 + _NOISE) + 1e-30

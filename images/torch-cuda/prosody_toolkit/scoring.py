@@ -62,12 +62,9 @@ def copy_nearest(tokens: torch.Tensor, gaps: torch.Tensor, valid: torch.Tensor) 
 
 
 def unigram(learned: Sequences, windows: Sequences, n_tokens: int) -> tp.Dict[str, float]:
-    """Return how well the frequencies of tokens alone guess: always the most frequent one, one count added to each.
+    """Return how well the frequencies of `n_tokens` alone guess those of `windows`: always the most frequent one.
 
-    Args:
-        learned: sequences whose tokens are counted.
-        windows: sequences whose tokens are guessed.
-        n_tokens: size of the vocabulary without padding and mask.
+    They are counted in the sequences `learned`, with one count added to each.
     """
     counts = np.bincount(np.concatenate(learned), minlength=n_tokens)
     guessed = np.concatenate(windows)

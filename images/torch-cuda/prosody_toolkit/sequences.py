@@ -49,12 +49,7 @@ class ProsodicClusterSequences:
         self._settings = given.settings()
 
     def resample_waveform(self, waveform: tp.Union[np.ndarray, torch.Tensor], sample_rate: int) -> torch.Tensor:
-        """Return mono audio float32 `[1, N]` at the model's 16 kHz (soxr HQ); channels are averaged.
-
-        Args:
-            waveform: `[N]` or `[C, N]`.
-            sample_rate: of the waveform, in Hz.
-        """
+        """Return `[N]` or `[C, N]` as mono float32 `[1, N]` at the model's 16 kHz (soxr HQ), channels averaged."""
         wave = extraction.floats(waveform)
         if wave.ndim not in (1, 2) or not wave.size or sample_rate <= 0:
             raise ValueError(f"expected audio [N] or [C, N] and its rate, got {list(wave.shape)} at {sample_rate} Hz")
@@ -102,12 +97,8 @@ class ProsodicClusterSequences:
     ) -> tp.Union[Tokens, tp.Tuple[Tokens, Distances]]:
         """Return the tokens of each waveform, one per frame of 16 ms: `1 + (N - 1) // hop_length` of them.
 
-        A waveform's tokens depend on its own samples alone, whatever else is in the batch.
-
-        Args:
-            audio: see `prepare_audio_batch`.
-            lengths: samples of each that are real; None: all.
-            return_distances: return the distance of each frame to its centre as well.
+        A waveform's tokens depend on its own samples alone, whatever else is in the batch. For `audio` and `lengths`
+        see `prepare_audio_batch`; `return_distances` adds the distance of each frame to its centre.
         """
         batch, counts = self.prepare_audio_batch(audio, lengths)
         tokens: Tokens = []

@@ -41,14 +41,10 @@ def make_basis(length: int, sample_rate: int) -> np.ndarray:
 
 
 def measure_width(frames: np.ndarray, f0: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Return the -3 dB width in Hz, float32 `[B]`, of the highest peak within 10 % of `f0` `[B]`.
+    """Return the -3 dB width in Hz, float32 `[B]`, of the highest peak within 10 % of `f0` `[B]`, in Hz.
 
-    Args:
-        frames: windowed and without a mean, `[B, L]`.
-        f0: in Hz, below the grid's end.
-        basis: from `make_basis`.
-
-    A flank that never falls by 3 dB counts as far as 0 Hz or the end of the grid.
+    The frames `[B, L]` are windowed and without a mean, `basis` is from `make_basis`. A flank that never falls by
+    3 dB counts as far as 0 Hz or the end of the grid, above which no `f0` may lie.
     """
     real, imaginary = np.split(frames @ basis, 2, axis=-1)
     level = 10 * np.log10(np.maximum(real * real + imaginary * imaginary, np.float32(1e-20)))

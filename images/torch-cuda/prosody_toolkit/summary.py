@@ -17,18 +17,12 @@ def names(features: tp.Sequence[str], n_clusters: int = 0) -> tp.List[str]:
 def summarize(
     features: np.ndarray, voiced: np.ndarray, tokens: tp.Optional[np.ndarray] = None, n_clusters: int = 0
 ) -> np.ndarray:
-    """Return statistics of an utterance, float32 `[4 D + 1 + K]`.
+    """Return statistics of features `[T, D]` and tokens `[T]`, float32 `[4 D + 1 + K]`.
 
-    Mean and standard deviation of each feature, the same of its deltas, the share of voiced frames, and
-    the share of each token. Power is counted in all frames, the others in voiced ones, as they are not
-    there elsewhere. A delta is the change from a frame to the next, both of which count. What has no
-    frames is 0.
-
-    Args:
-        features: `[T, D]`.
-        voiced: `[T]`, not 0 in voiced frames.
-        tokens: `[T]`, or None to leave them out.
-        n_clusters: K, where there are tokens.
+    Mean and standard deviation of each feature, the same of its deltas, the share of voiced frames, and the
+    share of each of the K tokens, if there are any. Power is counted in all frames, the others where `voiced` `[T]`
+    is not 0, as they are not there elsewhere. A delta is the change from a frame to the next, both of which count.
+    What has no frames is 0.
     """
     voiced = np.asarray(voiced) > 0
     wide = features.astype(np.float64)

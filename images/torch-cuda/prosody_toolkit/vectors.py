@@ -16,12 +16,7 @@ class ArrayClass:
     """
 
     def __init__(self, features_dim: int = 6, init_capacity: int = 10000) -> None:
-        """Allocate the first block.
-
-        Args:
-            features_dim: D, numbers per vector.
-            init_capacity: vectors per block.
-        """
+        """Allocate the first block of `init_capacity` vectors of `features_dim` numbers."""
         if features_dim < 1 or init_capacity < 1:
             raise ValueError("features_dim and init_capacity must be at least 1")
         self.features_dim = features_dim
@@ -31,7 +26,6 @@ class ArrayClass:
         self._final = False
 
     def __len__(self) -> int:
-        """Return how many vectors there are."""
         full = sum(len(block) for block in self._blocks[:-1])
         return full + self._filled
 
@@ -41,10 +35,7 @@ class ArrayClass:
         return sum(block.nbytes for block in self._blocks)
 
     def add_batch(self, batch: Vectors) -> None:
-        """Append vectors.
-
-        Args:
-            batch: `[N, D]`, or one vector `[D]`; finite. It is copied, as float32.
+        """Append a copy, as float32, of finite vectors `[N, D]`, or of one vector `[D]`.
 
         Raises:
             ValueError: of another shape, or not finite; nothing of it was taken.

@@ -146,13 +146,9 @@ def count_frames(samples: int) -> int:
 
 
 def load(config: str, preprocessor: str, weights: str, device: str) -> MertNetwork:
-    """Bring a checkpoint of the hub into memory; no code that lies beside it is run.
+    """Bring the three files of a checkpoint of the hub into memory; no code that lies beside them is run.
 
-    Args:
-        config: path of `config.json`.
-        preprocessor: path of `preprocessor_config.json`.
-        weights: path of `pytorch_model.bin`. It is mapped: processes on one CPU share its memory.
-        device: "cpu" or "cuda".
+    The weights are mapped: processes on one CPU share their memory.
 
     Raises:
         ValueError: the checkpoint is damaged, or of a model that cannot be run here.

@@ -13,7 +13,6 @@ import hashlib
 import os
 import stat
 import time
-import types
 import typing as tp
 
 import numpy as np
@@ -68,16 +67,9 @@ class Decoded:
         self._waves.clear()
 
     def __enter__(self) -> "Decoded":
-        """Return the audio, whose waves live until the `with` block ends."""
         return self
 
-    def __exit__(
-        self,
-        kind: tp.Optional[tp.Type[BaseException]],
-        error: tp.Optional[BaseException],
-        trace: tp.Optional[types.TracebackType],
-    ) -> None:
-        """Close."""
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -218,7 +210,6 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no t
     """Reads straight on. The base class seeks after every block, which spoils the next frames of an mp3."""
 
     def seekable(self) -> bool:
-        """Deny it, so that nothing seeks."""
         return False
 
 
@@ -238,7 +229,7 @@ def _use_soundfile(source: tp.BinaryIO, plan: _Plan) -> _Take:
 
 def _use_ffmpeg(source: tp.BinaryIO, plan: _Plan) -> _Take:
     program = ffmpeg.find()
-    with ffmpeg.PcmStream(program, source.fileno(), plan.deadline) as stream:
+    with contextlib.closing(ffmpeg.PcmStream(program, source.fileno(), plan.deadline)) as stream:
         recorder = plan.record(stream.sample_rate, stream.channels)
         _read_blocks(lambda: stream.read(BLOCK), recorder, plan.deadline)
     return _Take(recorder, "ffmpeg " + ffmpeg.version(program))

@@ -22,11 +22,7 @@ _Chunk = tp.Tuple[bytes, int, int]  # name, where the contents start, declared l
 
 
 def declared_duration(source: tp.BinaryIO) -> tp.Optional[float]:
-    """Return the duration in seconds that `source` declares, or None where it declares nothing usable.
-
-    Args:
-        source: a regular file, open for reading; its position is moved.
-    """
+    """Return the seconds that a regular file declares, or None where it declares nothing usable; moves its position."""
     try:
         seconds = _measure(source)
     except (struct.error, IndexError, KeyError, OverflowError, ZeroDivisionError):

@@ -13,7 +13,6 @@ import signal
 import struct
 import subprocess
 import time
-import types
 import typing as tp
 
 import numpy as np
@@ -94,19 +93,6 @@ class PcmStream:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> "PcmStream":
-        """Return the stream, which ends with the `with` block."""
-        return self
-
-    def __exit__(
-        self,
-        kind: tp.Optional[tp.Type[BaseException]],
-        error: tp.Optional[BaseException],
-        trace: tp.Optional[types.TracebackType],
-    ) -> None:
-        """Kill the child if it still runs."""
-        self.close()
 
     @property
     def complaint(self) -> str:

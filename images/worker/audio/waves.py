@@ -20,17 +20,14 @@ class Meter:
     """Watches the level of a stream, so that flags depend on the file and not on who asked for it."""
 
     def __init__(self) -> None:
-        """Start with no samples seen."""
         self.frames = 0
         self.silent = True
         self.clipped = False
 
     def measure(self, block: np.ndarray, mono: np.ndarray) -> None:
-        """Look at one block.
+        """Look at one block `[n, C]` as decoded, and at `mono` `[n]`, the mean of its channels.
 
-        Args:
-            block: `[n, C]` as decoded.
-            mono: `[n]`, the mean of its channels; opposite channels that cancel are silence to most models.
+        Opposite channels that cancel are silence to most models.
         """
         self.frames += len(block)
         self.silent = self.silent and float(np.max(np.abs(mono))) < QUIET

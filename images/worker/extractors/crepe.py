@@ -44,7 +44,6 @@ class Crepe(Extractor):
         return int(self.sample_rate * self.step_ms / 1000)
 
     def outputs(self) -> tp.Tuple[Output, ...]:
-        """Return pitch first, then the activation it is read from."""
         frame_rate = self.sample_rate / self.hop_length
         start = 0.0 if self.center else FRAME_LENGTH / 2 / self.sample_rate
         return (
@@ -67,7 +66,6 @@ class Crepe(Extractor):
         )
 
     def framing(self) -> Windows:
-        """Return windows of 64 overlapping frames."""
         margin = FRAME_LENGTH // 2 if self.center else 0
         return Windows(
             window=self._count_samples(_BLOCK),
@@ -95,7 +93,6 @@ class Crepe(Extractor):
         )
 
     def describe(self) -> tp.Dict[str, tp.Any]:
-        """Return the backend in use."""
         if self.backend == "auto":
             return {"backend": "fast" if self.request.device == "cpu" else "reference"}
         return {"backend": self.backend}

@@ -112,7 +112,6 @@ class Encodec(Extractor):
         return Stream(block=_BLOCK, frame_hop=_HOP, left=_WARM_UP, memory_per_minute=memory)
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
-        """Return configuration and weights, of the hub or of an own folder."""
         if self._own_folder:
             return tuple(Checkpoint("folder", self.checkpoint, "", file, "", "unknown") for file in _FILES)
         pinned = {"model.safetensors": _SHA256.get(self.checkpoint, "")}
@@ -122,15 +121,12 @@ class Encodec(Extractor):
         )
 
     def flags(self) -> tp.Tuple[str, ...]:
-        """Return `lossy` for averaged codes."""
         return ("lossy",) if self.average_codes else ()
 
     def describe(self) -> tp.Dict[str, tp.Any]:
-        """Return how the encoder runs."""
         return {"backend": "own encoder in torch, kernels folded"}
 
     def uses_gpu(self) -> bool:
-        """Return True."""
         return True
 
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:

@@ -58,13 +58,11 @@ class Encodecmae(LayeredExtractor):
             self._find_layers(_SIZES[self.checkpoint][0])
 
     def outputs(self) -> tp.Tuple[Output, ...]:
-        """Return `embedding` [T, D], or [L, T, D] when `layer` is a list or "all"."""
         count, size = (None, None) if self._own else _SIZES[self.checkpoint]
         # The frame rate is that over any whole number of chunks; see the class.
         return self._declare(self.layer, count, size, frame_rate=75.0, start=318.5 / self.sample_rate)
 
     def framing(self) -> Windows:
-        """Return chunks of 4 s that touch."""
         return Windows(window=96000, hop=96000, frame_length=637, frame_hop=318, least=_LEAST)
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:

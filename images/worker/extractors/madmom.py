@@ -78,7 +78,6 @@ class Madmom(Extractor):
         return WholeFile(memory_per_minute=36_000_000)
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
-        """Return eight networks for every output that is wanted."""
         return tuple(
             Checkpoint(
                 kind="pypi",
@@ -100,7 +99,6 @@ class Madmom(Extractor):
         return {"backend": "fast"}
 
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
-        """Read the networks of the wanted outputs."""
         self._features = {output: BeatFeatures(_BANDS[output]) for output in self._chosen()}
         self._networks = {}
         for output in self._chosen():

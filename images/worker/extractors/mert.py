@@ -56,7 +56,6 @@ class Mert(LayeredExtractor):
             self._find_layers(_SIZES[self.checkpoint][0])
 
     def outputs(self) -> tp.Tuple[Output, ...]:
-        """Return `embedding` [T, D], or [L, T, D] of several layers."""
         blocks, size = (None, None) if self._own else _SIZES[self.checkpoint]
         count = None if blocks is None else blocks + 1
         start = _FIELD / 2 / self.sample_rate  # frame k hears the samples from 320 k to 320 k + 400
@@ -68,7 +67,6 @@ class Mert(LayeredExtractor):
         return Windows(_STEP + over, _STEP, right=over, tail="drop", frame_length=_FIELD, frame_hop=_HOP)
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
-        """Return settings and weights, of the hub or of an own folder."""
         if self._own:
             return tuple(Checkpoint("folder", self.checkpoint, "", file, "", "unknown") for file in _FILES)
         revision = _REVISIONS[self.checkpoint]
@@ -77,7 +75,6 @@ class Mert(LayeredExtractor):
         )
 
     def describe(self) -> tp.Dict[str, tp.Any]:
-        """Return how the network runs."""
         return {"backend": "HuBERT of transformers, own loop, fused attention"}
 
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:

@@ -70,7 +70,6 @@ class Openl3(Extractor):
         return Windows(window=_WINDOW, hop=self._hop, left=_WINDOW // 2 if self.center else 0, tail="pad")
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
-        """Return the published weights, or the user's own."""
         if self.checkpoint is not None:
             return (Checkpoint("file", self.checkpoint, "", self.checkpoint, "", "unknown"),)
         variant = "{}_{}".format(self.input_repr, self.content_type)
@@ -89,11 +88,9 @@ class Openl3(Extractor):
         )
 
     def describe(self) -> tp.Dict[str, tp.Any]:
-        """Return the backend in use."""
         return {"backend": "reference"}
 
     def uses_gpu(self) -> bool:
-        """Return True."""
         return True
 
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:

@@ -84,7 +84,6 @@ class Prosody(Extractor):
         return tuple(found)
 
     def describe(self) -> tp.Dict[str, tp.Any]:
-        """Return what the embedding is made of."""
         return {"embedding": self._kind}
 
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:

@@ -22,11 +22,7 @@ class BeatFeatures:
     """Turns int16 audio into the features of one set of networks."""
 
     def __init__(self, bands: tp.Sequence[int]) -> None:
-        """Prepare windows and filters.
-
-        Args:
-            bands: filters per octave, for each of `FRAME_SIZES`.
-        """
+        """Prepare windows and filters, so many `bands` per octave for each of `FRAME_SIZES`."""
         self._resolutions = [_Resolution(size, per_octave) for size, per_octave in zip(FRAME_SIZES, bands)]
 
     @property
@@ -35,13 +31,9 @@ class BeatFeatures:
         return sum(2 * resolution.filters.shape[1] for resolution in self._resolutions)
 
     def __call__(self, signal: np.ndarray) -> np.ndarray:
-        """Return the features of `signal`.
+        """Return the features float32 `[ceil(N / 441), F]` of int16 `[N]` at 44.1 kHz, N > 0.
 
-        Args:
-            signal: int16 `[N]` at 44.1 kHz, N > 0.
-
-        Returns:
-            float32 `[ceil(N / 441), F]`; for each frame size its bands, then their differences.
+        For each frame size its bands stand there, then their differences.
         """
         frames = -(-len(signal) // HOP_LENGTH)
         features = np.empty((frames, self.width), np.float32)

@@ -61,14 +61,10 @@ class CrepeNetwork:
         return oriented
 
     def compute_activation(self, wave: np.ndarray, hop_length: int) -> np.ndarray:
-        """Return the likelihood of every pitch bin in every frame.
+        """Return the likelihood float32 [N, 360] of every pitch bin in N frames, `hop_length` samples apart.
 
-        Args:
-            wave: float32 [(N - 1) * hop_length + 1024] at 16 kHz.
-            hop_length: samples from one frame to the next.
-
-        Returns:
-            float32 [N, 360]; to rounding, a row depends on the 1024 samples of its frame alone.
+        The `wave` is float32 [(N - 1) * hop_length + 1024] at 16 kHz. To rounding, a row depends on the 1024
+        samples of its frame alone.
         """
         wave = np.ascontiguousarray(wave, np.float32)
         signals = self._activations[0](self._first.convolve(wave, hop_length))

@@ -22,17 +22,11 @@ _LOG_STEP = np.log(6.4) / 27.0  # natural logarithm of the frequency ratio per m
 
 
 def transform(waves: np.ndarray) -> np.ndarray:
-    """Return the log-mel spectrograms of windows that bring their own context.
+    """Return the log-mel spectrograms float32 `[B, 1 + (W - 512) // 256, 96]` of windows `[B, W]` at 16 kHz.
 
-    No padding happens here: frame `f` covers the samples `256 f .. 256 f + 511` of its window, so a
-    window cut 256 samples ahead of a patch gives the frames of the whole file's centred transform.
-
-    Args:
-        waves: float32 `[B, W]` at 16 kHz, W >= 512 samples.
-
-    Returns:
-        float32 `[B, 1 + (W - 512) // 256, 96]`. Bands of more power than float16 holds (65504, about
-        21 dB over full scale) are infinite, as they are upstream.
+    No padding happens here: frame `f` covers the samples `256 f .. 256 f + 511` of its window, so a window cut
+    256 samples ahead of a patch gives the frames of the whole file's centred transform. Bands of more power than
+    float16 holds (65504, about 21 dB over full scale) are infinite, as they are upstream.
     """
     with np.errstate(over="ignore"):
         stored = mel_power(waves).astype(np.float16)
@@ -43,18 +37,7 @@ def transform(waves: np.ndarray) -> np.ndarray:
 
 def mel_power(waves: np.ndarray) -> np.ndarray:
     """Return the power in each mel band, `[B, W]` -> float32 `[B, F, 96]`, frames as in `transform`."""
-    framed = np.ascontiguousarray(waves, dtype=np.float32)
-    count = 1 + (framed.shape[1] - FFT_LENGTH) // HOP_LENGTH
-    row, sample = framed.strides
-    frames = np.lib.stride_tricks.as_strided(
-        framed,
-        (framed.shape[0], count, FFT_LENGTH),
-        (row, HOP_LENGTH * sample, sample),
-        writeable=False,
-    )
-    # The float64 window keeps the FFT in double precision on every NumPy: from 2.0 on, float32 input
-    # would be transformed in single precision.
-    spectrum = np.fft.rfft(frames * _hann(), axis=-1).astype(np.complex64)
+    spectrum = stft(np.ascontiguousarray(waves, dtype=np.float32), FFT_LENGTH, HOP_LENGTH).astype(np.complex64)
     power = np.abs(spectrum) ** 2
     # A sum in double precision rounds to the same float32 whatever the blocking of the BLAS, so that
     # equal frames give equal bytes in any window and on any machine.
@@ -65,13 +48,10 @@ def mel_power(waves: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=None)
 def mel_filters(sample_rate: int, fft_length: int, bands: int) -> np.ndarray:
-    """Return triangular filters of equal area between 0 Hz and half the sample rate.
+    """Return triangular filters of equal area between 0 Hz and half the rate, float32 `[bands, fft_length // 2 + 1]`.
 
     The scale is that of Slaney's Auditory Toolbox (Interval Research TR 1998-010): linear below 1 kHz,
-    logarithmic above. Each triangle is divided by half its width in Hz.
-
-    Returns:
-        float32 `[bands, fft_length // 2 + 1]`, read-only because it is shared.
+    logarithmic above. Each triangle is divided by half its width in Hz. Read-only because it is shared.
     """
     bins = np.linspace(0.0, sample_rate / 2.0, 1 + fft_length // 2)
     edges = mel_to_hz(np.linspace(0.0, float(hz_to_mel(np.array(sample_rate / 2.0))), bands + 2))
@@ -96,9 +76,23 @@ def mel_to_hz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel >= _KNEE_MEL, above, mel * _LINEAR_STEP)
 
 
+def stft(waves: np.ndarray, length: int, hop: int) -> np.ndarray:
+    """Return the spectrum complex128 `[..., F, length // 2 + 1]` of the whole frames of `waves` `[..., N]`.
+
+    The float64 window keeps the transform in double precision on every NumPy: from 2.0 on, float32 input would
+    be transformed in single precision.
+    """
+    step = waves.strides[-1]
+    shape = (*waves.shape[:-1], 1 + (waves.shape[-1] - length) // hop, length)
+    strides = (*waves.strides[:-1], hop * step, step)
+    frames = np.lib.stride_tricks.as_strided(waves, shape, strides, writeable=False)
+    spectrum: np.ndarray = np.fft.rfft(frames * _hann(length), axis=-1)
+    return spectrum
+
+
 @functools.lru_cache(maxsize=None)
-def _hann() -> np.ndarray:
-    """Return the periodic Hann window, float64 `[512]`."""
-    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(FFT_LENGTH) / FFT_LENGTH)
+def _hann(length: int) -> np.ndarray:
+    """Return the periodic Hann window, float64 `[length]`, read-only because it is shared."""
+    window: np.ndarray = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(length) / length)
     window.flags.writeable = False
     return window

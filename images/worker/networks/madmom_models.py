@@ -106,7 +106,6 @@ class _Unpickler(pickle.Unpickler):
     """An unpickler that knows the names above and no others."""
 
     def find_class(self, module: str, name: str) -> tp.Any:
-        """Return the stand-in of a name, or raise `ModelFileError`."""
         if (module, name) not in _ALLOWED:
             raise ModelFileError("refused to load {}.{}".format(module, name))
         return _ALLOWED[module, name]

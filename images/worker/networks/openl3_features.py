@@ -10,12 +10,12 @@ Cramer, Wu, Salamon, Bello, "Look, Listen and Learn More: Design Choices for Dee
   numpy's, in float64, hears the audio: what resampling leaves above half of a lower sample rate.
 """
 
-import functools
 import typing as tp
 
 import numpy as np
 
 from worker.networks.log_mel import mel_filters
+from worker.networks.log_mel import stft as own_stft
 
 SAMPLE_RATE = 48000  # Hz
 WINDOW = 48000  # samples
@@ -46,20 +46,14 @@ Stft = tp.Callable[[np.ndarray, int, int], np.ndarray]
 
 
 def transform(waves: np.ndarray, input_repr: str, stft: tp.Optional[Stft] = None) -> np.ndarray:
-    """Return the spectrogram of every window in decibels below its maximum.
+    """Return spectrograms float32 `[B, bands, frames]`, -80 to 0 dB below their maxima, of windows `[B, 48000]`.
 
-    Args:
-        waves: float32 `[B, 48000]` at 48 kHz.
-        input_repr: mel256, mel128 or linear.
-        stft: the short-time Fourier transform; default: our own in double precision.
-
-    Returns:
-        float32 `[B, bands, frames]` between -80 and 0; zeros for silence. A row depends on its window alone.
+    Zeros for silence. A row depends on its window alone. Without `stft` the transform is our own, in double precision.
     """
     layout = LAYOUTS[input_repr]
     spectrograms = np.empty((len(waves), layout.bands, layout.frames), np.float32)
     for spectrogram, wave in zip(spectrograms, waves):
-        spectrogram[:] = _scale(_measure(wave, layout, stft or _stft)).T
+        spectrogram[:] = _scale(_measure(wave, layout, stft or own_stft)).T
     return spectrograms
 
 
@@ -74,26 +68,9 @@ def _measure(wave: np.ndarray, layout: Layout, stft: Stft) -> np.ndarray:
     return filtered
 
 
-def _stft(samples: np.ndarray, length: int, hop: int) -> np.ndarray:
-    (step,) = samples.strides
-    shape = (1 + (len(samples) - length) // hop, length)
-    frames = np.lib.stride_tricks.as_strided(samples, shape, (hop * step, step), writeable=False)
-    # The float64 window keeps the transform in double precision on every numpy.
-    spectrum: np.ndarray = np.fft.rfft(frames * _hann(length), axis=1)
-    return spectrum
-
-
 def _scale(magnitudes: np.ndarray) -> np.ndarray:
     """Return decibels below the maximum, as the first releases of kapre computed them."""
     decibels = np.float32(10.0) * np.log10(np.maximum(magnitudes, _SMALLEST))
     decibels -= decibels.max()
     scaled: np.ndarray = np.maximum(decibels, -_RANGE)
     return scaled
-
-
-@functools.lru_cache(maxsize=None)
-def _hann(length: int) -> np.ndarray:
-    """Return the periodic Hann window, float64 `[length]`."""
-    window: np.ndarray = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(length) / length)
-    window.flags.writeable = False
-    return window

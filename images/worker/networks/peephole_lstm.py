@@ -69,16 +69,10 @@ class Ensemble:
         self._bias = np.stack([network.bias for network in networks])[:, None].astype(np.float64)
 
     def __call__(self, features: tp.Sequence[np.ndarray]) -> tp.List[np.ndarray]:
-        """Return the mean activation of every item.
+        """Return the mean activation float32 `[T, O]` of every item `[T, F]`; T > 0 may differ.
 
         The bytes of an item do not depend on the items beside it: every matrix product has the shape that
         it has when the item is alone, and what remains is elementwise.
-
-        Args:
-            features: float32 `[T, F]` of each item; T > 0 may differ.
-
-        Returns:
-            float32 `[T, O]` of each item.
         """
         items = [item[None] for item in features]
         for layer in self._layers:

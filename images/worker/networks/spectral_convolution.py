@@ -22,12 +22,9 @@ class SpectralConvolution:
     """
 
     def __init__(self, kernel: np.ndarray, length: int, left: int) -> None:
-        """Transform the kernel.
+        """Transform a kernel float32 [K, C_in, C_out] for signals of `length` samples.
 
-        Args:
-            kernel: float32 [K, C_in, C_out].
-            length: samples of every signal.
-            left: zeros that "same" padding puts in front of the signal.
+        `left` is the number of zeros that "same" padding puts in front of the signal.
         """
         taps, _, self._channels = kernel.shape
         first = -min(length - 1, left)
@@ -40,14 +37,7 @@ class SpectralConvolution:
         self._kernel = _transform_kernel(kernel[first + left : last + left + 1], lags, period)
 
     def __call__(self, signals: np.ndarray) -> np.ndarray:
-        """Convolve.
-
-        Args:
-            signals: float32 [L, N, C_in].
-
-        Returns:
-            float32 [L, N, C_out].
-        """
+        """Return the convolution float32 [L, N, C_out] of signals [L, N, C_in]."""
         length, count, channels = signals.shape
         frequencies, _, doubled = self._kernel.shape
         spectrum = self._forward @ signals.reshape(length, count * channels)

@@ -31,10 +31,9 @@ _STORAGE_KINDS = {
 
 
 def read_tensors(path: str) -> tp.Dict[str, np.ndarray]:
-    """Return the tensors of a state dict by name, as contiguous arrays in native byte order.
+    """Return the tensors of a file that `torch.save(module.state_dict(), path)` wrote, by name.
 
-    Args:
-        path: file written by `torch.save(module.state_dict(), path)`.
+    They are contiguous arrays in native byte order.
 
     Raises:
         TorchArchiveError: the file is damaged, is no state dict, or names anything but tensors of
@@ -145,12 +144,6 @@ def _rebuild_tensor(
     *_gradients: tp.Any,
 ) -> np.ndarray:
     """Return the tensor that `torch._utils._rebuild_tensor_v2` describes, read-only where it needs no copy.
-
-    Args:
-        storage: flat array.
-        offset: first element of the view.
-        shape: sizes of the view.
-        strides: distances between elements along each axis, in elements.
 
     Raises:
         TorchArchiveError: the view leaves its storage. Checked here because `as_strided` would then

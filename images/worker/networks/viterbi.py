@@ -23,13 +23,9 @@ _NEIGHBOURS = 4  # bins on each side that enter the local average
 
 
 def find_path(observations: np.ndarray) -> np.ndarray:
-    """Return the most likely states (Viterbi's algorithm over a band of 23 predecessors).
+    """Return the most likely states int64 [T] where the strongest bin of each frame is [T], T >= 1.
 
-    Args:
-        observations: integers [T], the strongest bin of each frame, T >= 1.
-
-    Returns:
-        int64 [T].
+    Viterbi's algorithm over a band of 23 predecessors.
     """
     transitions = _make_transitions()
     miss, hit = np.log(0.9 / BINS), np.log(_SELF_EMISSION + 0.9 / BINS)
@@ -53,14 +49,9 @@ def find_path(observations: np.ndarray) -> np.ndarray:
 
 
 def compute_frequency(activation: np.ndarray, path: np.ndarray) -> np.ndarray:
-    """Return the pitch in Hz: the mean of the bins around the path, weighted by their activation.
+    """Return the pitch in Hz, float64 [T]: the mean of the bins around the path, weighted by their activation.
 
-    Args:
-        activation: float32 [T, 360].
-        path: integers [T], the bin of each frame.
-
-    Returns:
-        float64 [T]; 0 where the activation around the path is zero.
+    Of `activation` float32 [T, 360] and `path` [T], the bin of each frame; 0 where the activation around it is zero.
     """
     cents = np.linspace(FIRST_CENTS, LAST_CENTS, BINS)
     bins = path[:, None] + np.arange(-_NEIGHBOURS, _NEIGHBOURS + 1)

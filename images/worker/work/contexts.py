@@ -55,13 +55,8 @@ def context_of(
 
     It holds nothing that changes from run to run on one machine: no time, no host, no path.
 
-    Args:
-        shard: what is run.
-        task: the model in it.
-        extractor: loaded.
-        output: folder of the arrays.
-        said: what `read` found beside the weights.
-        device: what the model computes on: "cpu", or "cuda" and the name of the kind of GPU.
+    `said` is what `read` found beside the weights, and `device` what the model computes on: "cpu", or "cuda" and
+    the name of the kind of GPU.
 
     Raises:
         OutputError: the folder cannot be written, or is a link.

@@ -7,12 +7,9 @@ from worker.extractor import Extractor
 
 
 def refuse_what_cannot_fit(extractor: Extractor, duration: float, limit: tp.Optional[int]) -> None:
-    """Raise when a model that needs the whole item at once cannot have the memory for it.
+    """Raise when a model cannot have the memory that it needs for the whole of an item of so many seconds.
 
-    Args:
-        extractor: any model; windowed ones need the same memory for any length.
-        duration: of the item in seconds.
-        limit: bytes that the job grants; None asks the machine what is free.
+    `limit` is in bytes, as the job grants them; None asks the machine what is free.
 
     Raises:
         TooLarge: more is needed than there is.

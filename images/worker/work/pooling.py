@@ -4,8 +4,6 @@ import typing as tp
 
 import numpy as np
 
-METHODS = ("mean", "std", "min", "max", "median", "first", "last")
-
 
 def parse(text: str) -> tp.List[str]:
     """Return the parts of `mean+std`; an empty list for `none`.
@@ -39,7 +37,7 @@ def pool(values: np.ndarray, axis: int, text: str) -> np.ndarray:
     parts = parse(text)
     if not parts:
         return values
-    pooled = [np.asarray(_METHOD[part](values, axis), np.float32) for part in parts]
+    pooled = [np.asarray(METHODS[part](values, axis), np.float32) for part in parts]
     return np.concatenate([np.atleast_1d(part) for part in pooled], axis=-1)
 
 
@@ -47,12 +45,12 @@ def _wide(reduce: tp.Any) -> tp.Callable[[np.ndarray, int], np.ndarray]:
     return lambda values, axis: reduce(values, axis=axis, dtype=np.float64)
 
 
-_METHOD: tp.Dict[str, tp.Callable[[np.ndarray, int], np.ndarray]] = {
+METHODS: tp.Dict[str, tp.Callable[[np.ndarray, int], np.ndarray]] = {
     "mean": _wide(np.mean),
     "std": _wide(np.std),
-    "min": lambda values, axis: np.min(values, axis=axis),
-    "max": lambda values, axis: np.max(values, axis=axis),
-    "median": lambda values, axis: np.median(values, axis=axis),
+    "min": np.min,
+    "max": np.max,
+    "median": np.median,
     "first": lambda values, axis: np.take(values, 0, axis=axis),
     "last": lambda values, axis: np.take(values, -1, axis=axis),
 }

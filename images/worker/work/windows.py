@@ -26,14 +26,9 @@ class Cut(tp.NamedTuple):
 
 
 def cut(wave: np.ndarray, framing: Windows) -> Cut:
-    """Return the windows of `wave`.
+    """Return the windows of `wave` `[C, T]`, T > 0: at least one.
 
-    Args:
-        wave: float32 `[C, T]` with T > 0.
-        framing: geometry in samples.
-
-    Returns:
-        At least one window; audio that is too short is repeated or padded first, as `framing.short` says.
+    Audio that is too short is repeated or padded first, as `framing.short` says.
     """
     size = framing.frame_length or framing.window
     step = framing.frame_hop or framing.hop

@@ -25,7 +25,6 @@ class Codec:
     """A loaded checkpoint. On a CPU rows run one by one: no bit of a result depends on its neighbours."""
 
     def __init__(self, settings: layout.EncodecConfig, encoder: Encoder, quantizer: Quantizer | None, device: str):
-        """Join the parts; `load` makes them."""
         self._settings = settings
         self._encoder = encoder
         self._quantizer = quantizer
@@ -61,11 +60,9 @@ class Codec:
         return Frames(latents, codes, scale)
 
     def encode_pieces(self, wave: np.ndarray, here: np.ndarray) -> Frames:
-        """Return the frames of long rows as the whole model gives them, the 48 kHz one piece by piece.
+        """Return the frames of long rows `[B, C, N]` as the whole model gives them, the 48 kHz one piece by piece.
 
-        Args:
-            wave: float32 `[B, C, N]`, all of it audio.
-            here: int `[B]`, 0 for a row that only fills the batch, else 1.
+        `here` is int `[B]`, 0 for a row that only fills the batch, else 1.
         """
         size = wave.shape[2]
         step, length = (STRIDE, CHUNK) if self._settings.chunking else (size, size)

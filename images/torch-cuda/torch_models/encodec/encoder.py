@@ -62,15 +62,10 @@ class Encoder:
     """From audio to latents."""
 
     def __init__(self, settings: EncodecConfig, tensors: Tensors, device: str):
-        """Build it.
-
-        Args:
-            settings: of the checkpoint.
-            tensors: all under `encoder.layers.`.
-            device: "cpu" or "cuda".
+        """Take all tensors under `encoder.layers.`.
 
         Raises:
-            KeyError: a tensor is missing.
+            KeyError: one is missing.
         """
         self._front: list[tp.Callable[[torch.Tensor], torch.Tensor]] = [Convolution(settings, tensors, "0", device)]
         index = 1
@@ -97,15 +92,12 @@ class Encoder:
             warm_up: samples that belong to earlier blocks, a multiple of 320: with three frames of them the
                 convolutions have forgotten where the block begins.
         """
-        hidden = self._remember(self._reduce(wave)[:, :, warm_up // HOP :], state)
-        hidden = functional.elu(hidden)
+        hidden = functional.elu(self._remember(self._reduce(wave)[:, :, warm_up // HOP :], state))
         tail = state.get("tail")
+        if tail is not None:
+            hidden = torch.cat([tail, hidden], 2)
         state["tail"] = hidden[:, :, -self._last.reach :]
-        if tail is None:
-            return self._last(hidden)
-        hidden = torch.cat([tail, hidden], 2)
-        state["tail"] = hidden[:, :, -self._last.reach :]
-        return self._last.run(hidden)
+        return self._last(hidden) if tail is None else self._last.run(hidden)
 
     def _reduce(self, x: torch.Tensor) -> torch.Tensor:
         """Return `[B, C', T]`, a frame for every 320 samples."""

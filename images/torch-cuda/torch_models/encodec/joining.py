@@ -4,22 +4,14 @@ import numpy as np
 
 
 def join_chunks(values: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Return `[D, sum of frames]`: the frames of all chunks in order, without what fills the short ones.
-
-    Args:
-        values: `[N, D, F]`.
-        frames: int `[N]`, how many of each chunk count.
-    """
+    """Return `[D, sum of frames]`: of the chunks `[N, D, F]` in order the `frames` `[N]` that are not filled up."""
     return np.concatenate([chunk[:, :count] for chunk, count in zip(values, frames, strict=True)], axis=1)
 
 
 def join_windows(values: np.ndarray, frames: np.ndarray, hop: int) -> np.ndarray:
     """Return `[D, T]`: every frame of the audio once, from the window in which it lies deeper.
 
-    Args:
-        values: `[N, D, F]`, of windows that begin every `hop` frames.
-        frames: int `[N]`, how many of each window are of audio and not of its padding.
-        hop: frames.
+    The windows `[N, D, F]` begin every `hop` frames; `frames` `[N]` of each are of audio and not of its padding.
     """
     overlap = values.shape[2] - hop
     begins = np.full(len(values), overlap // 2)

@@ -14,6 +14,7 @@ import platform
 import signal
 import sys
 import threading
+import time
 import typing as tp
 
 from worker import catalog, fingerprint, protocol, schema
@@ -29,7 +30,7 @@ _PATIENCE = {"extract": 10.0, "fit": 20.0}
 
 def main() -> int:
     """Return the exit code, by `protocol.exit_code`."""
-    protocol.claim_stdout()
+    claim_stdout()
     faulthandler.enable()  # a crash in native code leaves its stack in the log
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
@@ -57,7 +58,7 @@ def _start(arguments: tp.Sequence[str]) -> tp.Tuple[Shard, pipeline.Roots, Chann
 def _run(shard: Shard, roots: pipeline.Roots, channel: Channel) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    protocol.watch_host(stop, _PATIENCE[shard.kind])
+    watch_host(stop, _PATIENCE[shard.kind])
     packages = dict(contexts.packages(), python=platform.python_version())
     _LOG.info("device %s; NVIDIA_VISIBLE_DEVICES: %s", shard.device, os.environ.get("NVIDIA_VISIBLE_DEVICES", "-"))
     try:
@@ -85,6 +86,33 @@ def _beat(channel: Channel) -> None:
     pause = threading.Event()
     while not pause.wait(_HEARTBEAT):
         channel.emit(Event("heartbeat"))
+
+
+def claim_stdout() -> None:
+    """Point fd 1 at stderr: prints of libraries, C code and child processes end up in the log."""
+    sys.stdout.flush()
+    os.dup2(2, 1)
+
+
+def watch_host(stop: threading.Event, patience: float) -> None:
+    """Set `stop` when standard input closes, as it does whatever ends the host; end the process after that.
+
+    Args:
+        stop: looked at between two steps, so that what is finished is committed.
+        patience: seconds until the process ends with 75, whatever it is in the middle of.
+    """
+
+    def watch() -> None:
+        try:
+            while os.read(0, 4096):
+                pass
+        except OSError:
+            pass  # closed from the start is closed as well
+        stop.set()
+        time.sleep(patience)
+        os._exit(protocol.EXIT_AGAIN)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import json
 import os
-import sys
 import threading
 import time
 import typing as tp
@@ -328,30 +327,3 @@ def _lock(file: tp.IO[str]) -> None:
         except OSError:
             time.sleep(0.05)
     return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def claim_stdout() -> None:
-    """Point fd 1 at stderr: prints of libraries, C code and child processes end up in the log."""
-    sys.stdout.flush()
-    os.dup2(2, 1)
-
-
-def watch_host(stop: threading.Event, patience: float) -> None:
-    """Set `stop` when standard input closes, as it does whatever ends the host; end the process after that.
-
-    Args:
-        stop: looked at between two steps, so that what is finished is committed.
-        patience: seconds until the process ends with 75, whatever it is in the middle of.
-    """
-
-    def watch() -> None:
-        try:
-            while os.read(0, 4096):
-                pass
-        except OSError:
-            pass  # closed from the start is closed as well
-        stop.set()
-        time.sleep(patience)
-        os._exit(EXIT_AGAIN)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -56,18 +56,12 @@ class ProsodicSequenceEncoder(nn.Module):
             dropout: in training.
         """
         super().__init__()
-        if vocab_size < 3 or hidden_dim % 2 or hidden_dim % nhead or min(num_layers, pos_max_len, mask_span) < 1:
-            raise ValueError(
-                f"vocab_size={vocab_size} must be at least 3 (tokens, padding, mask), hidden_dim={hidden_dim} even "
-                f"and a multiple of nhead={nhead}, and num_layers, pos_max_len and mask_span at least 1"
-            )
-        if 0 <= padding_token_id < vocab_size - 2:
-            raise ValueError(f"padding_token_id={padding_token_id} is one of the tokens; take a negative one")
         self.config: tp.Dict[str, tp.Any] = {
             "vocab_size": vocab_size, "hidden_dim": hidden_dim, "num_layers": num_layers, "nhead": nhead,
             "pos_max_len": pos_max_len, "padding_token_id": padding_token_id, "mask_prob": mask_prob,
             "mask_span": mask_span, "dropout": dropout,
         }  # fmt: skip
+        _check(**self.config)
         self.vocab_size, self.hidden_dim, self.pos_max_len = vocab_size, hidden_dim, pos_max_len
         self.padding_token_id, self.mask_span = padding_token_id, mask_span
         self.update_mask_prob(mask_prob)
@@ -213,3 +207,17 @@ def _sinusoids(length: int, dim: int) -> Tensor:
     rates = torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
     angles = torch.arange(length)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).reshape(length, dim)
+
+
+def _check(
+    vocab_size: int, hidden_dim: int, num_layers: int, nhead: int, pos_max_len: int, padding_token_id: int,
+    mask_span: int, **others: float
+) -> None:  # fmt: skip
+    """Raise ValueError for sizes that no network has."""
+    if vocab_size < 3 or hidden_dim % 2 or hidden_dim % nhead or min(num_layers, pos_max_len, mask_span) < 1:
+        raise ValueError(
+            f"vocab_size={vocab_size} must be at least 3 (tokens, padding, mask), hidden_dim={hidden_dim} even "
+            f"and a multiple of nhead={nhead}, and num_layers, pos_max_len and mask_span at least 1"
+        )
+    if 0 <= padding_token_id < vocab_size - 2:
+        raise ValueError(f"padding_token_id={padding_token_id} is one of the tokens; take a negative one")

@@ -45,13 +45,11 @@ def fit(
         collection.add_batch(vectors)
     pipeline = ClusteringPipeline(n_clusters, dim, device, seed=seed, features=corpus.features)
     say(f"clusters {len(collection)} frames", 0.0)
-    quality = pipeline.train(
-        collection.finalize(),
-        folder,
-        reduced_dims,
-        max_iter=max_iter,
-        say=lambda iteration, inertia: say(f"iteration {iteration}, inertia per frame {inertia:.5f}", 0.0),
-    )
+
+    def tell(iteration: int, inertia: float) -> None:
+        say(f"iteration {iteration}, inertia per frame {inertia:.5f}", 0.0)
+
+    quality = pipeline.train(collection.finalize(), folder, reduced_dims, max_iter=max_iter, say=tell)
     model = pipeline.model
     facts = {
         "files": len(corpus),

@@ -81,8 +81,7 @@ def fit(
     options = options or Options()
     os.makedirs(folder, exist_ok=True)
     fingerprint = _fingerprint(sequences, n_tokens, options, clusters, device)
-    path = os.path.join(folder, ENCODER)
-    done = _finished(path, fingerprint)
+    done = _finished(os.path.join(folder, ENCODER), fingerprint)
     if done is not None:
         say("this encoder is fitted already; remove its folder to fit it anew", None)
         return done
@@ -102,15 +101,22 @@ def fit(
         "fingerprint": fingerprint,
         "threads": torch.get_num_threads(),
     }
+    _write(model, rows, facts, folder, say)
+    return facts
+
+
+def _write(
+    model: ProsodicSequenceEncoder, rows: tp.List[tp.Any], facts: tp.Dict[str, tp.Any], folder: str, say: _Say
+) -> None:
+    """Write the curve and what is known of the encoder, then itself; the state that a kill leaves goes last."""
     curve.write(rows, folder)
     try:
         curve.plot(rows, facts, folder)
     except ImportError:
         say("matplotlib is not in this environment, so there is no picture of curve.csv", None)
     storage.write_json(os.path.join(folder, PROVENANCE), {"encoder": {"made by": "consort fit", **_public(facts)}})
-    model.save(path, **facts)
+    model.save(os.path.join(folder, ENCODER), **facts)
     _remove(os.path.join(folder, learning.STATE))
-    return facts
 
 
 def _windows(

@@ -88,6 +88,13 @@ def locked(path: pathlib.Path, waiting: tp.Callable[[], None]) -> tp.Iterator[No
 
 
 @contextlib.contextmanager
+def taken(path: pathlib.Path) -> tp.Iterator[bool]:
+    """Hold the lock file `path` unless somebody else does, and say whether; nobody does where there is none."""
+    with contextlib.ExitStack() as stack:
+        yield not path.exists() or try_lock(stack.enter_context(path.open("rb")))
+
+
+@contextlib.contextmanager
 def written(path: pathlib.Path, partial: pathlib.Path | None = None) -> tp.Iterator[tp.IO[bytes]]:
     """Open a file that takes the place of `path` at the end, synced: a reader sees the old or the new one.
 

@@ -68,19 +68,19 @@ def write_wav():
 def prepare(tmp_path, write_wav, monkeypatch):
     """Return a function that looks at a job over `tmp_path/audio`, where three files are, and its output folder."""
     from orchestrator.job import spec
-    from orchestrator.planning import preparation
+    from orchestrator.planning import survey
 
     monkeypatch.setenv("CONSORT_CACHE", str(tmp_path / "cache"))
     for number, name in enumerate(("a.wav", "b.wav", "deep/c.wav")):
         write_wav(tmp_path / "audio" / name, number)
     job = {"audio": str(tmp_path / "audio"), "output": str(tmp_path / "out"), "models": ["prosody"]}
 
-    def prepared(**changes):
-        found = preparation.prepare(spec.check({**job, **changes}))
+    def surveyed(**changes):
+        found = survey.take(spec.check({**job, **changes}))
         found.output.create()
         return found
 
-    return prepared
+    return surveyed
 
 
 @pytest.fixture
@@ -89,34 +89,34 @@ def work():
     return _work
 
 
-def _work(prepared, failing=None, fold=True, run_id="run", strict=None):
+def _work(surveyed, failing=None, fold=True, run_id="run", strict=None):
     """Write an array and a record for all that is to do, a failure of a class for the (item, model) in `failing`."""
     from orchestrator.output import ledger as ledgers
     from orchestrator.planning import plan, shards
     from worker import protocol
     from worker.protocol import Event, Facts, Failure
 
-    context = prepared.output.contexts / "c.json"
+    context = surveyed.output.contexts / "c.json"
     context.write_text(json.dumps(strict or {}), "ascii")
-    shared = {m.environment: shards.ShardFields() for m in prepared.plan.models}
-    for shard in shards.cut(prepared.plan, run_id, 2, shared):
-        channel = protocol.Channel(str(prepared.output.records / (shard.id + ".1.jsonl")))
+    shared = {m.environment: shards.ShardFields() for m in surveyed.plan.models}
+    for shard in shards.cut(surveyed.plan, run_id, 2, shared):
+        channel = protocol.Channel(str(surveyed.output.records / (shard.id + ".1.jsonl")))
         for item in shard.items:
-            with open(os.path.join(prepared.audio.root, item.id), "rb") as f:
+            with open(os.path.join(surveyed.audio.root, item.id), "rb") as f:
                 sha = hashlib.sha256(f.read()).hexdigest()
             facts = Facts(sha, item.size, item.mtime_ns)
             channel.emit(Event("decoded", item=item.id, seconds=0.01, facts=facts))
-            for model in [m for m in prepared.plan.models if m.name in item.tasks]:
+            for model in [m for m in surveyed.plan.models if m.name in item.tasks]:
                 kind = (failing or {}).get((item.id, model.name))
                 if kind:
                     key = protocol.key_of(model.task.key, "", sha)
                     channel.emit(Event("failed", failure=Failure(item.id, model.name, kind, "because", key)))
                     continue
                 for output, path in plan.paths_of(model, item.name).items():
-                    channel.emit(Event("wrote", record=_write(prepared.output, model, item, output, path, sha)))
+                    channel.emit(Event("wrote", record=_write(surveyed.output, model, item, output, path, sha)))
         channel.emit(Event("finished"))
         channel.close()
-    return ledgers.fold(prepared.output) if fold else None
+    return ledgers.fold(surveyed.output) if fold else None
 
 
 def _write(output, model, item, name, path, source):

@@ -45,47 +45,87 @@ def write_corpus(folder, arrays, suffix=".npy"):
     return files
 
 
-def command(folder, request, *options):
-    """Return a command that fits, after writing its request."""
-    path = folder / "request.json"
-    path.write_text(json.dumps({"parameters": PARAMETERS, **request}))
-    roots = ["--corpus", str(folder / "corpus"), *map(str, options)]
-    return [sys.executable, "-m", "prosody_toolkit.fitting", str(path), *roots]
+OPTIONS = ("seed", "n_clusters", "reduced_dims", "max_iter", "encoder", "colour")
 
 
-def start(argv):
-    """Start a fit."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+class Started:
+    """A worker with a shard of kind `fit`, started by hand as the host does it."""
+
+    def __init__(self, command, events):
+        self.events = events
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command[0], stdin=pipe, stdout=pipe, stderr=pipe, env={**env, **command[1]})
+        self.stdin, self.kill, self.poll, self.wait = (
+            self.process.stdin, self.process.kill, self.process.poll, self.process.wait,
+        )  # fmt: skip
+
+    def told(self):
+        """Return the events so far, without heartbeats."""
+        lines = self.events.read_text().splitlines() if self.events.exists() else []
+        return [event for event in map(json.loads, lines) if event["kind"] not in ("hello", "heartbeat")]
 
 
-def finish(process, timeout=120):
+def shard(request):
+    """Return the shard that asks for a fit; beside options a request may hold `stage`, `holds`, `parameters`."""
+    asked = {key: request[key] for key in OPTIONS if key in request}
+    stage, holds = request.get("stage", "clusters"), request.get("holds", "features")
+    fit = {"stage": stage, "holds": holds, "files": request["files"], "options": asked}
+    task = {"name": "m", "extractor": "prosody", "key": "", "params": request.get("parameters", PARAMETERS)}
+    task["files"] = {os.path.basename(path): path for path in request.get("own", [])}
+    shard = {"id": "s", "attempt": 1, "environment": "torch-cuda", "items": [], "tasks": [task]}
+    return {**shard, "kind": "fit", "fit": fit}
+
+
+def command(folder, request, model, clusters=None):
+    """Return a command that fits, with its environment, after writing its shard."""
+    own = [str(folder / clusters / name) for name in ("kmeans_model.json", "cluster_centers.pt")] if clusters else []
+    path = folder / "shard.json"
+    path.write_text(json.dumps(shard({**request, "own": own})))
+    (folder / model).mkdir(exist_ok=True)
+    roots = {"AUDIO": folder / "corpus", "OUTPUT": folder / model, "WEIGHTS": "", "SCRATCH": folder}
+    return [sys.executable, "-m", "worker", str(path)], {f"CONSORT_{key}": str(root) for key, root in roots.items()}
+
+
+def start(command):
+    """Start a fit; its events go to a file of its own."""
+    events = pathlib.Path(command[1]["CONSORT_SCRATCH"], f"events-{time.monotonic_ns()}.jsonl")
+    return Started((command[0], {**command[1], "CONSORT_EVENTS": str(events)}), events)
+
+
+def finish(started, timeout=120):
     """Return code, events and stderr; standard input stays open until the process has ended."""
-    collected = {}
+    out, errors = [], []
     readers = [
-        threading.Thread(target=lambda name=name: collected.update({name: getattr(process, name).read()}))
-        for name in ("stdout", "stderr")
+        threading.Thread(target=lambda: out.append(started.process.stdout.read())),
+        threading.Thread(target=lambda: errors.append(started.process.stderr.read())),
     ]
     for reader in readers:
         reader.start()
-    code = process.wait(timeout)
+    code = started.wait(timeout)
     for reader in readers:
         reader.join()
-    for stream in (process.stdin, process.stdout, process.stderr):
+    for stream in (started.process.stdin, started.process.stdout, started.process.stderr):
         stream.close()
-    events = [json.loads(line) for line in collected["stdout"].decode().splitlines()]
-    return code, events, collected["stderr"].decode()
+    assert out == [b""], "what libraries print belongs in the log"
+    return code, started.told(), errors[0].decode()
 
 
-def fit(folder, request, *options):
+def fit(folder, request, model, clusters=None):
     """Fit, and return what `finish` does."""
-    return finish(start(command(folder, request, *options)))
+    return finish(start(command(folder, request, model, clusters)))
+
+
+def outcome(events):
+    """Return the facts of a fit that has ended well."""
+    assert [event["kind"] for event in events[-2:]] == ["fitted", "finished"]
+    return events[-2]["outcome"]
 
 
 def make_corpus(folder):
     """Write features and fit clusters to them; return the folder and the request for an encoder."""
     files = write_corpus(folder / "corpus", make_features())
-    code, _, errors = fit(folder, {"files": files, "n_clusters": TOKENS}, "--model", folder / "clusters")
+    code, _, errors = fit(folder, {"files": files, "n_clusters": TOKENS}, "clusters")
     assert code == 0, errors
     encoder = {**TINY, "window": 40, "plan": {"epochs": 4, "batch_tokens": 64, "checkpoint_seconds": 0.0}}
     return folder, {"stage": "encoder", "files": files, "encoder": encoder}
@@ -93,7 +133,7 @@ def make_corpus(folder):
 
 def run_encoder(folder, request, name="encoder"):
     """Fit an encoder to a corpus of `make_corpus`."""
-    return fit(folder, request, "--clusters", folder / "clusters", "--model", folder / name)
+    return fit(folder, request, name, "clusters")
 
 
 def wait_for(condition, process, seconds=60):

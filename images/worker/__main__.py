@@ -1,9 +1,9 @@
 """`python -m worker SHARD.json`: run one shard, append its events to the file beside it.
 
-The roots come from the environment: CONSORT_AUDIO, CONSORT_OUTPUT, CONSORT_WEIGHTS, CONSORT_SCRATCH,
-CONSORT_EVENTS, CONSORT_FFMPEG; CONSORT_GPUS holds the UUIDs of the GPUs that the host meant, CONSORT_MODULES
-the environment's own packages. Standard input is a dead man's switch: when it closes, the worker commits
-what is finished and exits with 75, after some seconds even in the middle of an item.
+The roots come from the environment: CONSORT_AUDIO (of a fit: the folder of its arrays), CONSORT_OUTPUT,
+CONSORT_WEIGHTS, CONSORT_SCRATCH, CONSORT_EVENTS, CONSORT_FFMPEG; CONSORT_GPUS holds the UUIDs of the GPUs that the
+host meant, CONSORT_MODULES the environment's own packages. Standard input is a dead man's switch: when it closes, the
+worker commits what is finished and exits with 75, after some seconds even in the middle of an item.
 """
 
 import faulthandler
@@ -19,11 +19,12 @@ import typing as tp
 from worker import catalog, fingerprint, protocol, schema
 from worker.errors import CannotStart, DeviceMissing
 from worker.protocol import Channel, Event, Shard
-from worker.work import contexts, devices, pipeline
+from worker.work import contexts, devices, fitting, pipeline
 
 _LOG = logging.getLogger("worker")
 _HEARTBEAT = 5.0  # seconds
-_PATIENCE = 10.0  # seconds for the item at hand once the host is gone; one that takes longer is cut short
+# Seconds once the host is gone: for the item at hand, which is cut short if it takes longer; to write a fit's state.
+_PATIENCE = {"extract": 10.0, "fit": 20.0}
 
 
 def main() -> int:
@@ -56,7 +57,7 @@ def _start(arguments: tp.Sequence[str]) -> tp.Tuple[Shard, pipeline.Roots, Chann
 def _run(shard: Shard, roots: pipeline.Roots, channel: Channel) -> int:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    protocol.watch_host(stop, _PATIENCE)
+    protocol.watch_host(stop, _PATIENCE[shard.kind])
     packages = dict(contexts.packages(), python=platform.python_version())
     _LOG.info("device %s; NVIDIA_VISIBLE_DEVICES: %s", shard.device, os.environ.get("NVIDIA_VISIBLE_DEVICES", "-"))
     try:
@@ -68,7 +69,8 @@ def _run(shard: Shard, roots: pipeline.Roots, channel: Channel) -> int:
     channel.emit(Event("hello", protocol=protocol.VERSION, packages=packages, device=device.name))
     threading.Thread(target=_beat, args=(channel,), daemon=True).start()
     catalog.add_plugins(shard.plugins)
-    return pipeline.run(shard, roots, channel, stop, device)
+    run = fitting.run if shard.kind == "fit" else pipeline.run
+    return run(shard, roots, channel, stop, device)
 
 
 def _read(path: str) -> Shard:

@@ -9,11 +9,12 @@ every declaration without having any of them installed.
 import abc
 import copy
 import dataclasses
+import threading
 import typing as tp
 
 import numpy as np
 
-from worker.request import PLAIN, Request
+from worker.request import PLAIN, Fit, Request
 from worker.request import WindowChoice as WindowChoice  # plug-ins look for it here
 
 Arrays = tp.Dict[str, np.ndarray]
@@ -152,6 +153,15 @@ class Batch(tp.NamedTuple):
     state: tp.Optional[tp.Dict[str, tp.Any]] = None  # of a Stream: empty at an item's first block, then kept
 
 
+class Lesson(tp.NamedTuple):
+    """Where a model learns, and whom it tells how far it is."""
+
+    arrays: str  # folder that the paths of a fit's files are relative to; read-only
+    folder: str  # gets what was learned
+    say: tp.Callable[[str, tp.Optional[float]], None]  # gets a line, and the share that is done; None: once for all
+    stop: threading.Event  # set: keep what can be gone on with, and raise `Interrupted`
+
+
 _T = tp.TypeVar("_T")
 _E = tp.TypeVar("_E", bound="Extractor")
 
@@ -252,3 +262,21 @@ class Extractor(abc.ABC):
     def finish(self, frames: Arrays) -> Arrays:
         """Return the outputs of a whole item from its stitched frames `[T, ...]`."""
         return frames
+
+    def fit(self, asked: Fit, files: tp.Mapping[str, str], lesson: Lesson) -> tp.Dict[str, tp.Any]:
+        """Learn from arrays that this model, with these parameters, has written; most models learn nothing.
+
+        Args:
+            asked: what is learned, and from which arrays.
+            files: local path of every checkpoint that it builds on, by its `file`.
+            lesson: where, and whom to tell.
+
+        Returns:
+            What the result is like, as plain values.
+
+        Raises:
+            ValueError: it cannot be learned, or not from these arrays.
+            OSError: the folder cannot be written.
+            Interrupted: it was to stop.
+        """
+        raise ValueError("{} learns nothing".format(type(self).__name__))

@@ -100,8 +100,13 @@ class Shard:
     memory: tp.Optional[int] = None
     timeout: float = 600.0
     flags: tp.List[str] = dataclasses.field(default_factory=list)  # of every record of a model that could use a GPU
-    kind: str = "extract"
+    kind: str = dataclasses.field(default="extract", metadata={"choices": ("extract", "fit")})
+    fit: tp.Optional[requests.Fit] = None  # of a shard of that kind, which has one task and no items
     protocol: int = VERSION
+
+    def __post_init__(self) -> None:
+        if (self.kind == "fit") != (self.fit is not None and len(self.tasks) == 1 and not self.items):
+            raise ValueError("a shard of kind fit, and no other, says what one task is to learn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +168,7 @@ if tp.TYPE_CHECKING:
     from typing import Literal  # novermin - Python 3.7 has none, and never comes here
 
     _OfShard = Literal["hello", "device_missing", "device_lost", "output_lost", "heartbeat", "finished"]
-    _OfModel = Literal["loading", "loaded", "model_refused", "batch_reduced"]
+    _OfModel = Literal["loading", "loaded", "model_refused", "batch_reduced", "progress", "note", "fitted"]
     Kind = tp.Union[_OfShard, _OfModel, Literal["opened", "decoded", "wrote", "failed"]]  # the last are of an item
 else:
     Kind = str
@@ -174,7 +179,7 @@ KINDS: tp.Dict[Kind, tp.Tuple[str, ...]] = {
     "device_missing": ("message",),  # it has not; the worker ends
     "loading": ("model",),
     "loaded": ("model", "seconds"),
-    "model_refused": ("model", "message"),  # cannot load; the others go on
+    "model_refused": ("model", "message"),  # cannot load, and the others go on; or cannot learn what it is to
     "opened": ("item", "model"),  # the item is decoded; with a model: that runs on it
     "decoded": ("item", "seconds", "facts"),
     "batch_reduced": ("model", "message"),
@@ -182,6 +187,9 @@ KINDS: tp.Dict[Kind, tp.Tuple[str, ...]] = {
     "failed": ("item", "model", "failure", "facts"),
     "device_lost": ("model", "message"),  # its GPU broke, while `model` was loading or in the middle of the work
     "output_lost": ("message",),  # arrays cannot be written any more; the worker ends
+    "progress": ("model", "message", "share"),  # of a fit: where it stands, and 0 to 1 of it where that is known
+    "note": ("model", "message"),  # of a fit: what its user should read once
+    "fitted": ("model", "outcome"),  # the model is written; what it is like
     "heartbeat": (),
     "finished": (),
 }
@@ -203,6 +211,8 @@ class Event:
     packages: tp.Optional[tp.Dict[str, str]] = None
     device: tp.Optional[str] = None
     protocol: tp.Optional[int] = None
+    share: tp.Optional[float] = None
+    outcome: tp.Optional[tp.Dict[str, tp.Any]] = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

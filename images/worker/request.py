@@ -1,4 +1,4 @@
-"""What a job asks of a model beside its parameters: the same on the host and, by the shard, in the worker."""
+"""What a job or a fit asks of a model beside its parameters: the same on the host and, by the shard, in the worker."""
 
 import dataclasses
 import typing as tp
@@ -32,6 +32,30 @@ class Request:
     def wants(self, *outputs: str) -> bool:
         """Return whether any of `outputs` is asked for."""
         return not self.outputs or not self.outputs.isdisjoint(outputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayFile:
+    """One array of one item; `path` is relative to the output folder that holds it."""
+
+    item: str
+    path: str
+    sha256: str
+    shape: tp.List[int]
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """What a model is to learn, from arrays that it has written before.
+
+    `stage` names what is learned, `holds` the output that the files are of; `options` are the stage's own.
+    """
+
+    stage: str
+    holds: str
+    files: tp.List[ArrayFile]
+    options: tp.Dict[str, tp.Any] = dataclasses.field(default_factory=dict)
 
 
 PLAIN = Request()  # of a job that says nothing beside the parameters

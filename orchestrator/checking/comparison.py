@@ -14,11 +14,11 @@ import numpy as np
 from orchestrator import errors
 from orchestrator.checking import difference, verify
 from orchestrator.checking.difference import SHARE, TOLERANCE
-from orchestrator.checking.target import Target
+from orchestrator.checking.run_folder import RunFolder
 from orchestrator.checking.verify import Checked
 from orchestrator.text import table
+from worker import formats
 from worker.protocol import Record
-from worker.work import formats
 
 _EQUAL, _CLOSE = "equal", "close"  # the kinds that count as the same
 _KINDS = {  # in the words of the verdict
@@ -40,7 +40,7 @@ Key = tuple[str, str, str, int]  # item, model, output, window
 class Side:
     """One of the two that are compared."""
 
-    target: Target
+    target: RunFolder
     arrays: tp.Mapping[Key, Record]
     broken: tp.AbstractSet[str] = frozenset()  # paths of files that are not what their records say
 
@@ -124,7 +124,7 @@ class Comparison:
         return f"not the same: {words} ({allowed}){hint}"
 
 
-def compare(one: Target, other: Target, tolerance: float | None = None) -> Comparison:
+def compare(one: RunFolder, other: RunFolder, tolerance: float | None = None) -> Comparison:
     """Return what two output folders have in common; both are hashed again first.
 
     Args:
@@ -183,7 +183,7 @@ def _why_other(a: Record, b: Record) -> str:
 
 
 def _by_value(
-    key: Key, one: tuple[Target, Record], other: tuple[Target, Record], tolerance: float, granted: bool
+    key: Key, one: tuple[RunFolder, Record], other: tuple[RunFolder, Record], tolerance: float, granted: bool
 ) -> Match:
     try:
         found = difference.between(_values(*one), _values(*other), tolerance)
@@ -193,7 +193,7 @@ def _by_value(
     return Match(*key, kind, found.text, found.largest)
 
 
-def _values(target: Target, record: Record) -> np.ndarray:
+def _values(target: RunFolder, record: Record) -> np.ndarray:
     """Return the array of a record."""
     place = target.place(record.path)
     if place is None:

@@ -11,14 +11,16 @@ import sys
 import tempfile
 import typing as tp
 
-from orchestrator.environments import definitions, devices, docker_client, images, interpreters, venvs
+from orchestrator.environments import definitions, devices, docker_client, images, interpreters
 from orchestrator.environments.definitions import Environment
 from orchestrator.errors import ConsortError
 from orchestrator.files import cache_root
 from orchestrator.job import spec, synthetic
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir
-from orchestrator.planning import preparation
+from orchestrator.planning import survey
+from orchestrator.running import placement
+from orchestrator.running.runtimes.base import READY, Runtime
 from orchestrator.weights import ffmpeg
 from orchestrator.weights.store import Weights
 from worker import catalog
@@ -33,11 +35,11 @@ class Finding:
     text: str
 
 
-def examine(run: tp.Callable[[preparation.Prepared], tp.Any]) -> tp.Iterator[Finding]:
+def examine(run: tp.Callable[[survey.Survey], tp.Any]) -> tp.Iterator[Finding]:
     """Yield findings as they are made.
 
     Args:
-        run: does what a prepared job says; used for the one-second extraction.
+        run: does what a surveyed job says; used for the one-second extraction.
     """
     yield Finding("host", True, f"Python {sys.version.split()[0]}, cache {cache_root()}")
     weights = Weights()
@@ -46,10 +48,11 @@ def examine(run: tp.Callable[[preparation.Prepared], tp.Any]) -> tp.Iterator[Fin
     yield _docker()
     for name in definitions.names():
         environment = definitions.find(name)
-        found = _interpreter(environment)
+        runtime = placement.ready(environment)
+        found = _interpreter(environment, runtime)
         yield found
         if found.good:
-            yield from _environment(environment, run, weights)
+            yield from _environment(environment, runtime, run, weights)
 
 
 def _gpus() -> Finding:
@@ -81,27 +84,29 @@ def _ffmpeg(weights: Weights) -> Finding:
         return Finding("ffmpeg", False, str(error))
 
 
-def _interpreter(environment: Environment) -> Finding:
+def _interpreter(environment: Environment, runtime: Runtime) -> Finding:
     what = f"Python {environment.spec.python}"  # one line per environment: each says what it will use
     try:
         return Finding(what, True, str(interpreters.find(environment.spec.python)))
     except ConsortError as error:
+        if runtime.state(environment, "cpu") == READY:
+            return Finding(what, True, f"none is found; {runtime.place(environment, 'cpu')} brings its own")
         return Finding(what, False, str(error))
 
 
 def _environment(
-    environment: Environment, run: tp.Callable[[preparation.Prepared], tp.Any], weights: Weights
+    environment: Environment, runtime: Runtime, run: tp.Callable[[survey.Survey], tp.Any], weights: Weights
 ) -> tp.Iterator[Finding]:
-    if not venvs.built(environment, "cpu"):
+    if runtime.state(environment, "cpu") != READY:
         yield Finding(environment.name, False, f"is not built; run `consort envs build {environment.name}`")
         return
     code = (
         "import sys\nfor name in sys.argv[1:]:\n version = getattr(__import__(name), '__version__', '')\n"
         " if '.' not in name: print(name, version, end='; ')"
     )
-    command = [str(venvs.python(environment, "cpu")), "-I", "-c", code, *environment.spec.probes]
-    env = {**environment.spec.variables, "PATH": os.environ.get("PATH", ""), "HOME": tempfile.gettempdir()}
-    said = subprocess.run(command, capture_output=True, text=True, env=env)
+    with tempfile.TemporaryDirectory(prefix="consort-doctor-") as folder:
+        command = runtime.script(environment, ["-I", "-c", code, *environment.spec.probes], folder)
+        said = subprocess.run(command.argv, capture_output=True, text=True, env=command.env, stdin=subprocess.DEVNULL)
     if said.returncode != 0:
         words = (said.stderr.strip().splitlines() or ["no words"])[-1]
         yield Finding(environment.name, False, f"{words}; run `consort envs remove {environment.name}`, then build it")
@@ -109,10 +114,10 @@ def _environment(
     yield Finding(environment.name, True, said.stdout.strip("; \n"))
     for name in catalog.names():
         if catalog.find(name).environment == environment.name:
-            yield _second(name, run, weights)
+            yield _second(name, runtime, run, weights)
 
 
-def _second(name: str, run: tp.Callable[[preparation.Prepared], tp.Any], weights: Weights) -> Finding:
+def _second(name: str, runtime: Runtime, run: tp.Callable[[survey.Survey], tp.Any], weights: Weights) -> Finding:
     """Run one second of a 440 Hz tone through a model."""
     missing = [p for c in catalog.build(name, {}).checkpoints() if (p := weights.problem(c))]
     if missing:
@@ -125,12 +130,12 @@ def _second(name: str, run: tp.Callable[[preparation.Prepared], tp.Any], weights
                 "audio": str(tone),
                 "output": os.path.join(folder, "out"),
                 "models": [name],
-                "runtime": "venv",
+                "runtime": runtime.name,
                 "devices": "cpu",
             }
         )
         try:
-            run(preparation.prepare(job))
+            run(survey.take(job))
         except ConsortError as error:
             return Finding(name, False, str(error))
         ledger = ledgers.read(OutputDir(job.output))

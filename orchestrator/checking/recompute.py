@@ -18,7 +18,7 @@ from orchestrator import errors
 from orchestrator.checking import comparison, verify
 from orchestrator.checking.comparison import Comparison, Key, Match, Side
 from orchestrator.checking.difference import TOLERANCE
-from orchestrator.checking.target import Target
+from orchestrator.checking.run_folder import RunFolder
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import reading, scan
 from orchestrator.job.scan import Audio, Source
@@ -26,8 +26,8 @@ from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.contexts import Contexts
 from orchestrator.output.ledger import Ledger
-from orchestrator.planning import preparation
-from orchestrator.planning.preparation import Prepared
+from orchestrator.planning import survey
+from orchestrator.planning.survey import Survey
 from orchestrator.running import placement, run, weights
 from orchestrator.running.progress import Progress
 from orchestrator.running.report import Report
@@ -38,7 +38,7 @@ _UNFINISHED = (errors.INTERRUPTED, errors.UNAVAILABLE, errors.LOST)  # exit code
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class Sample:
     """Which items are computed again, and where."""
 
     count: int
@@ -82,7 +82,7 @@ class Recomputed(Comparison):
 
 
 def recompute(
-    target: Target, choice: Choice, tolerance: float | None, progress: Progress, repair: bool = False
+    target: RunFolder, choice: Sample, tolerance: float | None, progress: Progress, repair: bool = False
 ) -> Recomputed:
     """Hash an output folder again, and return how some of its items come out today.
 
@@ -103,12 +103,12 @@ def recompute(
     with _scratch() as scratch:
         runtime = choice.runtime or job.runtime
         changed = dataclasses.replace(job, output=scratch.folder, resume="never", limit=None, runtime=runtime)
-        prepared, report = _run(changed, audio, progress)
+        surveyed, report = _run(changed, audio, progress)
         scratch.keep = report.exit_code in (errors.UNAVAILABLE, errors.LOST)
-        asked, left_out = _asked(prepared, ledger)
+        asked, left_out = _asked(surveyed, ledger)
         before = Side(target, asked, comparison.broken(checked))
-        matches, ways = _match(before, Target(scratch.folder), tolerance)
-        failures = ledgers.read(prepared.output).failures
+        matches, ways = _match(before, RunFolder(scratch.folder), tolerance)
+        failures = ledgers.read(surveyed.output).failures
     return Recomputed(
         names=(target.name, "the new run"),
         tolerance=TOLERANCE if tolerance is None else tolerance,
@@ -142,13 +142,13 @@ def _scratch() -> tp.Iterator[_Scratch]:
             shutil.rmtree(scratch.folder, ignore_errors=True)
 
 
-def _job(target: Target) -> JobSpec:
+def _job(target: RunFolder) -> JobSpec:
     if target.job is None:
         raise JobError(f"{target.name}: its job was not kept; name the job file instead of the folder")
     return reading.read(target.job, [("output", str(target.output.root))])
 
 
-def _choose(job: JobSpec, ledger: Ledger, choice: Choice) -> list[Source]:
+def _choose(job: JobSpec, ledger: Ledger, choice: Sample) -> list[Source]:
     """Return some of the items that the job's models have written and whose audio is there."""
     models = {model.name for model in job.models}
     root = scan.root_of(job)
@@ -174,30 +174,30 @@ def pick(entries: list[_T], count: int, seed: int | None = None) -> list[_T]:
     return [entries[n] for n in sorted(drawn)]
 
 
-def _run(job: JobSpec, audio: Audio, progress: Progress) -> tuple[Prepared, Report]:
+def _run(job: JobSpec, audio: Audio, progress: Progress) -> tuple[Survey, Report]:
     placed = placement.choose(job)
     weights.fetch_unpinned(job, progress)
-    prepared = preparation.prepare(job, audio)
-    trouble = prepared.lacking_room()
+    surveyed = survey.take(job, audio)
+    trouble = surveyed.lacking_room()
     if trouble:
         raise RunFailed(f"{trouble}; let TMPDIR name a folder with more room, or ask for fewer items")
-    prepared.output.create()
+    surveyed.output.create()
     progress.say(f"computing {len(audio.sources)} items again, runtime {placed.runtime.name} ({placed.why})")
-    with prepared.output.lock():
-        report, _ = run.extract(prepared, placed, progress)
-    return prepared, report
+    with surveyed.output.lock():
+        report, _ = run.extract(surveyed, placed, progress)
+    return surveyed, report
 
 
-def _asked(prepared: Prepared, ledger: Ledger) -> tuple[dict[Key, Record], list[str]]:
+def _asked(surveyed: Survey, ledger: Ledger) -> tuple[dict[Key, Record], list[str]]:
     """Return the records that the new run should make again, and the names of outputs that its job does not make."""
-    wanted = {(model.name, output) for model in prepared.plan.models for output in model.task.outputs}
-    items = {source.id for source in prepared.audio.sources}
+    wanted = {(model.name, output) for model in surveyed.plan.models for output in model.task.outputs}
+    items = {source.id for source in surveyed.audio.sources}
     of_job = {key: record for key, record in ledger.records.items() if (record.model, record.output) in wanted}
     others = {f"{r.model}.{r.output}" for r in ledger.records.values() if (r.model, r.output) not in wanted}
     return {key: record for key, record in of_job.items() if record.item in items}, sorted(others)
 
 
-def _match(before: Side, fresh: Target, tolerance: float | None) -> tuple[list[Match], "collections.Counter[str]"]:
+def _match(before: Side, fresh: RunFolder, tolerance: float | None) -> tuple[list[Match], "collections.Counter[str]"]:
     """Return what came of each array, and how many were made in which other way; alike is ""."""
     made = ledgers.read(fresh.output).records
     computed = {key: record for key, record in made.items() if key in before.arrays}
@@ -210,7 +210,7 @@ def _match(before: Side, fresh: Target, tolerance: float | None) -> tuple[list[M
     return comparison.match(before, Side(fresh, computed), allowed, granted), collections.Counter(ways.values())
 
 
-def _unlike(target: Target, before: Record, fresh: Target, now: Record) -> str:
+def _unlike(target: RunFolder, before: Record, fresh: RunFolder, now: Record) -> str:
     """Return what lets the bytes of two arrays differ; empty where nothing does."""
     old, new = (Contexts(t.output.contexts).read(r.context) for t, r in ((target, before), (fresh, now)))
     differing = [name for name in _ALIKE if name not in old or old[name] != new.get(name)]

@@ -13,15 +13,15 @@ import stat
 import typing as tp
 
 from orchestrator import errors
-from orchestrator.checking.target import Target
+from orchestrator.checking.run_folder import RunFolder
 from orchestrator.errors import RunFailed
 from orchestrator.files import sha256_of
 from orchestrator.output import contexts
 from orchestrator.output.folder import INNER, OutputDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.text import size
+from worker import formats
 from worker.protocol import Record
-from worker.work import formats
 
 _SHOWN = 10  # lines of a kind that are listed without --verbose
 _THREADS = min(8, 2 * (os.cpu_count() or 1))
@@ -92,7 +92,7 @@ class Checked:
             yield f"`{self.command}` makes what is missing again, where its audio is still part of the job"
 
 
-def check(target: Target, repair: bool = False) -> Checked:
+def check(target: RunFolder, repair: bool = False) -> Checked:
     """Hash all arrays of an output folder, and the contexts that their records name.
 
     Args:
@@ -110,7 +110,7 @@ def check(target: Target, repair: bool = False) -> Checked:
     return found
 
 
-def examine(target: Target, ledger: Ledger) -> Checked:
+def examine(target: RunFolder, ledger: Ledger) -> Checked:
     """Return what differs from the records; nothing may write there meanwhile."""
     everything = sorted(ledger.records.values(), key=lambda record: record.path)
     output = target.output
@@ -149,7 +149,7 @@ def _each(work: tp.Callable[[Record], Problem | None], entries: tp.Sequence[Reco
         pool.shutdown(cancel_futures=True)  # a Ctrl-C must not wait for a terabyte
 
 
-def _problem(target: Target, record: Record) -> Problem | None:
+def _problem(target: RunFolder, record: Record) -> Problem | None:
     """Return what is wrong with one array."""
     place = target.place(record.path)
     if place is None:

@@ -4,30 +4,29 @@ An image is named by its environment and variant, and labelled with the hashes o
 inside: one whose labels are not today's is built again, which takes a second where only code has changed.
 """
 
+import calendar
 import contextlib
+import functools
 import itertools
 import json
 import os
 import pathlib
 import re
-import subprocess
-import threading
+import time
 import typing as tp
 
 from orchestrator import files
-from orchestrator.environments import docker_client, image_inputs
+from orchestrator.environments import docker_client, image_inputs, processes
 from orchestrator.environments.definitions import IMAGES, Environment
 from orchestrator.environments.docker_client import PREFIX
-from orchestrator.environments.venvs import redact
+from orchestrator.environments.leftovers import Leftover
+from orchestrator.environments.processes import Say, redact
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights import pip_settings
 
-Say = tp.Callable[[str], None]
 READY, OUTDATED, MISSING = "ready", "of other code", "not built"
 HOST_TAG = f"{PREFIX}/orchestrator:latest"
 _ROOT = IMAGES.parent
-_RUNNING: set["subprocess.Popen[str]"] = set()  # what `cancel` ends
-_CANCELLED = threading.Event()
 _STEP = re.compile(r"#\d+ \[(?:[\w-]+ )?(\d+)/(\d+)\] (\w+)")
 
 
@@ -131,11 +130,17 @@ def remove(environment: Environment) -> list[str]:
     return tags
 
 
-def cancel() -> None:
-    """End the builds of this process."""
-    _CANCELLED.set()
-    for process in list(_RUNNING):
-        process.kill()
+def leftovers(named: tp.Container[str]) -> tp.Iterator[Leftover]:
+    """Yield the images of Consort but those that are named; what their code is of, nobody can tell."""
+    ours = ("--no-trunc", "--filter", f"label={PREFIX}.lock", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}")
+    for image, name in map(str.split, docker_client.ask("image", "ls", *ours).splitlines()):
+        nameless = "<none>" in name
+        if nameless or (name.startswith(f"{PREFIX}/") and name not in named):
+            size, made = docker_client.ask("image", "inspect", "-f", "{{.Size}} {{.Created}}", image).split()
+            used = None if nameless else calendar.timegm(time.strptime(made[:19], "%Y-%m-%dT%H:%M:%S"))
+            kind, place = ("images without a name", image) if nameless else (f"images {OUTDATED}", name)
+            remove = functools.partial(docker_client.ask, "image", "rm", place, timeout=120)
+            yield Leftover(kind, place, int(size), remove, used)
 
 
 def _command(environment: Environment, variant: str) -> list[str]:
@@ -173,31 +178,21 @@ def _run(
 ) -> None:
     lines: list[str] = []
     seen = (0, 0)  # of the stage with the most steps: stages are built side by side
-    with contextlib.ExitStack() as stack, subprocess.Popen(
-        [*command[:-1], *secrets[0], command[-1]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, errors="replace",
-        env={**os.environ, "DOCKER_BUILDKIT": "1", **secrets[1]},
-    ) as process:  # fmt: skip
-        _RUNNING.add(process)
-        if _CANCELLED.is_set():
-            process.kill()
-        try:
-            out = stack.enter_context(files.open_log(log)) if log else None
-            for line in process.stdout or ():
-                lines.append(line)
-                if out:
-                    out.write(redact(line))
-                    out.flush()
-                step = _STEP.match(line)
-                if step and (total := (int(step[2]), int(step[1]))) > seen:
-                    seen = total
-                    say(f"image: step {step[1]} of {step[2]}")
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            _RUNNING.discard(process)
-    if process.returncode:
+
+    def read(line: str) -> None:
+        nonlocal seen
+        lines.append(line)
+        step = _STEP.match(line)
+        if step and (total := (int(step[2]), int(step[1]))) > seen:
+            seen = total
+            say(f"image: step {step[1]} of {step[2]}")
+
+    words, variables = secrets
+    with files.open_log(log) if log else contextlib.nullcontext() as out:
+        code = processes.run(
+            [*command[:-1], *words, command[-1]], {**os.environ, "DOCKER_BUILDKIT": "1", **variables}, out, read
+        )
+    if code:
         where = f"; see {log}" if log else ""
         raise EnvironmentUnavailable(f"image {name} could not be built: {_reason(lines)}{where}")
 

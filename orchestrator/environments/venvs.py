@@ -4,26 +4,21 @@ A folder counts only with its marker, which is written last. A builder holds a l
 waits and finds the work done; what a killed builder left has no marker and is removed by the next.
 """
 
+import functools
 import json
 import os
 import pathlib
-import re
 import shutil
-import subprocess
-import threading
 import typing as tp
 
 from orchestrator import files
-from orchestrator.environments import interpreters
+from orchestrator.environments import interpreters, processes
 from orchestrator.environments.definitions import Environment
+from orchestrator.environments.leftovers import Leftover, discard, in_cache
+from orchestrator.environments.processes import Say
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights.package_index import PackageIndex
 
-Say = tp.Callable[[str], None]
-_RUNNING: set["subprocess.Popen[str]"] = set()  # what `cancel` ends
-_CANCELLED = threading.Event()  # from then on this process builds nothing
-_ADDRESS = re.compile(r"(https?)://(?:[^\s/@]*@)?([^\s/]+)(/\S*)?|(with url: )\S+")
-_FILE = re.compile(r"/[^/?#]+\.(?:whl|tar\.gz|zip)")
 _MARKER = "complete.json"
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
@@ -75,31 +70,6 @@ def _build(environment: Environment, variant: str, target: pathlib.Path, say: Sa
     say(f"builds once from its lock with {base}")
     if target.exists():
         shutil.rmtree(target)
-    _create(environment, variant, str(base), target, say, log)
-    (target / _MARKER).write_text(json.dumps({"lock": environment.lock_sha256(variant)}) + "\n")
-
-
-def cancel() -> None:
-    """End the builds of this process, also those that wait; the next builder removes what they leave."""
-    _CANCELLED.set()  # first: what starts from here on ends itself
-    for process in list(_RUNNING):
-        process.kill()
-
-
-def remove(environment: Environment) -> list[pathlib.Path]:
-    """Remove every build of an environment, also those of older locks; return what was removed."""
-    places = files.cache_root() / "envs"
-    found = [path for v in environment.spec.locks for path in places.glob(f"{environment.name}-{v}-py*")]
-    gone = sorted(path for path in found if path.is_dir())
-    for path in gone:
-        with _locked(path, lambda: None):  # the lock's file stays: another process may be waiting for it
-            shutil.rmtree(path)
-    return gone
-
-
-def _create(
-    environment: Environment, variant: str, base: str, target: pathlib.Path, say: Say, log: pathlib.Path
-) -> None:
     lock = environment.lock(variant)
     pins = sum(1 for line in lock.read_text("utf-8").splitlines() if "==" in line and not line.startswith("#"))
     command = [
@@ -110,7 +80,7 @@ def _create(
     command += _extra_index(environment, variant)
     with files.open_log(log) as out:
         # -I, here and below: the folder that the user stands in may hold a json.py, or a torch/
-        _run([base, "-I", "-m", "venv", str(target)], environment, out, log, lambda line: None)
+        _run([str(base), "-I", "-m", "venv", str(target)], environment, out, log, lambda line: None)
         seen: set[str] = set()
 
         def follow(line: str) -> None:
@@ -124,6 +94,34 @@ def _create(
         say("imports its frameworks once")
         imports = "; ".join(f"import {name}" for name in environment.spec.probes)
         _run([command[0], "-I", "-c", imports], environment, out, log, lambda line: None)
+    (target / _MARKER).write_text(json.dumps({"lock": environment.lock_sha256(variant)}) + "\n")
+
+
+def remove(environment: Environment) -> list[pathlib.Path]:
+    """Remove every build of an environment, also those of older locks; return what was removed."""
+    places = files.cache_root() / "envs"
+    found = [path for v in environment.spec.locks for path in places.glob(f"{environment.name}-{v}-py*")]
+    gone = sorted(path for path in found if path.is_dir())
+    for path in gone:
+        with _locked(path, lambda: None):  # the lock's file stays: another process may be waiting for it
+            shutil.rmtree(path)
+    return gone
+
+
+def leftovers(named: tp.Container[str]) -> tp.Iterator[Leftover]:
+    """Yield logs, builds that were never finished, and all others but those that are named."""
+    for path in sorted((files.cache_root() / "envs").glob("*")):
+        log = path.suffix == ".log"
+        lock = _lock(path.with_suffix("") if log else path)
+        with files.taken(lock) as free:
+            if not free or not in_cache(path) or str(path) in named or not (log or path.is_dir()):
+                continue
+            kind, used = "logs of builds" if log else "environments that were never finished", None
+            if (path / _MARKER).is_file():  # every start of its interpreter reads pyvenv.cfg
+                read = [one.stat().st_atime for one in (path / _MARKER, path / "pyvenv.cfg") if one.exists()]
+                kind, used = "environments of other locks", max(read)
+            size = path.stat().st_size if log else files.size_of(path)
+            yield Leftover(kind, str(path), size, functools.partial(discard, path, lock), used)
 
 
 def _extra_index(environment: Environment, variant: str) -> list[str]:
@@ -145,46 +143,27 @@ def _run(
     kept = {k: v for k, v in os.environ.items() if k in _KEPT or k.startswith("PIP_") or k.lower().endswith("_proxy")}
     kept.update(environment.spec.variables, PYTHONNOUSERSITE="1")
     tail = ""
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", env=kept,
-    ) as process:  # fmt: skip
-        _RUNNING.add(process)
-        if _CANCELLED.is_set():
-            process.kill()
-        try:
-            for line in map(redact, process.stdout or ()):
-                out.write(line)
-                out.flush()
-                follow(line.strip())
-                tail = line.strip() if line.startswith("ERROR") or not tail.startswith("ERROR") else tail
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            _RUNNING.discard(process)
-    if process.returncode != 0:
+
+    def read(line: str) -> None:
+        nonlocal tail
+        said = processes.redact(line).strip()
+        follow(said)
+        tail = said if said.startswith("ERROR") or not tail.startswith("ERROR") else tail
+
+    if processes.run(command, kept, out, read):
         raise EnvironmentUnavailable(
             f"environment {environment.name} could not be built: {tail or 'pip failed'}; see {log}"
         )
 
 
-def redact(line: str) -> str:
-    """Return what pip says without credentials and the paths of indexes, which may hold a token."""
-
-    def shorten(found: "re.Match[str]") -> str:
-        if found[4]:
-            return f"{found[4]}..."
-        name = _FILE.search(found[3] or "")
-        return f"{found[1]}://{found[2]}/...{name[0] if name else ''}"
-
-    return _ADDRESS.sub(shorten, line)
-
-
 def _locked(target: pathlib.Path, waiting: tp.Callable[[], None]) -> tp.ContextManager[None]:
     def wait() -> None:
-        if _CANCELLED.is_set():
+        if processes.cancelled.is_set():
             raise EnvironmentUnavailable("interrupted while another process was building; run again")
         waiting()
 
-    return files.locked(target.with_name(target.name + ".lock"), wait)
+    return files.locked(_lock(target), wait)
+
+
+def _lock(target: pathlib.Path) -> pathlib.Path:
+    return target.with_name(target.name + ".lock")

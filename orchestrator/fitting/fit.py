@@ -1,44 +1,37 @@
 """Fit the models of `prosody` to what a job has written: a token model, then an encoder of token sequences.
 
-Nothing is extracted here. The features come from the records of the job's output folder, and a process in
-the environment of `prosody` reads them: `prosody_toolkit.fitting`, which gets one request file, and
-folders as arguments.
+Nothing is extracted here. The features come from the records of the job's output folder, and a worker in
+the environment of `prosody` reads them: its shard, of the kind `fit`, names them relative to that folder.
 """
 
 import dataclasses
-import json
-import os
 import pathlib
-import tempfile
 import typing as tp
 
-from orchestrator import files
-from orchestrator.environments import definitions, devices, venvs
-from orchestrator.errors import JobError, RunFailed
+from orchestrator.errors import JobError
 from orchestrator.files import sha256_of
-from orchestrator.fitting import process
+from orchestrator.fitting import work
 from orchestrator.job.spec import JobSpec, ModelSpec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir
 from orchestrator.output.ledger import Ledger
-from orchestrator.running.engines.local import default_slots
+from orchestrator.running import placement
 from orchestrator.running.progress import Progress
-from orchestrator.running.runtimes import venv
 from orchestrator.text import duration
-from worker import catalog, protocol, schema
-from worker.protocol import Record
+from worker import protocol, schema
+from worker.protocol import Record, Task
+from worker.request import ArrayFile, Fit
 
 EXTRACTOR = "prosody"
 STAGES = ("clusters", "encoder")
 SIZES = ("small", "default", "large")
-_MODULE = "prosody_toolkit.fitting"
-_CENTRES = "cluster_centers.pt"
+_DESCRIPTION, _CENTRES = "kmeans_model.json", "cluster_centers.pt"  # of a token model
 _ANALYSIS = ("frame_ms", "hop_ms", "emphasize_ratio", "smoothing_level", "output_normalize")
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class FitOptions:
     """What the flags of `consort fit` say; None leaves it to the default."""
 
     stage: str = "clusters"
@@ -77,7 +70,7 @@ class Material:
     outdated: int  # arrays of other parameters, which are left out
 
 
-def fit(job: JobSpec, options: Options, shown: Progress) -> tuple[pathlib.Path, dict[str, tp.Any]]:
+def fit(job: JobSpec, options: FitOptions, shown: Progress) -> tuple[pathlib.Path, dict[str, tp.Any]]:
     """Fit one model and return its folder and what it is like.
 
     Args:
@@ -88,7 +81,7 @@ def fit(job: JobSpec, options: Options, shown: Progress) -> tuple[pathlib.Path, 
     Raises:
         JobError: there is nothing to fit to, or it cannot be fitted to.
         EnvironmentUnavailable: the environment of `prosody` cannot be built, or a GPU is not there.
-        RunFailed: the folder cannot be written, or the process was lost.
+        RunFailed: the folder cannot be written, or the worker was lost.
     """
     models = [model for model in job.models if model.reference == EXTRACTOR]
     if not models:
@@ -106,12 +99,15 @@ def fit(job: JobSpec, options: Options, shown: Progress) -> tuple[pathlib.Path, 
     if material.outdated:
         shown.say(f"{material.outdated} arrays of other parameters are left out; `consort extract` renews them")
     shown.say(f"fits {options.stage} to the {material.holds} of {len(material.files)} files of {material.model}")
-    gpus = [gpu.uuid for gpu in devices.grant(job.devices).gpus[:1]]
-    asked = {**request(material, options), "device": "cuda" if gpus else "cpu"}
-    return folder, _run(asked, job.output, folder, clusters, gpus, shown)
+    placed = placement.choose(dataclasses.replace(job, models=models), fits=True)
+    shown.say(f"runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
+    known = [clusters / name for name in (_DESCRIPTION, _CENTRES)] if clusters else []
+    own = {path.name: str(path) for path in known if path.is_file()}
+    task = Task(material.model, EXTRACTOR, "", params=material.parameters, files=own)
+    return folder, work.Work(job, placed, OutputDir(folder), shown).run(task, request(material, options))
 
 
-def choose(job: JobSpec, models: list[ModelSpec], options: Options, clusters: pathlib.Path | None) -> Material:
+def choose(job: JobSpec, models: list[ModelSpec], options: FitOptions, clusters: pathlib.Path | None) -> Material:
     """Return the arrays to learn from: tokens of just these clusters where there are any, else features.
 
     Raises:
@@ -148,24 +144,22 @@ def choose(job: JobSpec, models: list[ModelSpec], options: Options, clusters: pa
     return max(found, key=lambda material: len(material.files))
 
 
-def request(material: Material, options: Options) -> dict[str, tp.Any]:
-    """Return what the process is asked to do; paths are relative to the output folder of the job."""
+def request(material: Material, options: FitOptions) -> Fit:
+    """Return what the worker is asked to learn; what the options leave open is left to it."""
     plan = {"epochs": options.epochs, "steps": options.steps}
     encoder = {"size": options.size, "plan": {k: v for k, v in plan.items() if v is not None}}
     asked = {
-        "stage": options.stage,
-        "holds": material.holds,
-        "files": [
-            {"item": r.item, "path": r.path, "sha256": r.sha256, "shape": r.shape, "dtype": r.dtype}
-            for r in sorted(material.files, key=lambda record: record.item)
-        ],
-        "parameters": material.parameters,
         "seed": options.seed,
         "n_clusters": options.clusters,
         "max_iter": options.max_iter,
         "encoder": {k: v for k, v in encoder.items() if v is not None},
     }
-    return {key: value for key, value in asked.items() if value is not None}
+    return Fit(
+        options.stage,
+        material.holds,
+        [ArrayFile(r.item, r.path, r.sha256, r.shape, r.dtype) for r in sorted(material.files, key=lambda r: r.item)],
+        {key: value for key, value in asked.items() if value is not None},
+    )
 
 
 def rows(stage: str, facts: dict[str, tp.Any]) -> list[tuple[str, ...]]:
@@ -214,7 +208,7 @@ def _material(ledger: Ledger, contexts: Contexts, model: ModelSpec, holds: str, 
 
 def _clusters_folder(name: str) -> pathlib.Path:
     folder = pathlib.Path(name).absolute()
-    if not (folder / "kmeans_model.json").is_file():
+    if not (folder / _DESCRIPTION).is_file():
         raise JobError(f"{folder}: there is no token model; run `consort fit` without --stage first")
     return folder
 
@@ -229,27 +223,3 @@ def _named(models: list[ModelSpec], parameter: str) -> str | None:
     if len(found) > 1:
         raise JobError(f"{parameter}: the job names {', '.join(sorted(found))}; choose by --model")
     return found.pop() if found else None
-
-
-def _run(
-    asked: dict[str, tp.Any],
-    corpus: str,
-    folder: pathlib.Path,
-    clusters: pathlib.Path | None,
-    gpus: tp.Sequence[str],
-    shown: Progress,
-) -> dict[str, tp.Any]:
-    environment = definitions.find(catalog.find(EXTRACTOR).environment)
-    variant = asked["device"]
-    venvs.build(environment, variant, lambda text: shown.stage(environment.name, text))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFailed(f"{folder}: {error.strerror}; choose another one by --output") from error
-    file = folder / "request.json"
-    files.replace(file, json.dumps(asked, indent=1, sort_keys=True) + "\n")
-    arguments = [_MODULE, str(file), "--corpus", os.path.abspath(corpus), "--model", str(folder)]
-    arguments += ["--clusters", str(clusters)] if clusters else []
-    with tempfile.TemporaryDirectory(prefix="consort-fit-") as scratch:
-        command = venv.module_command(environment, variant, arguments, scratch, default_slots(), gpus)
-        return process.follow(command, folder / "fit.log", shown)

@@ -14,8 +14,8 @@ from orchestrator.errors import JobError
 from worker import catalog, request, schema
 from worker.errors import SchemaError, UnknownExtractor
 from worker.extractor import Extractor, between, choice
+from worker.formats import FORMATS
 from worker.work import pooling
-from worker.work.formats import FORMATS
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 _DEVICE = re.compile(r"(auto|cpu|cuda(:\d+)?)\Z")
@@ -122,10 +122,7 @@ def check(raw: tp.Any) -> JobSpec:
     if not job.models:
         raise JobError(f"models: none chosen; known models: {', '.join(catalog.names())}")
     job.memory_bytes  # noqa: B018 - refuses a wrong size now
-    if isinstance(job.devices, str) and not _DEVICE.match(job.devices):
-        raise JobError(f"devices: {job.devices!r} is not one of auto, cpu, cuda, cuda:N, or a list of GPUs")
-    if isinstance(job.devices, list) and not job.devices:
-        raise JobError("devices: the list is empty; write cpu, or name GPUs")
+    _check_devices(job.devices)
     for index, folder in enumerate(job.plugins):
         if not os.path.isdir(folder):
             raise JobError(f"plugins[{index}]: {folder} is no folder")
@@ -139,6 +136,13 @@ def check(raw: tp.Any) -> JobSpec:
             raise JobError(f"models[{index}].name: {model.name!r} names two models; outputs would collide")
         seen.add(model.name.casefold())
     return job
+
+
+def _check_devices(devices: list[tp.Any] | str) -> None:
+    if isinstance(devices, str) and not _DEVICE.match(devices):
+        raise JobError(f"devices: {devices!r} is not one of auto, cpu, cuda, cuda:N, or a list of GPUs")
+    if isinstance(devices, list) and not devices:
+        raise JobError("devices: the list is empty; write cpu, or name GPUs")
 
 
 def _check_model(model: ModelSpec, path: str, policy: str) -> None:

@@ -23,7 +23,7 @@ from worker.protocol import Event, Facts, Failure, Record
 
 # What `worker.work.store` and `files.replace` leave when they die; a user's own `.film.part` is not ours to remove.
 # Until version 0.4 their names did not end in random digits.
-_PARTIAL = re.compile(r"\..+(\.\d+-\d+(\.[0-9a-f]{16})?|\.(jsonl?|csv|txt)\.(\d+|[0-9a-f]{16}))\.part\Z")
+_PARTIAL = re.compile(r"\..+(\.[0-9a-f]{16}|\.\d+-\d+|\.(jsonl?|csv|txt)\.\d+)\.part\Z")
 
 _Key = tuple[str, str, str, int]  # item, model, output, window
 _E = tp.TypeVar("_E")
@@ -52,6 +52,10 @@ class Ledger:
         number = record.windows or 1
         while record.window in (None, 0) and self._drop(of + (number,)):
             number += 1
+
+    def forget(self, record: Record) -> None:
+        """Take out a record; a fold removes its file first."""
+        self._drop((record.item, record.model, record.output, record.window or 0))
 
     def _drop(self, key: _Key) -> bool:
         """Forget a record, and remember its file as replaced; return whether there was one."""
@@ -86,6 +90,8 @@ class Ledger:
                 pass
             case "device_missing" | "device_lost" | "model_refused" | "output_lost" | "finished":
                 pass  # of the attempt, and forgotten with it
+            case "progress" | "note" | "fitted":
+                pass  # of a fit, which leaves no records
             case _:
                 protocol.refuse_kind(event.kind)
 
@@ -136,15 +142,20 @@ def events(path: pathlib.Path) -> tp.Iterator[Event]:
             continue
 
 
-def fold(output: OutputDir) -> Ledger:
+def fold(output: OutputDir, change: tp.Callable[[Ledger], None] = lambda ledger: None) -> Ledger:
     """Fold all event files into the manifest and its companions, and remove them.
+
+    Args:
+        output: its lock is held by the caller.
+        change: is made before anything is written.
 
     Raises:
         RunFailed: the folder cannot be written, or a worker has planted links there; nothing is lost.
     """
     output.refuse_links()
     ledger = read(output)
-    # first: a death in between leaves the events, and with them the knowledge of what they replace
+    change(ledger)
+    # first: a death in between leaves the records, and with them the knowledge of what is to go
     for name in ledger.outlived - {record.path for record in ledger.records.values()}:
         if place := output.place(name):
             place.unlink(missing_ok=True)
@@ -189,10 +200,10 @@ def sweep(output: OutputDir, patience: float = 30.0) -> int:
     count = _remove_partials(output.root, os.listdir(output.root))
     # Only an attempt leaves something among the arrays; without one a large folder is not walked.
     walked = output.root if left or scratch else output.inner
-    return count + sum(_remove_partials(pathlib.Path(folder), names) for folder, names in _walk(walked))
+    return count + sum(_remove_partials(pathlib.Path(folder), names) for folder, names in walk(walked))
 
 
-def _walk(root: pathlib.Path) -> tp.Iterator[tuple[str, list[str]]]:
+def walk(root: pathlib.Path) -> tp.Iterator[tuple[str, list[str]]]:
     """Yield folders with their files, but for output folders of other jobs, whose runs may be under way."""
     for folder, inner, names in os.walk(root):
         inner[:] = [name for name in inner if not os.path.isdir(os.path.join(folder, name, INNER))]

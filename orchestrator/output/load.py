@@ -24,7 +24,7 @@ import numpy as np
 from orchestrator import files
 from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir
-from worker.work import formats
+from worker import formats
 
 COMBINED = ("encodecmae", "mert", "musicnn")  # the order of `combined`
 

@@ -7,7 +7,8 @@ from orchestrator.environments.definitions import Environment
 from orchestrator.job.spec import JobSpec
 from orchestrator.planning.keys import ModelPlan
 from orchestrator.planning.plan import Choice, Plan
-from worker.protocol import Item, Shard
+from worker.protocol import Item, Shard, Task
+from worker.request import Fit
 from worker.work import memory
 
 _SECONDS = 60.0  # CPU seconds a shard should hold at least, so that loading its models pays
@@ -97,6 +98,11 @@ def whole(plan: Plan, name: str, environment: str, shared: ShardFields) -> Shard
     """Return all the work of a plan in one environment as one shard; it may be empty."""
     models = [m for m in plan.models if m.environment == environment and plan.work(m)]
     return _make(name, environment, [c for c in _lacking(plan, models) if c.missing], models, shared)
+
+
+def fit(name: str, environment: str, task: Task, asked: Fit, shared: ShardFields) -> Shard:
+    """Return what the model of `task` is to learn as one shard."""
+    return Shard(name, 1, environment, [task], [], kind="fit", fit=asked, **vars(shared))
 
 
 def again(shard: Shard, shared: ShardFields) -> Shard:

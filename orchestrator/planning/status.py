@@ -12,14 +12,14 @@ from orchestrator.job.scan import Audio, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.contexts import Contexts
-from orchestrator.output.folder import OutputDir, RunDir
+from orchestrator.output.folder import INNER, OutputDir, RunDir
 from orchestrator.output.ledger import Ledger
-from orchestrator.planning import preparation
+from orchestrator.planning import survey
 from orchestrator.planning.keys import ModelPlan
 from orchestrator.planning.plan import DONE, FAILED, STALE, TODO
-from orchestrator.planning.preparation import Prepared
+from orchestrator.planning.survey import Survey
 from worker import protocol
-from worker.protocol import Failure
+from worker.protocol import Failure, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +51,23 @@ def of_output(root: str) -> Status:
     Raises:
         JobError: no run has written there.
     """
+    surveyed = look(*kept(root))
+    return _others(_of(surveyed), surveyed.ledger)
+
+
+def kept(root: str) -> tuple[JobSpec, Audio]:
+    """Return the job that the last run in an output folder kept, and its items.
+
+    Raises:
+        JobError: no run has written there.
+    """
     output = OutputDir(os.path.abspath(root))
     run = output.last_run()
     if run is None:
         raise JobError(f"{root}: no run has written here; name a job file or an output folder")
     # the folder may have been moved since
     job = reading.read(str(run.job), [("output", str(output.root))])
-    ledger = ledgers.read(output)
-    return _others(of_job(job, _asked(run, job, ledger)), ledger)
+    return job, _asked(run, job, ledgers.read(output))
 
 
 def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
@@ -68,13 +77,21 @@ def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
         job: how it resumes and whether it tries failures again do not change what is done.
         audio: the items that count; None scans the job's audio.
     """
+    return _of(look(job, audio))
+
+
+def look(job: JobSpec, audio: Audio | None = None) -> Survey:
+    """Return a job as its status is told of: whatever it resumes by, what is done is done."""
     resume = "key" if job.resume == "never" else job.resume
-    prepared = preparation.prepare(dataclasses.replace(job, resume=resume, retry_failed=False, limit=None), audio)
-    plan = prepared.plan
-    orphans = _orphans(prepared)
+    return survey.take(dataclasses.replace(job, resume=resume, retry_failed=False, limit=None), audio)
+
+
+def _of(surveyed: Survey) -> Status:
+    plan = surveyed.plan
+    strangers = collections.Counter(model for model, _ in orphans(surveyed))
     states = {(c.source.id, model): state for c in plan.choices for model, state in c.states.items()}
-    current = [f for key, f in prepared.ledger.failures.items() if states.get(key, DONE) != DONE]
-    computed_on = _devices(prepared.output, prepared.ledger)
+    current = [f for key, f in surveyed.ledger.failures.items() if states.get(key, DONE) != DONE]
+    computed_on = _devices(surveyed.output, surveyed.ledger)
     models, failures = {}, []
     for model in plan.models:
         mine = [f for f in current if f.model == model.name]
@@ -83,29 +100,29 @@ def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
             done=plan.count(model.name, DONE),
             pending=plan.count(model.name, TODO) + plan.count(model.name, STALE),
             failed=dict(collections.Counter(f.kind for f in mine)),
-            stale=plan.count(model.name, STALE) + _outlived(prepared, model),
-            orphaned=orphans[model.name],
+            stale=len({record.item for record in stale(surveyed, model)}),
+            orphaned=strangers[model.name],
             devices=computed_on.get(model.name, []),
         )
     failures.sort(key=lambda f: (f.item, f.model))
-    random = sorted(ledgers.random_models(prepared.ledger) & set(models))
-    return Status(prepared.job.output, models, failures, _running(prepared.output), random)
+    random = sorted(ledgers.random_models(surveyed.ledger) & set(models))
+    return Status(surveyed.job.output, models, failures, _running(surveyed.output), random)
 
 
-def _outlived(prepared: Prepared, model: ModelPlan) -> int:
-    """Count the items whose arrays nothing will renew.
+def stale(surveyed: Survey, model: ModelPlan) -> list[Record]:
+    """Return the records of arrays that are to be renewed, and of those that nothing will renew.
 
-    They fail by now, or an output that is no longer asked for was made with other parameters.
+    The latter's items fail by now, or an output that is no longer asked for was made with other parameters.
     """
-    states = {c.source.id: c.states[model.name] for c in prepared.plan.choices}
-    old = set()
-    for record in prepared.ledger.records.values():
-        if record.model == model.name and states.get(record.item) in (DONE, FAILED):
-            asked = record.output in model.task.outputs
-            same = record.key == protocol.key_of(model.task.key, record.output, record.source)
-            if states[record.item] == FAILED or not (asked or same):
-                old.add(record.item)
-    return len(old)
+    states = {c.source.id: c.states[model.name] for c in surveyed.plan.choices}
+    found = []
+    for record in surveyed.ledger.records.values():
+        state = states.get(record.item) if record.model == model.name else None
+        asked = record.output in model.task.outputs
+        same = record.key == protocol.key_of(model.task.key, record.output, record.source)
+        if state == FAILED or (state == STALE and asked) or (state in (DONE, STALE) and not asked and not same):
+            found.append(record)
+    return found
 
 
 def _others(found: Status, ledger: Ledger) -> Status:
@@ -153,21 +170,20 @@ def _items(run: RunDir) -> list[str]:
         raise RunFailed(f"{run.items} is damaged ({error}); name the job file instead") from error
 
 
-def _orphans(prepared: Prepared) -> "collections.Counter[str]":
-    """Count the files in the folders of models that no record of a chosen item names."""
-    chosen = {choice.source.id for choice in prepared.plan.choices}
-    named = {r.path for r in prepared.ledger.records.values() if r.item in chosen}
-    sources = {os.path.join(prepared.audio.root, source.id) for source in prepared.audio.sources}
-    counts: collections.Counter[str] = collections.Counter()
-    for model in prepared.plan.models:
-        for folder in model.spec.folders:
-            for base, _, names in os.walk(prepared.output.root / folder):
-                for file in names:
-                    place = os.path.join(base, file)
-                    path = os.path.relpath(place, prepared.output.root).replace(os.sep, "/")
-                    known = path in named or place in sources or file.endswith(".part")
-                    counts[model.name] += not known
-    return counts
+def orphans(surveyed: Survey) -> list[tuple[str, str]]:
+    """Return (model, path) of the files in the folders of models that no record of a chosen item names."""
+    chosen = {choice.source.id for choice in surveyed.plan.choices}
+    named = {r.path for r in surveyed.ledger.records.values() if r.item in chosen}
+    sources = {os.path.join(surveyed.audio.root, source.id) for source in surveyed.audio.sources}
+    found = []
+    for model in surveyed.plan.models:
+        for folder in [surveyed.output.root / name for name in model.spec.folders]:
+            for base, names in ledgers.walk(folder) if not (folder / INNER).exists() else ():
+                for place in [os.path.join(base, file) for file in names if not file.endswith(".part")]:
+                    path = os.path.relpath(place, surveyed.output.root).replace(os.sep, "/")
+                    if path not in named and place not in sources:
+                        found.append((model.name, path))
+    return found
 
 
 def _running(output: OutputDir) -> bool:

@@ -57,7 +57,7 @@ class Attempt:
                 self.dropped[model], self._loading = words, None
             case "opened" | "decoded" | "wrote" | "failed":
                 self._follow(event.kind, event.item or "", model)
-            case "hello" | "batch_reduced" | "heartbeat" | "finished":
+            case "hello" | "batch_reduced" | "heartbeat" | "finished" | "progress" | "note" | "fitted":
                 pass
             case _:
                 protocol.refuse_kind(event.kind)

@@ -21,8 +21,8 @@ from orchestrator.output import folder as folders
 from orchestrator.output import ledger as ledgers
 from orchestrator.planning import shards, status
 from orchestrator.planning.keys import ModelPlan
-from orchestrator.planning.preparation import Prepared
 from orchestrator.planning.status import Status
+from orchestrator.planning.survey import Survey
 from orchestrator.running import tables
 from orchestrator.running.placement import Placement
 from orchestrator.running.progress import Progress
@@ -35,19 +35,19 @@ _GPU = "CONSORT_COMPOSE_GPU"  # set by docker-compose.gpu.yml, whose services ha
 _FOLDER = "compose"  # below `.consort`: the shards, and what `report` must know
 
 
-def place(prepared: Prepared) -> Placement:
+def place(surveyed: Survey) -> Placement:
     """Return where compose runs the workers: it starts them, and gives them their GPU.
 
     Raises:
         EnvironmentUnavailable: the job insists on a GPU, and there is none in this composition; or it brings an
             environment of its own.
     """
-    environments = {model.environment: definitions.find(model.environment) for model in prepared.plan.models}
+    environments = {model.environment: definitions.find(model.environment) for model in surveyed.plan.models}
     outside = [name for name, environment in environments.items() if environment.outside]
     if outside:
         raise EnvironmentUnavailable(f"{outside[0]}: docker-compose.yml has no service for it; use `consort extract`")
-    given = bool(os.environ.get(_GPU)) and prepared.job.devices != "cpu"
-    if prepared.job.devices not in ("auto", "cpu") and not given:
+    given = bool(os.environ.get(_GPU)) and surveyed.job.devices != "cpu"
+    if surveyed.job.devices not in ("auto", "cpu") and not given:
         raise EnvironmentUnavailable(
             "devices: the job wants a GPU, which docker-compose.gpu.yml gives: add `-f docker-compose.yml -f "
             "docker-compose.gpu.yml`, or use `devices: auto`"
@@ -56,51 +56,51 @@ def place(prepared: Prepared) -> Placement:
     return Placement(VenvRuntime(), "docker compose", Grant((_ANY,) if given else (), "docker compose"), able)
 
 
-def write_plan(prepared: Prepared, progress: Progress) -> list[str]:
+def write_plan(surveyed: Survey, progress: Progress) -> list[str]:
     """Write a shard for every environment, an empty one where there is nothing to do.
 
     Args:
-        prepared: the output folder's lock is held and its leftovers are swept.
+        surveyed: the output folder's lock is held and its leftovers are swept.
         progress: shows downloads.
 
     Returns:
         Why models cannot run, a line each.
     """
-    placement = place(prepared)
-    _refuse_unseen(prepared)
-    prepared.keep(prepared.output.new_run())
+    placement = place(surveyed)
+    _refuse_unseen(surveyed)
+    surveyed.keep(surveyed.output.new_run())
     missing: list[str] = []
-    work = [m for m in prepared.plan.models if prepared.plan.work(m)]
-    supplies = Supplies(prepared.weights, progress, False, lambda: False)
+    work = [m for m in surveyed.plan.models if surveyed.plan.work(m)]
+    supplies = Supplies(surveyed.weights, progress, False, lambda: False)
     ready = supplies.fetch_all(work, lambda name, why: missing.append(why))
-    folder = prepared.output.inner / _FOLDER
-    prepared.output.make(folder)
+    folder = surveyed.output.inner / _FOLDER
+    surveyed.output.make(folder)
     for name in definitions.names():
-        _write_shard(prepared, definitions.find(name), [m for m in ready if m.environment == name], placement)
-    waiting = sum(len(c.missing) for c in prepared.plan.choices) - sum(len(c.missing) for c in prepared.plan.chosen)
+        _write_shard(surveyed, definitions.find(name), [m for m in ready if m.environment == name], placement)
+    waiting = sum(len(c.missing) for c in surveyed.plan.choices) - sum(len(c.missing) for c in surveyed.plan.chosen)
     files.replace(folder / "plan.json", json.dumps({"missing": missing, "waiting": waiting}) + "\n")
     return missing
 
 
-def _refuse_unseen(prepared: Prepared) -> None:
+def _refuse_unseen(surveyed: Survey) -> None:
     """Weights and token models of the user's own must be mounted: a job without them is not begun."""
-    for model in prepared.plan.models:
+    for model in surveyed.plan.models:
         for checkpoint in model.extractor.checkpoints():
-            path = prepared.weights.path(checkpoint)
+            path = surveyed.weights.path(checkpoint)
             if checkpoint.own and not path.exists():
                 raise EnvironmentUnavailable(f"{model.name}: {path} is not seen here; {BELOW_ROOT}")
 
 
-def report(prepared: Prepared) -> tuple[Status, list[str], int]:
+def report(surveyed: Survey) -> tuple[Status, list[str], int]:
     """Fold what the workers wrote; return what is done, what could not run, and the exit code."""
-    output = prepared.output
+    output = surveyed.output
     reasons = _reasons(output)
     ledger = ledgers.fold(output)
-    tables.write(prepared, ledger)
+    tables.write(surveyed, ledger)
     shutil.rmtree(output.scratch, ignore_errors=True)
     output.create()
     planned = _planned(output)
-    found = status.of_job(prepared.job, prepared.audio)
+    found = status.of_job(surveyed.job, surveyed.audio)
     counts = found.models.values()
     missing = [*planned["missing"], *reasons]
     again = sum(n for count in counts for kind, n in count.failed.items() if kind in protocol.TRANSIENT)
@@ -124,17 +124,17 @@ def _reasons(output: folders.OutputDir) -> list[str]:
                     found.append(f"{path.name.partition('.')[0].removeprefix(_FOLDER + '-')}: {event.message}")
                 case "hello" | "loading" | "loaded" | "opened" | "decoded" | "batch_reduced" | "wrote" | "failed":
                     pass
-                case "heartbeat" | "finished":
+                case "heartbeat" | "finished" | "progress" | "note" | "fitted":
                     pass
                 case _:
                     protocol.refuse_kind(event.kind)
     return found
 
 
-def _write_shard(prepared: Prepared, environment: Environment, models: list[ModelPlan], placed: Placement) -> None:
-    output, name = prepared.output, f"{_FOLDER}-{environment.name}"
-    shared = shards.fields(prepared.job, environment, placed, len(definitions.names()))
-    shard = shards.whole(dataclasses.replace(prepared.plan, models=models), name, environment.name, shared)
+def _write_shard(surveyed: Survey, environment: Environment, models: list[ModelPlan], placed: Placement) -> None:
+    output, name = surveyed.output, f"{_FOLDER}-{environment.name}"
+    shared = shards.fields(surveyed.job, environment, placed, len(definitions.names()))
+    shard = shards.whole(dataclasses.replace(surveyed.plan, models=models), name, environment.name, shared)
     output.make(output.scratch / name)
     files.replace(output.inner / _FOLDER / f"{environment.name}.json", protocol.canonical(schema.dump(shard)))
 

@@ -3,14 +3,17 @@
 import contextlib
 import dataclasses
 
-from orchestrator.environments import definitions, devices
+from orchestrator.environments import definitions, devices, interpreters
+from orchestrator.environments.definitions import Environment
 from orchestrator.environments.devices import Grant
 from orchestrator.errors import EnvironmentUnavailable, JobError
 from orchestrator.job.spec import JobSpec
 from orchestrator.output.folder import OutputDir
 from orchestrator.running.engines import ENGINES
 from orchestrator.running.runtimes import RUNTIMES
-from orchestrator.running.runtimes.base import Runtime
+from orchestrator.running.runtimes.base import READY, Runtime
+from orchestrator.running.runtimes.docker import DockerRuntime
+from orchestrator.running.runtimes.venv import VenvRuntime
 
 
 @dataclasses.dataclass
@@ -76,8 +79,12 @@ def check(job: JobSpec, source: str = "") -> None:
             raise JobError(f"{where}{key}: {value!r} is not one of {', '.join(known)}")
 
 
-def choose(job: JobSpec) -> Placement:
+def choose(job: JobSpec, fits: bool = False) -> Placement:
     """Return where the workers of a job run.
+
+    Args:
+        job: what the user asked for.
+        fits: its models learn, which all of them do on a GPU where there is one.
 
     Raises:
         JobError: a model's environment is not known.
@@ -87,7 +94,8 @@ def choose(job: JobSpec) -> Placement:
     definitions.add(job.environments)
     extractors = [model.built for model in job.models]
     used = [definitions.find(name) for name in sorted({extractor.environment for extractor in extractors})]
-    able = {e.environment for e in extractors if e.uses_gpu() and definitions.find(e.environment).spec.gpu != "none"}
+    able = {e.environment for e in extractors if fits or e.uses_gpu()}
+    able = {name for name in able if definitions.find(name).spec.gpu != "none"}
     grant = devices.grant(job.devices)
     if job.runtime != "auto":
         return _settle(RUNTIMES[job.runtime].open(), "asked for", grant, frozenset(able), asked=True)
@@ -105,6 +113,28 @@ def choose(job: JobSpec) -> Placement:
             return placement
         reasons.append(why)
     raise EnvironmentUnavailable(f"runtime: none can be had here: {'; '.join(reasons)}")
+
+
+def ready(environment: Environment, buildable: bool = False) -> Runtime:
+    """Return the runtime that has an environment at hand: virtual environments, which see more, before containers.
+
+    Args:
+        environment: in its variant for the CPU.
+        buildable: one that could be built as a virtual environment is at hand as well.
+    """
+    venv = VenvRuntime.open()
+    if venv.state(environment, "cpu") == READY or (buildable and _has_python(environment)):
+        return venv
+    with contextlib.suppress(EnvironmentUnavailable):
+        docker = DockerRuntime.open()
+        return docker if docker.state(environment, "cpu") == READY else venv
+    return venv
+
+
+def _has_python(environment: Environment) -> bool:
+    with contextlib.suppress(EnvironmentUnavailable):
+        return bool(interpreters.find(environment.spec.python))
+    return False
 
 
 def _settle(runtime: Runtime, why: str, grant: Grant, able: frozenset[str], asked: bool) -> Placement:

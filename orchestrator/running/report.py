@@ -62,7 +62,7 @@ class Report:
         self._seen: set[tuple[str, str]] = set()
         self.models = {m.name: _count(plan, m) for m in plan.models}
 
-    def add(self, environment: str, event: Event) -> None:
+    def add(self, environment: str, event: Event) -> None:  # noqa: C901 - a case for each kind
         """Take in one event of a worker of `environment`."""
         self.since.setdefault(environment, time.monotonic())
         if event.kind != "heartbeat":
@@ -84,6 +84,8 @@ class Report:
                 pass
             case "device_missing" | "device_lost" | "model_refused" | "output_lost" | "finished":
                 pass  # what follows is up to the end of the attempt
+            case "progress" | "note" | "fitted":
+                pass  # of a fit, which has no report
             case _:
                 protocol.refuse_kind(event.kind)
 

@@ -9,7 +9,7 @@ from orchestrator import files
 from orchestrator.errors import EnvironmentUnavailable, RunFailed
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import RunDir
-from orchestrator.planning.preparation import Prepared
+from orchestrator.planning.survey import Survey
 from orchestrator.running import tables
 from orchestrator.running.engines import ENGINES
 from orchestrator.running.engines.base import Site
@@ -21,13 +21,11 @@ from orchestrator.running.session import Session
 _UNUSABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-def extract(
-    prepared: Prepared, placement: Placement, progress: Progress, offline: bool = False
-) -> tuple[Report, RunDir]:
+def extract(surveyed: Survey, placement: Placement, progress: Progress, offline: bool = False) -> tuple[Report, RunDir]:
     """Do what a plan says, and return the report with the folder of the run.
 
     Args:
-        prepared: the output folder's lock is held and its leftovers are swept.
+        surveyed: the output folder's lock is held and its leftovers are swept.
         placement: where its workers run.
         progress: shows what happens.
         offline: fetch no weights; what is missing fails.
@@ -36,38 +34,38 @@ def extract(
         RunFailed: the output folder became unusable; what was finished is kept.
     """
     try:
-        report, run = _extract(prepared, placement, progress, offline)
+        report, run = _extract(surveyed, placement, progress, offline)
     except OSError as error:
         if error.errno not in _UNUSABLE:
             raise
-        raise RunFailed(f"output {prepared.output.root}: {error.strerror}; make room and run again") from error
+        raise RunFailed(f"output {surveyed.output.root}: {error.strerror}; make room and run again") from error
     if report.trouble:
-        raise RunFailed(f"output {prepared.output.root}: {report.trouble}; finished arrays are kept, run again")
+        raise RunFailed(f"output {surveyed.output.root}: {report.trouble}; finished arrays are kept, run again")
     return report, run
 
 
-def _extract(prepared: Prepared, placement: Placement, progress: Progress, offline: bool) -> tuple[Report, RunDir]:
-    run = prepared.output.new_run()
-    prepared.keep(run)
-    report = Report(prepared.plan)
-    if prepared.plan.chosen:
+def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline: bool) -> tuple[Report, RunDir]:
+    run = surveyed.output.new_run()
+    surveyed.keep(run)
+    report = Report(surveyed.plan)
+    if surveyed.plan.chosen:
         placement.runtime.log = run.logs
-        site = Site(prepared.job, placement.runtime, prepared.output, run, prepared.audio.root, prepared.weights)
-        engine = ENGINES[prepared.job.engine](site)
+        site = Site(surveyed.job, placement.runtime, surveyed.output, run, surveyed.audio.root, surveyed.weights)
+        engine = ENGINES[surveyed.job.engine](site)
         if problems := engine.check():
-            raise EnvironmentUnavailable(f"engine {prepared.job.engine}: {'; '.join(problems)}")
-        session = Session(prepared, placement, engine, run.id, report, progress)
+            raise EnvironmentUnavailable(f"engine {surveyed.job.engine}: {'; '.join(problems)}")
+        session = Session(surveyed, placement, engine, run.id, report, progress)
         with _Signals(session):
             try:
                 session.start(offline)
                 session.loop()
             finally:
                 session.close()
-        prepared.output.refuse_links(prepared.job.folders)
+        surveyed.output.refuse_links(surveyed.job.folders)
         if session.unclean:
-            ledgers.sweep(prepared.output)
-    ledger = ledgers.fold(prepared.output)
-    report.tables = [str(path) for path in tables.write(prepared, ledger)]
+            ledgers.sweep(surveyed.output)
+    ledger = ledgers.fold(surveyed.output)
+    report.tables = [str(path) for path in tables.write(surveyed, ledger)]
     report.placement = {"runtime": placement.runtime.name, "why": placement.why, "devices": placement.devices}
     report.random = ledgers.random_models(ledger) & set(report.models)
     files.replace(run.report, report.json())

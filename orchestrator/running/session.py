@@ -8,7 +8,7 @@ import typing as tp
 from orchestrator.environments import definitions
 from orchestrator.errors import ConsortError
 from orchestrator.planning import shards
-from orchestrator.planning.preparation import Prepared
+from orchestrator.planning.survey import Survey
 from orchestrator.running import attempts
 from orchestrator.running.attempts import Attempt, Judge, Verdict
 from orchestrator.running.builds import Builds
@@ -18,7 +18,7 @@ from orchestrator.running.placement import Placement
 from orchestrator.running.progress import Progress
 from orchestrator.running.report import Report
 from orchestrator.running.runtimes.base import own_paths
-from orchestrator.running.weights import Stopped, Supplies
+from orchestrator.running.weights import FetchStopped, Supplies
 from worker import protocol
 from worker.protocol import Event, Item, Shard, Task
 
@@ -30,9 +30,9 @@ class Session:
     """One run under way."""
 
     def __init__(
-        self, prepared: Prepared, placement: Placement, engine: Engine, run_id: str, report: Report, progress: Progress
+        self, surveyed: Survey, placement: Placement, engine: Engine, run_id: str, report: Report, progress: Progress
     ) -> None:
-        self._prepared = prepared
+        self._surveyed = surveyed
         self._placement = placement
         self._engine = engine
         self._run_id = run_id
@@ -41,7 +41,7 @@ class Session:
         self._runtime = placement.runtime
         self._builds = Builds(self._runtime, progress)
         self._gpus = Gpus(placement)
-        self._host = protocol.Channel(str(prepared.output.records / f"{run_id}-host.jsonl"))
+        self._host = protocol.Channel(str(surveyed.output.records / f"{run_id}-host.jsonl"))
         self._judge = Judge(self._failure_key)
         self._queue: collections.deque[Shard] = collections.deque()
         self._attempts: dict[str, Attempt] = {}
@@ -54,17 +54,17 @@ class Session:
         self._attempts.update(
             {job.name: Attempt(job.shard, job.gpus, self._runtime.way) for job in self._engine.attach()}
         )
-        work = [m for m in self._prepared.plan.models if self._prepared.plan.work(m)]
+        work = [m for m in self._surveyed.plan.models if self._surveyed.plan.work(m)]
         for name in {m.environment: None for m in work}:
             self._builds.begin(definitions.find(name), self._placement.device(name))
-        supplies = Supplies(self._prepared.weights, self._progress, offline, lambda: self.stops > 0)
+        supplies = Supplies(self._surveyed.weights, self._progress, offline, lambda: self.stops > 0)
         try:
             available = supplies.fetch_all(work, self._drop, self._refuses)
             supplies.fetch_ffmpeg()
-        except Stopped:
+        except FetchStopped:
             return
         shared = {m.environment: self._fields(m.environment) for m in available}
-        ready = dataclasses.replace(self._prepared.plan, models=available)
+        ready = dataclasses.replace(self._surveyed.plan, models=available)
         self.add(shards.cut(ready, self._run_id, self._engine.slots, shared, self._gpus.count))
 
     def add(self, waiting: tp.Iterable[Shard]) -> None:
@@ -104,12 +104,12 @@ class Session:
         self._host.close()
 
     def _refuses(self, task: Task) -> str | None:
-        own = own_paths(self._prepared.job.plugins, [task])
+        own = own_paths(self._surveyed.job.plugins, [task])
         return next((why for path in own if (why := self._runtime.refuses(path))), None)
 
     def _fields(self, environment: str) -> shards.ShardFields:
         found = definitions.find(environment)
-        return shards.fields(self._prepared.job, found, self._placement, self._engine.slots)
+        return shards.fields(self._surveyed.job, found, self._placement, self._engine.slots)
 
     def _next(self) -> Shard | None:
         """Return the first shard that can start now; drop those whose environment is not to be had."""
@@ -139,7 +139,7 @@ class Session:
         shard = attempts.without(shard, {name for name, count in self._report.models.items() if count.unavailable})
         if shard.items:
             gpus = self._gpus.take() if shard.device == "cuda" else ()
-            job = Job(shard, gpus, self._prepared.job.memory_bytes)
+            job = Job(shard, gpus, self._surveyed.job.memory_bytes)
             self._attempts[job.name] = Attempt(shard, gpus, self._runtime.way)
             self._engine.submit([job])
 
@@ -163,8 +163,8 @@ class Session:
     def _obey(self, decision: Decision) -> None:
         """Do what the loss of a GPU means for the shards that wait."""
         if isinstance(decision, Drop):
-            for model in self._prepared.plan.models:
-                if model.extractor.uses_gpu() and self._prepared.plan.work(model):
+            for model in self._surveyed.plan.models:
+                if model.extractor.uses_gpu() and self._surveyed.plan.work(model):
                     self._drop(model.name, decision.why)
         elif decision.text:
             self._progress.say(decision.text)
@@ -197,5 +197,5 @@ class Session:
             self._progress.say(self._report.models[model].unavailable or why)
 
     def _failure_key(self, item: Item, model: str) -> str:
-        task = next(m.task for m in self._prepared.plan.models if m.name == model)
+        task = next(m.task for m in self._surveyed.plan.models if m.name == model)
         return protocol.key_of(task.key, "", f"{item.size}:{item.mtime_ns}")

@@ -22,37 +22,37 @@ from orchestrator.output.ledger import Ledger
 from orchestrator.output.load import Run
 from orchestrator.planning.keys import ModelPlan
 from orchestrator.planning.plan import Choice
-from orchestrator.planning.preparation import Prepared
+from orchestrator.planning.survey import Survey
 from worker import protocol
 from worker.protocol import Record
 
 _Row = tuple[Choice, Record]
 
 
-def write(prepared: Prepared, ledger: Ledger) -> list[pathlib.Path]:
+def write(surveyed: Survey, ledger: Ledger) -> list[pathlib.Path]:
     """Write the tables of all models that have `layout: table`; return their paths.
 
     Raises:
         RunFailed: the output folder cannot be written.
     """
     written = []
-    for model in prepared.plan.models:
-        rows = _rows(prepared, model, ledger) if model.spec.layout == "table" else []
+    for model in surveyed.plan.models:
+        rows = _rows(surveyed, model, ledger) if model.spec.layout == "table" else []
         if rows:
-            stem = f"{model.name}_{pathlib.Path(prepared.job.audio).stem}"
-            path = prepared.output.root / f"{stem}.csv"
-            files.replace(path, _table(prepared, model, ledger, rows), "utf-8")
-            files.replace(prepared.output.root / f"{stem}_summary.txt", _summary(prepared, model, ledger, rows))
+            stem = f"{model.name}_{pathlib.Path(surveyed.job.audio).stem}"
+            path = surveyed.output.root / f"{stem}.csv"
+            files.replace(path, _table(surveyed, model, ledger, rows), "utf-8")
+            files.replace(surveyed.output.root / f"{stem}_summary.txt", _summary(surveyed, model, ledger, rows))
             written.append(path)
     return written
 
 
-def _rows(prepared: Prepared, model: ModelPlan, ledger: Ledger) -> list[_Row]:
+def _rows(surveyed: Survey, model: ModelPlan, ledger: Ledger) -> list[_Row]:
     """Return the items that have today's tokens, in order of their ids."""
     rows = []
-    for choice in prepared.plan.choices:
+    for choice in surveyed.plan.choices:
         record = _find(model, ledger, choice.source.id, model.task.outputs[0])
-        if record is not None and prepared.output.holds(record.path, record.bytes):
+        if record is not None and surveyed.output.holds(record.path, record.bytes):
             rows.append((choice, record))
     return rows
 
@@ -67,14 +67,14 @@ def _find(model: ModelPlan, ledger: Ledger, item: str, output: str) -> Record | 
     return None
 
 
-def _table(prepared: Prepared, model: ModelPlan, ledger: Ledger, rows: list[_Row]) -> str:
-    run = Run(prepared.output.root)
+def _table(surveyed: Survey, model: ModelPlan, ledger: Ledger, rows: list[_Row]) -> str:
+    run = Run(surveyed.output.root)
     labels = list(dict.fromkeys(key for choice, _ in rows for key in choice.source.labels))
     longest = max(math.prod(record.shape) for _, record in rows)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     facts = ["num_tokens", "token_shape", "num_chunks", "duration_sec"]
-    table.writerow([prepared.job.path_column, *labels, *facts, *(f"token_{n}" for n in range(longest))])
+    table.writerow([surveyed.job.path_column, *labels, *facts, *(f"token_{n}" for n in range(longest))])
     for choice, record in rows:
         tokens = run.array(model.name, record.item, record.output).ravel()
         given = [choice.source.labels.get(key, "") for key in labels]
@@ -94,9 +94,9 @@ def _shape(record: Record) -> str:
     return str(tuple(record.shape))
 
 
-def _summary(prepared: Prepared, model: ModelPlan, ledger: Ledger, rows: list[_Row]) -> str:
+def _summary(surveyed: Survey, model: ModelPlan, ledger: Ledger, rows: list[_Row]) -> str:
     records = [record for _, record in rows]
-    failed = sum((choice.source.id, model.name) in ledger.failures for choice in prepared.plan.choices)
+    failed = sum((choice.source.id, model.name) in ledger.failures for choice in surveyed.plan.choices)
     shapes: tp.Counter[str] = collections.Counter(map(_shape, records))
     lines = [
         f"total samples processed: {len(records)}",

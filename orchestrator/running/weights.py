@@ -14,7 +14,7 @@ from worker.extractor import Checkpoint
 from worker.protocol import Task
 
 
-class Stopped(Exception):
+class FetchStopped(Exception):
     """The user wants to end; what was downloaded stays and is resumed."""
 
 
@@ -49,7 +49,7 @@ class Supplies:
             refuses: returns why a worker cannot be given what a task names.
 
         Raises:
-            Stopped: the user wants to end.
+            FetchStopped: the user wants to end.
         """
         available = []
         for model in models:
@@ -69,7 +69,7 @@ class Supplies:
 
         Raises:
             EnvironmentUnavailable: a checkpoint is missing and cannot be had.
-            Stopped: the user wants to end.
+            FetchStopped: the user wants to end.
         """
         checkpoints = model.extractor.checkpoints()
         if not self._offline and any(self._weights.problem(c) for c in checkpoints):
@@ -89,7 +89,7 @@ class Supplies:
         """Bring ffmpeg; where it cannot be had, say what that means.
 
         Raises:
-            Stopped: the user wants to end.
+            FetchStopped: the user wants to end.
         """
         try:
             checkpoint = ffmpeg.checkpoint()
@@ -101,7 +101,7 @@ class Supplies:
 
     def _show(self, name: str, done: int, total: int | None) -> None:
         if self._stopped():
-            raise Stopped
+            raise FetchStopped
         self._progress.stage("weights", transfer.share(name, done, total))
 
 

@@ -4,7 +4,7 @@ import pathlib
 import re
 
 from orchestrator.__main__ import main, parser
-from orchestrator.cli import listing
+from orchestrator.cli import models
 from orchestrator.output.load import Run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -19,7 +19,7 @@ def test_it_is_short():
 def test_its_table_of_models_is_the_one_that_the_command_prints(capsys):
     assert main(["models", "--markdown"]) == 0
     table = capsys.readouterr().out
-    assert table == listing.markdown() + "\n"
+    assert table == models.markdown() + "\n"
     assert f"\n{table}" in README
 
 

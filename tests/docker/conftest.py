@@ -29,6 +29,17 @@ def images() -> None:
         assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture(scope="session")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tp.Dict[str, str]:
+    """Return the fingerprint of the quickstart's arrays as virtual environments make them."""
+    folder = tmp_path_factory.mktemp("quickstart") / "venv"
+    job = harness.REPOSITORY / "config/quickstart.yaml"
+    done = harness.consort("extract", job, "--runtime", "venv", "--output", folder, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "runtime venv (asked for)" in done.stderr
+    return harness.fingerprint(folder)
+
+
 @pytest.fixture(autouse=True)
 def clean() -> tp.Iterator[None]:
     """Hold every test to leaving no container behind."""

@@ -44,15 +44,6 @@ def compose(tmp_path):
     run("down", "--volumes")
 
 
-@pytest.fixture
-def quickstart(tmp_path):
-    """Return the quickstart's arrays as virtual environments make them."""
-    job = harness.REPOSITORY / "config/quickstart.yaml"
-    done = harness.consort("extract", job, "--runtime", "venv", "--output", tmp_path / "venv")
-    assert done.returncode == 0, done.stderr
-    return harness.fingerprint(tmp_path / "venv")
-
-
 def test_the_quickstart_is_the_same_as_anywhere(compose, quickstart, output):
     done = compose(*UP)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -30,12 +30,11 @@ def run_tests(name: str, tmp_path: pathlib.Path, *paths: str) -> tp.Tuple[int, t
         "CONSORT_WEIGHTS": str(files.cache_root() / "weights"),
     }
     where = str(cached.tools(python, environment.spec.python))
-    options = ["-q", "-p", "no:cacheprovider", "--durations=10", f"--junitxml={report}"]
+    options = ["-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
     done = subprocess.run(
         [str(python), "-c", BOOTSTRAP, where, *options, *paths],
         cwd=harness.REPOSITORY, env=variables, capture_output=True, text=True, timeout=1200, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    print(done.stdout)  # with the test's own output, where somebody asks which of them take long
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     cases = xml.etree.ElementTree.parse(report).getroot().iter("testcase")
     skipped = [[f"{element.get('message')} {element.text}" for element in case.iter("skipped")] for case in cases]

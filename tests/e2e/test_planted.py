@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 
@@ -31,6 +32,23 @@ def job(audio, output):
     return harness.write_job(output, audio, TONE)
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """Return a folder with audio and what a job has written of it, to be copied."""
+    folder = tmp_path_factory.mktemp("template")
+    harness.write_wavs(folder / "audio", 2)
+    assert harness.consort("extract", harness.write_job(folder / "out", folder / "audio", TONE)).returncode == 0
+    return folder
+
+
+@pytest.fixture
+def finished(template, audio, output):
+    """Return a job that is done: a copy with its times, as a run for each test would take minutes."""
+    shutil.copytree(template / "audio", audio, dirs_exist_ok=True)
+    shutil.copytree(template / "out", output)
+    return harness.write_job(output, audio, TONE)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("verb", ["extract", "compose plan", "compose report"])
 def test_what_was_planted_before_the_run_is_refused_by_name(verb, kind, job, output, victim, capsys):
@@ -51,23 +69,21 @@ def test_what_was_planted_before_the_run_is_refused_by_name(verb, kind, job, out
 
 @pytest.mark.parametrize("kind", ["absolute", "relative", "fifo"])
 @pytest.mark.parametrize("place", [".consort/records", ".consort/scratch", "tone"])
-def test_a_finished_folder_with_something_planted_is_refused_with_nothing_to_do(place, kind, job, output, victim):
-    assert harness.consort("extract", job).returncode == 0
+def test_a_finished_folder_with_something_planted_is_refused_with_nothing_to_do(place, kind, finished, output, victim):
     (output / place).rename(output / "aside")
     victim.plant(output / place, kind)
-    refused(harness.consort("extract", job, timeout=60), place)
+    refused(harness.consort("extract", finished, timeout=60), place)
     refused(harness.consort("verify", output, "--repair", timeout=60), place)
     assert victim.unharmed()
     (output / place).unlink()
     (output / "aside").rename(output / place)
-    done = harness.consort("extract", job)
+    done = harness.consort("extract", finished)
     assert done.returncode == 0 and "0 of 2 items to do" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["manifest.jsonl", ".consort/records/x.jsonl", ".consort/lock"])
 @pytest.mark.parametrize("verb", ["status", "verify"])
-def test_a_fifo_keeps_nobody_waiting_who_only_reads(name, verb, job, output):
-    assert harness.consort("extract", job).returncode == 0
+def test_a_fifo_keeps_nobody_waiting_who_only_reads(name, verb, finished, output):
     (output / name).unlink(missing_ok=True)
     os.mkfifo(output / name)
     done = harness.consort(verb, output, timeout=30)
@@ -76,8 +92,7 @@ def test_a_fifo_keeps_nobody_waiting_who_only_reads(name, verb, job, output):
 
 @pytest.mark.parametrize("kind", ["fifo", "endless", "dangling", "folder", "garbage"])
 @pytest.mark.parametrize("name", ["contexts", "job.yaml", "items.jsonl", "plan.json"])
-def test_what_only_reads_answers_in_a_line_whatever_lies_there(name, kind, job, output):
-    assert harness.consort("extract", job).returncode == 0
+def test_what_only_reads_answers_in_a_line_whatever_lies_there(name, kind, finished, output):
     run = harness.runs(output)[-1]
     place = next((output / ".consort" / "contexts").iterdir()) if name == "contexts" else run / name
     place.unlink()
@@ -89,7 +104,7 @@ def test_what_only_reads_answers_in_a_line_whatever_lies_there(name, kind, job, 
         "garbage": lambda: place.write_bytes(b"\xff\x00[{"),
     }
     make[kind]()
-    for verb in ("status", output), ("verify", output), ("plan", job, "--resume", "strict"):
+    for verb in ("status", output), ("verify", output), ("plan", finished, "--resume", "strict"):
         done = harness.consort(*verb, timeout=30)
         assert "Traceback" not in done.stderr, done.stderr
 
@@ -100,36 +115,33 @@ def records(output):
 
 @pytest.mark.parametrize("where", ["../outside/link", "{}/outside/link", "tone/../../outside/link"])
 @pytest.mark.parametrize("command", ["extract", "verify --repair"])
-def test_a_path_in_a_manifest_removes_nothing_outside(command, where, job, output, tmp_path):
-    assert harness.consort("extract", job).returncode == 0
+def test_a_path_in_a_manifest_removes_nothing_outside(command, where, finished, output, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "link").symlink_to(output / "tone" / "good_00.npy")
     changed = [{**r, "path": where.format(tmp_path), "key": "0", "sha256": "0" * 64} for r in records(output)[:1]]
     (output / "manifest.jsonl").write_text("".join(json.dumps(r) + "\n" for r in [*changed, *records(output)[1:]]))
-    words = ["extract", job] if command == "extract" else ["verify", output, "--repair"]
+    words = ["extract", finished] if command == "extract" else ["verify", output, "--repair"]
     done = harness.consort(*words)
     assert "Traceback" not in done.stderr
     assert (outside / "link").is_symlink()
 
 
-def test_an_array_that_is_a_link_is_none(job, output, victim):
+def test_an_array_that_is_a_link_is_none(finished, output, victim):
     """Neither done nor read into a table: it is made again, in the place of the link."""
-    assert harness.consort("extract", job).returncode == 0
     array = output / "tone" / "good_00.npy"
     before = array.read_bytes()
     array.unlink()
     (victim.folder / "other.npy").write_bytes(before)
     array.symlink_to(victim.folder / "other.npy")
-    done = harness.consort("extract", job)
+    done = harness.consort("extract", finished)
     assert done.returncode == 0 and "1 of 2 items to do" in done.stderr
     assert not array.is_symlink() and array.read_bytes() == before
 
 
-def test_links_beside_the_folders_of_models_are_the_users_own(job, output, tmp_path):
-    assert harness.consort("extract", job).returncode == 0
+def test_links_beside_the_folders_of_models_are_the_users_own(finished, output, tmp_path):
     (output / "tone.notes.txt").symlink_to(tmp_path / "notes")
-    assert harness.consort("extract", job).returncode == 0
+    assert harness.consort("extract", finished).returncode == 0
 
 
 def test_the_log_of_a_build_is_not_written_through_a_link(tmp_path, victim):
@@ -140,13 +152,12 @@ def test_the_log_of_a_build_is_not_written_through_a_link(tmp_path, victim):
     assert victim.unharmed() and log.read_text() == "said"
 
 
-def test_a_manifest_that_is_a_link_is_read_and_replaced_not_followed(job, output, tmp_path):
-    assert harness.consort("extract", job).returncode == 0
+def test_a_manifest_that_is_a_link_is_read_and_replaced_not_followed(finished, output, tmp_path):
     kept = tmp_path / "kept.jsonl"
     (output / "manifest.jsonl").rename(kept)
     (output / "manifest.jsonl").symlink_to(kept)
     before = kept.read_bytes()
-    done = harness.consort("extract", job)
+    done = harness.consort("extract", finished)
     assert done.returncode == 0 and "0 of 2 items to do" in done.stderr
     assert kept.read_bytes() == before == (output / "manifest.jsonl").read_bytes()
     assert not (output / "manifest.jsonl").is_symlink()
@@ -250,7 +261,7 @@ def test_a_link_to_the_output_folder_itself_is_the_users_own(job, output, tmp_pa
 
 USER = """
 import importlib, os, sys
-for name in "cli.commands running.placement planning.preparation running.run running.weights job.synthetic".split():
+for name in "cli.verbs running.placement planning.survey running.run running.weights job.synthetic".split():
     importlib.import_module("orchestrator." + name)
 from orchestrator.__main__ import main
 if os.geteuid() == 0:

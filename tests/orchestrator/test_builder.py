@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from orchestrator.environments import definitions, venvs
+from orchestrator.environments import definitions, processes, venvs
 from orchestrator.errors import EnvironmentUnavailable
 
 
@@ -13,7 +13,7 @@ from orchestrator.errors import EnvironmentUnavailable
 def target(tmp_path, monkeypatch):
     """Return the folder of an environment that is not built, in a cache of its own."""
     monkeypatch.setenv("CONSORT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(venvs, "_CANCELLED", threading.Event())
+    monkeypatch.setattr(processes, "cancelled", threading.Event())
     folder = venvs.folder(definitions.find("torch-cuda"), "cpu")
     folder.parent.mkdir(parents=True)
     return folder
@@ -37,7 +37,7 @@ def build():
     ],
 )
 def test_nothing_that_pip_says_tells_a_secret(said, shown):
-    assert venvs.redact(said) == shown
+    assert processes.redact(said) == shown
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(target, monkeypatch):
@@ -49,6 +49,6 @@ def test_a_cache_that_cannot_be_written_is_one_line(target, monkeypatch):
 def test_waiting_for_another_builder_can_be_ended(target):
     with open(target.with_name(target.name + ".lock"), "a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        threading.Timer(0.3, venvs.cancel).start()
+        threading.Timer(0.3, processes.cancel).start()
         with pytest.raises(EnvironmentUnavailable, match="interrupted"):
             build()

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from orchestrator.__main__ import main, parser
-from orchestrator.cli import commands
+from orchestrator.cli import flags
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "soundfile", "soxr", "h5py", "requests", "docker", "rich")
 SECONDS = 1.0  # of processor; four times what it takes
@@ -77,7 +77,7 @@ def test_a_gpu_that_is_asked_for_is_never_silently_replaced(tmp_path, capsys, wr
 
 def parsed(*arguments):
     """Return the job that a command line makes of a job file's absence."""
-    return commands._job(parser().parse_args(["extract", *arguments]))
+    return flags.job(parser().parse_args(["extract", *arguments]))
 
 
 BASE = ("--audio", "in", "--output", "out", "--models", "crepe", "prosody")
@@ -236,7 +236,7 @@ def test_a_closed_stdout_is_no_error():
 
 @pytest.mark.parametrize("target", ["extract", "plan", "status"])
 def test_make_hands_over_a_job_with_blanks_in_its_name(target):
-    root = pathlib.Path(commands.__file__).parents[2]
+    root = pathlib.Path(flags.__file__).parents[2]
     done = subprocess.run(["make", "-n", "-C", str(root), target, "CONFIG=my job.yaml"], capture_output=True, text=True)
     assert f"consort {target} 'my job.yaml'" in done.stdout
 

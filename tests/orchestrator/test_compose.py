@@ -14,17 +14,17 @@ from worker.protocol import Channel, Event, Facts, Failure
 @pytest.fixture
 def planned(prepare, monkeypatch):
     """Return a job of prosody that compose has planned."""
-    prepared = prepare()
-    assert compose.write_plan(prepared, None) == []
-    return prepared
+    surveyed = prepare()
+    assert compose.write_plan(surveyed, None) == []
+    return surveyed
 
 
-def shard(prepared, name):
-    return json.loads((prepared.output.inner / "compose" / f"{name}.json").read_text("ascii"))
+def shard(surveyed, name):
+    return json.loads((surveyed.output.inner / "compose" / f"{name}.json").read_text("ascii"))
 
 
-def say(prepared, *events):
-    channel = Channel(str(prepared.output.records / "compose-torch-cuda.1.jsonl"))
+def say(surveyed, *events):
+    channel = Channel(str(surveyed.output.records / "compose-torch-cuda.1.jsonl"))
     channel.emit(*events)
     channel.close()
 
@@ -75,7 +75,7 @@ def test_a_gpu_comes_with_the_override_alone(prepare, monkeypatch):
 
 
 def test_a_report_without_a_plan_says_so(prepare):
-    prepared = prepare()
-    prepared.output.create()
+    surveyed = prepare()
+    surveyed.output.create()
     with pytest.raises(errors.RunFailed, match="nothing was planned here"):
-        compose.report(prepared)
+        compose.report(surveyed)

@@ -283,3 +283,46 @@ def test_the_end_of_a_container_is_asked_for_and_cleaned_up(client, tmp_path):
     assert (cause.out_of_memory, cause.problem) == (True, None)
     assert pathlib.Path(tmp_path, "removed").read_text() == "rm --force --volumes consort-s-0.2\n"
     assert runtime.end("s-0.2", 125, log).problem == "no space left on device"
+
+
+def test_a_script_sees_the_folder_it_is_called_in_and_no_terminal_in_a_pipe(tmp_path, monkeypatch):
+    environment = definitions.find("tf-cuda")
+    made = DockerRuntime(ENGINE).script(environment, ["run.py", "--fast"], str(tmp_path))
+    assert made.argv[-5:] == ["--entrypoint", "python", "consort/tf-cuda:cpu", "run.py", "--fast"]
+    assert words(made, "--workdir") == [str(tmp_path)] and words(made, "--network") == ["none"]
+    folder, *others = words(made, "--mount")
+    assert folder == f"type=bind,source={tmp_path},target={tmp_path}"
+    assert all(mount.endswith("target=/weights,readonly") for mount in others)
+    assert "--interactive" in made.argv and "--tty" not in made.argv
+    for stream in (docker.sys.stdin, docker.sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    assert "--tty" in DockerRuntime(ENGINE).script(environment, [], str(tmp_path)).argv
+    with pytest.raises(EnvironmentUnavailable, match=r"^/usr would hide a part of the container; .*`runtime: venv`"):
+        DockerRuntime(ENGINE).script(environment, [], "/usr")
+
+
+def test_an_environment_is_at_hand_where_it_is_built_or_its_python_is_found_or_else_its_image(client, monkeypatch):
+    environment = definitions.find("tf-cuda")
+    found = {"built": True, "python": False}
+
+    def find(version):
+        if found["python"]:
+            return pathlib.Path("/usr/bin/python")
+        raise EnvironmentUnavailable("none")
+
+    def names():
+        return [placement.ready(environment, buildable).name for buildable in (False, True)]
+
+    monkeypatch.setattr(placement.interpreters, "find", find)
+    monkeypatch.setattr(placement.VenvRuntime, "state", lambda *_: "ready" if found["built"] else "not built")
+    client(**server(), image=f"echo '{labels()}'")
+    assert names() == ["venv", "venv"]
+    found.update(built=False)
+    assert names() == ["docker", "docker"]
+    found.update(python=True)
+    assert names() == ["docker", "venv"]
+    found.update(python=False)
+    client(**server(), image="exit 1")
+    assert names() == ["venv", "venv"], "whose error says what to do"
+    client(version="exit 1")
+    assert names() == ["venv", "venv"]

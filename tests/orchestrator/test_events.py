@@ -1,7 +1,10 @@
 """Every kind of event, read by everything on the host that reads events; the engine's clock has its own test."""
 
+import types
+
 import pytest
 
+from orchestrator.fitting import work
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir
 from orchestrator.output.ledger import Ledger
@@ -37,6 +40,8 @@ def say(record):
         "packages": {"numpy": "2.0"},
         "device": "cpu",
         "protocol": protocol.VERSION,
+        "share": 0.5,
+        "outcome": {"loss": 1.0},
     }
     return lambda kind: Event(kind, **{name: fields[name] for name in protocol.KINDS[kind]})
 
@@ -59,7 +64,9 @@ def readers(prepare, tmp_path, monkeypatch):
         monkeypatch.setattr(ledgers, "events", lambda path: [event])
         compose._reasons(output)
 
+    shown = types.SimpleNamespace(say=lambda text: None, stage=lambda name, text: None)
     return {
+        "fit": lambda event: work.tell(event, Attempt(Shard("s", 1, "env", [], [])), shown),
         "attempt": Attempt(Shard("s", 1, "env", [], [])).note,
         "report": lambda event: Report(prepare().plan).add("env", event),
         "ledger": Ledger().add,
@@ -67,7 +74,7 @@ def readers(prepare, tmp_path, monkeypatch):
     }
 
 
-@pytest.mark.parametrize("reader", ["attempt", "report", "ledger", "compose"])
+@pytest.mark.parametrize("reader", ["fit", "attempt", "report", "ledger", "compose"])
 def test_every_reader_knows_every_kind_and_refuses_a_new_one(readers, reader, say):
     for kind in protocol.KINDS:
         readers[reader](say(kind))

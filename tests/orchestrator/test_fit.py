@@ -1,4 +1,4 @@
-"""What a fit is made of: the records it reads, the request it writes, and the process it listens to."""
+"""What a fit is made of: the records it reads, the shard that asks for it, and the worker that is followed."""
 
 import json
 import os
@@ -6,15 +6,21 @@ import sys
 
 import pytest
 
-from orchestrator.errors import JobError, RunFailed
+from orchestrator.environments.devices import Gpu, Grant
+from orchestrator.errors import EnvironmentUnavailable, JobError, RunFailed
 from orchestrator.fitting import fit
-from orchestrator.fitting import process as processes
-from orchestrator.fitting.fit import Options
+from orchestrator.fitting.fit import FitOptions
+from orchestrator.fitting.work import Work
 from orchestrator.job import reading, spec
 from orchestrator.output.folder import OutputDir
 from orchestrator.planning import keys
-from orchestrator.running.runtimes.base import Command
+from orchestrator.running.engines.local import default_slots
+from orchestrator.running.placement import Placement
+from orchestrator.running.runtimes.base import THREADS, Command
+from orchestrator.running.runtimes.venv import VenvRuntime
 from worker import catalog, protocol, schema
+from worker.protocol import Task
+from worker.request import ArrayFile, Fit
 
 SETTINGS = {"frame_ms": 50.0, "hop_ms": 16.0, "emphasize_ratio": 0.7, "smoothing_level": "light",
             "output_normalize": True}  # fmt: skip
@@ -68,7 +74,7 @@ def written(tmp_path, record):
 
 def choose(job, options=None, clusters=None):
     models = [model for model in job.models if model.reference == "prosody"]
-    return fit.choose(job, models, options or Options(), clusters)
+    return fit.choose(job, models, options or FitOptions(), clusters)
 
 
 def test_features_come_from_the_records_and_the_request_names_them_relative_to_the_output(job, written):
@@ -76,11 +82,12 @@ def test_features_come_from_the_records_and_the_request_names_them_relative_to_t
     written("a.wav", holds="voiced", axes=("time",))
     material = choose(job())
     assert (material.model, material.holds, material.outdated) == ("prosody", "features", 0)
-    asked = fit.request(material, Options(clusters=64, seed=3))
-    assert [file["item"] for file in asked["files"]] == ["a.wav", "b.wav"]
-    assert asked["files"][0]["path"] == "prosody/a.wav.npy"
-    assert (asked["n_clusters"], asked["seed"], asked["stage"], asked["parameters"]) == (64, 3, "clusters", SETTINGS)
-    assert os.sep + "out" not in json.dumps(asked)
+    asked = fit.request(material, FitOptions(clusters=64, seed=3))
+    assert [file.item for file in asked.files] == ["a.wav", "b.wav"]
+    assert asked.files[0].path == "prosody/a.wav.npy"
+    assert (asked.options["n_clusters"], asked.options["seed"]) == (64, 3)
+    assert (asked.stage, material.parameters) == ("clusters", SETTINGS)
+    assert os.sep + "out" not in json.dumps(schema.dump(asked))
 
 
 def test_arrays_of_other_parameters_or_versions_are_left_out_and_counted(job, written):
@@ -115,9 +122,9 @@ def test_the_model_with_features_is_taken_and_models_that_disagree_are_not_mixed
     written("a.wav", model="fine", hop_ms=5.0)
     with pytest.raises(JobError, match="prosody, fine have features of different parameters; choose by --model"):
         choose(job("prosody", tokens, fine))
-    assert choose(job("prosody", tokens, fine), Options(model="fine")).model == "fine"
+    assert choose(job("prosody", tokens, fine), FitOptions(model="fine")).model == "fine"
     with pytest.raises(JobError, match="--model nosuch: the job's models of prosody are prosody, tokens, fine"):
-        choose(job("prosody", tokens, fine), Options(model="nosuch"))
+        choose(job("prosody", tokens, fine), FitOptions(model="nosuch"))
 
 
 def test_an_encoder_reads_tokens_of_just_these_clusters_else_features(job, written, tmp_path):
@@ -126,7 +133,7 @@ def test_an_encoder_reads_tokens_of_just_these_clusters_else_features(job, writt
     (clusters / "cluster_centers.pt").write_bytes(b"x")
     sha = fit.sha256_of(clusters / "cluster_centers.pt")
     both = job("prosody", {"name": "tokens", "extractor": "prosody", "params": {"clusters": str(clusters)}})
-    options = Options(stage="encoder")
+    options = FitOptions(stage="encoder")
     written("a.wav")
     written("a.wav", model="tokens", holds="tokens", axes=("time",), checkpoint={"cluster_centers.pt": "other"})
     assert choose(both, options, clusters).holds == "features"
@@ -135,8 +142,8 @@ def test_an_encoder_reads_tokens_of_just_these_clusters_else_features(job, writt
     written("a.wav", model="tokens", holds="tokens", axes=("time",), checkpoint={"cluster_centers.pt": sha})
     material = choose(both, options, clusters)
     assert (material.holds, sorted(r.item for r in material.files)) == ("tokens", ["a.wav", "b.wav"])
-    asked = fit.request(material, Options(stage="encoder", size="large", epochs=3))
-    assert asked["encoder"] == {"size": "large", "plan": {"epochs": 3}} and "n_clusters" not in asked
+    asked = fit.request(material, FitOptions(stage="encoder", size="large", epochs=3))
+    assert asked.options == {"seed": 0, "encoder": {"size": "large", "plan": {"epochs": 3}}}
 
 
 def test_a_job_with_several_token_models_is_asked_which_one_to_replace(job, written, tmp_path):
@@ -151,7 +158,7 @@ def test_a_job_with_several_token_models_is_asked_which_one_to_replace(job, writ
 @pytest.mark.parametrize("seed", [-1, 2**70])
 def test_a_seed_that_no_generator_takes_is_refused(seed):
     with pytest.raises(JobError, match="--seed"):
-        Options(seed=seed)
+        FitOptions(seed=seed)
 
 
 def test_pooled_features_are_refused_with_the_way_out(job, written):
@@ -174,15 +181,15 @@ def test_pooled_features_are_refused_with_the_way_out(job, written):
 )
 def test_options_that_cannot_be_are_refused(options, words):
     with pytest.raises(JobError, match=words):
-        Options(**options)
+        FitOptions(**options)
 
 
 def test_a_job_without_prosody_or_a_token_model_says_what_to_do(job, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(JobError, match=r"none is prosody.*add it and run `consort extract`"):
-        fit.fit(job("crepe"), Options(), Shown())
+        fit.fit(job("crepe"), FitOptions(), Shown())
     with pytest.raises(JobError, match=r"there is no token model; run `consort fit` without --stage first"):
-        fit.fit(job(), Options(stage="encoder"), Shown())
+        fit.fit(job(), FitOptions(stage="encoder"), Shown())
 
 
 @pytest.mark.parametrize("parameter", ["clusters", "encoder"])
@@ -222,51 +229,111 @@ def test_what_own_models_are_counts_and_not_where_they_lie(job):
         assert key("/here", hashes) != key("/here", {**hashes, file: "other"})
 
 
-def process(code, tmp_path):
-    return Command([sys.executable, "-c", code], {"PATH": os.environ["PATH"]}, str(tmp_path))
+EMIT = "import os, sys, time\ndef emit(text):\n    with open(sys.argv[1], 'a') as f:\n        f.write(text + '\\n')\n"
+STEP = """emit('{"kind": "progress", "model": "m", "message": "step 1", "share": 0.5}')\n"""
+FITTED = """emit('{"kind": "fitted", "model": "m", "outcome": {"a": 1}}\\n{"kind": "finished"}')\n"""
 
 
-def test_progress_is_shown_and_facts_come_back(tmp_path):
+class Scripts(VenvRuntime):
+    """Runs a few lines of Python in the place of a worker; attempts on a GPU run others."""
+
+    def __init__(self, code, on_gpu=""):
+        super().__init__()
+        self.code, self.on_gpu, self.given, self.built = code, on_gpu, [], []
+
+    def build(self, environment, variant, say):
+        self.built.append(variant)
+
+    def command(self, shard, mounts, file, events, resources):
+        self.given.append((shard, mounts, resources))
+        code = EMIT + (self.on_gpu if resources.gpus else self.code)
+        return Command([sys.executable, "-S", "-c", code, str(events)], {}, str(mounts.scratch))
+
+
+@pytest.fixture
+def learn(job, tmp_path):
+    """Return a function that runs a fit whose worker is a script."""
+
+    def run(runtime, shown=None, gpus=(), strict=False, files=None):
+        grant = Grant(tuple(Gpu(n, uuid, "H200", 1) for n, uuid in enumerate(gpus)), "auto", strict)
+        placed = Placement(runtime, "asked for", grant, frozenset(["torch-cuda"]))
+        task = Task("m", "prosody", "", params=SETTINGS, files=files or {})
+        work = Work(job(), placed, OutputDir(tmp_path / "model"), shown or Shown())
+        return work.run(task, Fit("clusters", "features", [ArrayFile("a.wav", "m/a.npy", "0", [1, 6], "float32")]))
+
+    return run
+
+
+def test_progress_is_shown_and_facts_come_back(learn, tmp_path):
     shown = Shown()
-    code = (
-        "import json, sys\nprint(json.dumps({'kind': 'progress', 'text': 'step 1', 'share': 0.5}))\nprint('not json')\n"
-        "print(json.dumps({'kind': 'note', 'text': 'by the way'}))\n"
-        "print('noise', file=sys.stderr)\nprint(json.dumps({'kind': 'finished', 'facts': {'a': 1}}))\n"
-    )
-    assert processes.follow(process(code, tmp_path), tmp_path / "log", shown) == {"a": 1}
+    note = """emit('not json')\nemit('{"kind": "note", "model": "m", "message": "by the way"}')\nprint('noise')\n"""
+    runtime = Scripts(STEP + note + FITTED)
+    assert learn(runtime, shown) == {"a": 1}
     assert shown.lines == ["fit: 50 %  step 1", "fit: by the way"]
-    assert (tmp_path / "log").read_text() == "noise\n"
+    assert list((tmp_path / "model").iterdir()) == [], "what only the run needed is gone"
+    ((shard, mounts, resources),) = runtime.given
+    assert (shard.kind, shard.fit.files[0].path, shard.items) == ("fit", "m/a.npy", [])
+    assert str(tmp_path) not in protocol.canonical(schema.dump(shard)), "the same shard wherever it runs"
+    assert (mounts.audio, mounts.output, mounts.weights) == (str(tmp_path / "out"), str(tmp_path / "model"), "")
+    cores = str(default_slots())
+    assert resources.thread_variables == dict.fromkeys(THREADS, cores), "a fit has all cores"
 
 
-FAILED = "import json, sys\nprint(json.dumps({'kind': 'failed', 'message': 'because'}))\nsys.exit(%d)\n"
+FAILED = """emit('{"kind": "%s", "message": "because"}')\nsys.exit(%d)\n"""
 
 
 @pytest.mark.parametrize(
     ("code", "error", "words"),
     [
-        (FAILED % 65, JobError, "^because$"),
-        (FAILED % 74, RunFailed, "^because$"),
-        ("import sys; sys.exit(75)", RunFailed, "repeat the command"),
-        ("import sys; sys.exit(1)", RunFailed, "ended by code 1.*log"),
-        ("import os; os.kill(os.getpid(), 9)", RunFailed, "ended by signal 9"),
+        (FAILED % ("model_refused", 65), JobError, "^because$"),
+        (FAILED % ("output_lost", 74), RunFailed, "model: because$"),
+        ("sys.exit(75)", RunFailed, "repeat the command"),
+        ("sys.exit(1)", RunFailed, r"ended by code 1.*\.log"),
+        ("os.kill(os.getpid(), 9)", RunFailed, "ended by signal 9"),
         ("pass", RunFailed, "ended by code 0"),
+        (FITTED + "sys.exit(1)", RunFailed, "ended by code 1"),
     ],
 )
-def test_the_end_of_the_process_decides_the_error(tmp_path, code, error, words):
+def test_the_end_of_the_worker_decides_the_error_and_its_log_stays(learn, tmp_path, code, error, words):
     with pytest.raises(error, match=words):
-        processes.follow(process(code, tmp_path), tmp_path / "log", Shown())
+        learn(Scripts(code))
+    assert len(list((tmp_path / "model" / ".consort" / "runs").glob("*/logs/*.log"))) == 1
 
 
-def test_an_interrupt_ends_the_process_by_its_input(tmp_path):
-    code = (
-        'import os\nprint(\'{"kind": "progress", "text": "x"}\', flush=True)\n'
-        "while os.read(0, 1): pass\nopen('ended', 'w').close()\n"
-    )
-
+def test_an_interrupt_ends_the_worker_by_its_input(learn, tmp_path):
     class Interrupted(Shown):
         def stage(self, name, text):
             raise KeyboardInterrupt
 
+    code = f"while os.read(0, 1): pass\nopen({str(tmp_path / 'ended')!r}, 'w').close()\n"
     with pytest.raises(KeyboardInterrupt):
-        processes.follow(process(code, tmp_path), tmp_path / "log", Interrupted())
+        learn(Scripts(STEP + code), Interrupted())
     assert (tmp_path / "ended").exists()
+
+
+LOST = """emit('{"kind": "device_missing", "message": "the driver shows none"}')\nsys.exit(69)\n"""
+
+
+def test_a_gpu_that_is_lost_is_replaced_by_the_next_and_then_by_the_cpu_which_is_said(learn):
+    shown, runtime = Shown(), Scripts(FITTED, LOST)
+    assert learn(runtime, shown, gpus=("GPU-1", "GPU-2")) == {"a": 1}
+    assert [shard.device for shard, *_ in runtime.given] == runtime.built == ["cuda", "cuda", "cpu"]
+    assert [given.gpus for *_, given in runtime.given] == [("GPU-1",), ("GPU-2",), ()]
+    assert shown.lines[0].startswith("GPU GPU-1 is left out: the driver")
+    assert shown.lines[1].startswith("NO GPU: the driver shows none; goes on with the CPU")
+    with pytest.raises(EnvironmentUnavailable, match="GPU-1: the driver shows none; install NVIDIA's driver"):
+        learn(Scripts(FITTED, LOST), gpus=("GPU-1",), strict=True)
+
+
+def test_a_token_model_that_cannot_be_mounted_is_refused(learn, monkeypatch):
+    runtime = Scripts(FITTED)
+    monkeypatch.setattr(runtime, "refuses", lambda path: f"{path} would hide a part of the container")
+    with pytest.raises(JobError, match=r"^/usr/c/kmeans_model\.json would hide"):
+        learn(runtime, files={"kmeans_model.json": "/usr/c/kmeans_model.json"})
+
+
+def test_two_fits_do_not_share_a_folder(learn, tmp_path):
+    output = OutputDir(tmp_path / "model")
+    output.create()
+    with output.lock(), pytest.raises(RunFailed, match="another run is writing here"):
+        learn(Scripts(FITTED))

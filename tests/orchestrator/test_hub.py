@@ -10,7 +10,7 @@ import pytest
 from hub_server import COMMIT, CONFIG, FILES, MODEL, Server, git_blob, sha256
 
 from orchestrator import errors
-from orchestrator.cli import checkpoints
+from orchestrator.cli import weights as checkpoints
 from orchestrator.errors import EnvironmentUnavailable, JobError
 from orchestrator.running import progress
 from orchestrator.weights.hub import ENDPOINT, Hub

@@ -7,7 +7,7 @@ import pytest
 from hub_server import COMMIT, CONFIG, FILES, MODEL, Server, git_blob, sha256
 
 from orchestrator import __main__, errors, files
-from orchestrator.cli import checkpoints
+from orchestrator.cli import weights as checkpoints
 from orchestrator.weights import transfer
 from orchestrator.weights.hub import Hub
 from orchestrator.weights.lock import Locked, WeightsLock

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.environments import definitions, image_inputs, images
+from orchestrator.environments import definitions, image_inputs, images, processes
 from orchestrator.environments.definitions import Environment, EnvironmentSpec
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights.package_index import Link, PackageIndex
@@ -80,7 +80,7 @@ def docker(tmp_path, monkeypatch):
     """Return a stand-in for the command, which nothing else on PATH comes before."""
     found = Docker(tmp_path / "docker")
     monkeypatch.setenv("PATH", str(found.folder), prepend=os.pathsep)
-    monkeypatch.setattr(images, "_CANCELLED", threading.Event())
+    monkeypatch.setattr(processes, "cancelled", threading.Event())
     monkeypatch.setattr(image_inputs, "_LOCAL_WHEELS", found.folder / "wheels")
     for name in (
         "PIP_CERT",
@@ -320,7 +320,7 @@ def test_a_build_that_fails_says_why_in_one_line(docker, environment, tmp_path, 
 
 def test_a_build_can_be_ended(docker, environment):
     docker.build("#1 [1/1] RUN forever", seconds=60)
-    threading.Timer(0.5, images.cancel).start()
+    threading.Timer(0.5, processes.cancel).start()
     with pytest.raises(EnvironmentUnavailable, match="image a-b could not be built"):
         build(environment)
 

@@ -20,12 +20,12 @@ from worker.extractors.crepe import Crepe
 ITEMS = ["a.wav", "b.wav", "deep/c.wav"]
 
 
-def states(prepared, model="prosody"):
-    return {choice.source.id: choice.states[model] for choice in prepared.plan.choices}
+def states(surveyed, model="prosody"):
+    return {choice.source.id: choice.states[model] for choice in surveyed.plan.choices}
 
 
-def chosen(prepared):
-    return [choice.source.id for choice in prepared.plan.chosen]
+def chosen(surveyed):
+    return [choice.source.id for choice in surveyed.plan.chosen]
 
 
 def test_everything_is_to_do_at_first_and_nothing_after_a_run(prepare, work):
@@ -52,10 +52,10 @@ def test_another_output_of_a_model_is_to_do(prepare, work):
 
 
 def test_an_array_that_is_gone_or_cut_short_is_made_again(prepare, work):
-    prepared = prepare()
-    work(prepared)
-    (prepared.output.root / "prosody/a.npy").unlink()
-    (prepared.output.root / "prosody/b.npy").write_bytes(b"1")
+    surveyed = prepare()
+    work(surveyed)
+    (surveyed.output.root / "prosody/a.npy").unlink()
+    (surveyed.output.root / "prosody/b.npy").write_bytes(b"1")
     assert states(prepare()) == {"a.wav": STALE, "b.wav": STALE, "deep/c.wav": DONE}
 
 
@@ -114,13 +114,13 @@ def test_resume_never_does_everything_again(prepare, work):
 
 
 def test_resume_exists_looks_at_files_alone(prepare, work):
-    prepared = prepare()
-    work(prepared, failing={("b.wav", "prosody"): "memory"})
-    (prepared.output.root / "prosody/b.npy").write_bytes(b"")
+    surveyed = prepare()
+    work(surveyed, failing={("b.wav", "prosody"): "memory"})
+    (surveyed.output.root / "prosody/b.npy").write_bytes(b"")
     other = [{"name": "prosody", "params": {"hop_ms": 20}}]
     assert chosen(prepare(models=other)) == ITEMS
     assert chosen(prepare(models=other, resume="exists")) == []
-    (prepared.output.root / "prosody/a.npy").unlink()
+    (surveyed.output.root / "prosody/a.npy").unlink()
     assert chosen(prepare(resume="exists")) == ["a.wav"]
 
 
@@ -134,8 +134,8 @@ def test_resume_strict_asks_for_todays_lock_as_well(prepare, work):
 
 
 def test_an_item_that_comes_later_does_not_take_the_array_of_one_that_is_gone(prepare, work, write_wav, tmp_path):
-    prepared = prepare()
-    work(prepared)
+    surveyed = prepare()
+    work(surveyed)
     (tmp_path / "audio/a.wav").unlink()
     write_wav(tmp_path / "audio/a.mp3", 9)
     later = prepare()

@@ -198,7 +198,9 @@ def test_an_unwritable_manifest_keeps_the_records(output, attempt, record):
 
 
 def leftovers(output):
-    for path in ("crepe/.run-env-0.1-3.part", ".manifest.jsonl.77.part", ".consort/runs/r/.plan.json.77.part"):
+    host = [".manifest.jsonl.77.part"]
+    host += [f".consort/runs/r/{name}.part" for name in (".plan.json.77", ".job.yaml.0123456789abcdef")]
+    for path in ("crepe/.run-env-0.1-3.part", *host):
         (output.root / path).parent.mkdir(parents=True, exist_ok=True)
         (output.root / path).write_bytes(b"half")
     (output.contexts / "abc.json.run-env-0.1.part").write_bytes(b"half")
@@ -216,7 +218,7 @@ def test_a_sweep_removes_temporary_files_and_nothing_else(output, attempt, recor
         (output.root / name).parent.mkdir(parents=True, exist_ok=True)
         (output.root / name).write_bytes(b"mine")
     (output.scratch / "run-env-0.1" / "deep").mkdir(parents=True)
-    assert ledgers.sweep(output) == 3
+    assert ledgers.sweep(output) == 4
     assert partials(output) == ["crepe/.film.part", "crepe/my.part"]
     assert all((output.root / name).read_bytes() == b"mine" for name in kept)
     assert list(output.scratch.iterdir()) == []
@@ -236,7 +238,7 @@ def test_a_sweep_waits_for_an_attempt_that_is_still_ending(output, attempt, reco
         fcntl.flock(f, fcntl.LOCK_EX)
         with pytest.raises(RunFailed, match="a worker of an earlier run is still writing"):
             ledgers.sweep(output, patience=0.2)
-        assert len(partials(output)) == 4
+        assert len(partials(output)) == 5
         timer = threading.Timer(0.3, lambda: fcntl.flock(f, fcntl.LOCK_UN))
         began = time.monotonic()
         timer.start()

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from orchestrator import files
-from orchestrator.environments import definitions, venvs
+from orchestrator.environments import definitions, processes
 from orchestrator.environments.devices import Gpu, Grant
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.planning import shards
@@ -72,36 +72,36 @@ class Playing(Engine):
 @pytest.fixture
 def begin(prepare, monkeypatch):
     """Return a maker of sessions of prosody over three files, begun."""
-    monkeypatch.setattr(venvs, "_CANCELLED", threading.Event())
+    monkeypatch.setattr(processes, "cancelled", threading.Event())
     made = []
 
     def begin(engine, gpus=(), strict=False, missing=()):
-        prepared = prepare()
+        surveyed = prepare()
         grant = Grant(tuple(Gpu(n, uuid, "GPU", 1) for n, uuid in enumerate(gpus)), "asked for", strict)
         runtime = Ready()
         runtime.missing = frozenset(missing)
         placement = Placement(runtime, "asked for", grant, frozenset({"torch-cuda"} if gpus else ()))
         out = io.StringIO()
-        session = Session(prepared, placement, engine, "run", Report(prepared.plan), Lines(out))
+        session = Session(surveyed, placement, engine, "run", Report(surveyed.plan), Lines(out))
         made.append(session)
-        return session, prepared, placement, out
+        return session, surveyed, placement, out
 
     yield begin
     for session in made:
         session.close()
 
 
-def three(prepared, **shared):
+def three(surveyed, **shared):
     """Return a shard for each of the three files."""
-    (whole,) = shards.cut(prepared.plan, "run", 1, {"torch-cuda": ShardFields(**shared)})
+    (whole,) = shards.cut(surveyed.plan, "run", 1, {"torch-cuda": ShardFields(**shared)})
     return [dataclasses.replace(whole, id=f"{whole.id}-{item.name[0]}", items=[item]) for item in whole.items]
 
 
 def test_an_interrupt_during_a_submission_reaches_its_worker_and_launches_no_more(begin):
     engine = Playing(2, lambda job: session.stop())
-    session, prepared, *_ = begin(engine)
+    session, surveyed, *_ = begin(engine)
     session.start(offline=True)
-    session.add(three(prepared))
+    session.add(three(surveyed))
     session.loop()
     assert len(engine.asked) == 1 and session.stops == 1
 
@@ -132,9 +132,9 @@ def test_waiting_shards_cost_no_look_at_environments_or_locks(begin, monkeypatch
     engine.polls = -1000
     monkeypatch.setattr(engine, "takes", lambda gpu: wait_for != "a slot")
     monkeypatch.setattr(Builds, "done", lambda self, shard: wait_for != "their environment")
-    session, prepared, *_ = begin(engine)
+    session, surveyed, *_ = begin(engine)
     session.start(offline=True)
-    session.add(dataclasses.replace(shard, id=f"{shard.id}-{n}") for n in range(64) for shard in three(prepared))
+    session.add(dataclasses.replace(shard, id=f"{shard.id}-{n}") for n in range(64) for shard in three(surveyed))
 
     def read(*arguments):
         raise AssertionError("read")

@@ -7,16 +7,17 @@ import shutil
 import pytest
 
 from orchestrator.__main__ import main
-from orchestrator.cli import commands
+from orchestrator.cli import words
 from orchestrator.errors import JobError
 from orchestrator.job import spec
 from orchestrator.output import ledger as ledgers
 from orchestrator.planning import status
 from worker import protocol, schema
+from worker.protocol import Failure
 
 
-def counts(prepared, model="prosody"):
-    found = status.of_job(prepared.job).models[model]
+def counts(surveyed, model="prosody"):
+    found = status.of_job(surveyed.job).models[model]
     return found.done, found.pending, found.failed, found.stale, found.orphaned
 
 
@@ -30,9 +31,9 @@ def test_after_a_run_everything_is_done(prepare, work):
 
 
 def test_while_a_run_goes_its_records_count(prepare, work):
-    prepared = prepare(limit=2)
-    work(prepared, fold=False)
-    host = protocol.Channel(str(prepared.output.records / "run-host.jsonl"))
+    surveyed = prepare(limit=2)
+    work(surveyed, fold=False)
+    host = protocol.Channel(str(surveyed.output.records / "run-host.jsonl"))
     assert status.of_job(prepare().job).running
     assert counts(prepare()) == (2, 1, {}, 0, 0)
     host.close()
@@ -80,10 +81,10 @@ def test_looking_changes_nothing(prepare, work, tmp_path):
     assert sorted((str(p), p.stat().st_mtime_ns) for p in tmp_path.rglob("*")) == before
 
 
-def keep_job(prepared):
-    run = prepared.output.new_run()
-    run.job.write_text(json.dumps(schema.dump(prepared.job)))
-    run.items.write_text("".join(json.dumps({"id": c.source.id}) + "\n" for c in prepared.plan.choices))
+def keep_job(surveyed):
+    run = surveyed.output.new_run()
+    run.job.write_text(json.dumps(schema.dump(surveyed.job)))
+    run.items.write_text("".join(json.dumps({"id": c.source.id}) + "\n" for c in surveyed.plan.choices))
     run.plan.write_text("{}")
 
 
@@ -135,7 +136,7 @@ def test_the_command_prints_a_table_and_the_reasons(job_file, capsys):
 def test_a_reason_names_its_item_once(capsys):
     reasons = ("a.wav: broken", "in/a.wav: broken", "in/a\n\udcff.wav: broken", "broken")
     items = ("in/a.wav", "in/a.wav", "in/a\n\udcff.wav", "in/a.wav")
-    commands._print_reasons([(i, "crepe", "decode", r) for i, r in zip(items, reasons, strict=True)], True)
+    words.print_failures([Failure(i, "crepe", "decode", r, "") for i, r in zip(items, reasons, strict=True)], True)
     lines = capsys.readouterr().out.splitlines()
     assert {line.split(maxsplit=1)[1] for line in lines} == {
         "in/a.wav: broken  (crepe)",
@@ -163,13 +164,13 @@ def test_many_failures_are_cut_short_unless_asked_for(prepare, work, write_wav, 
 
 
 def test_a_manifest_that_was_lost_is_rebuilt_from_nothing_but_its_records(prepare, work):
-    prepared = prepare()
-    work(prepared, fold=False)
-    ledgers.fold(prepared.output)
-    first = hashlib.sha256(prepared.output.manifest.read_bytes()).hexdigest()
+    surveyed = prepare()
+    work(surveyed, fold=False)
+    ledgers.fold(surveyed.output)
+    first = hashlib.sha256(surveyed.output.manifest.read_bytes()).hexdigest()
     work(prepare(resume="never"), run_id="again")
-    assert hashlib.sha256(prepared.output.manifest.read_bytes()).hexdigest() == first
-    assert spec.check(schema.dump(prepared.job)) == prepared.job
+    assert hashlib.sha256(surveyed.output.manifest.read_bytes()).hexdigest() == first
+    assert spec.check(schema.dump(surveyed.job)) == surveyed.job
 
 
 def test_a_folder_tells_of_the_models_of_other_jobs_too(prepare, work, tmp_path):

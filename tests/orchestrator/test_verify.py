@@ -13,15 +13,15 @@ import orchestrator
 from orchestrator import errors
 from orchestrator.__main__ import main, parser
 from orchestrator.checking import comparison, difference, recompute, verify
-from orchestrator.checking.target import Target
+from orchestrator.checking.run_folder import RunFolder
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import spec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir
-from worker import protocol
+from worker import formats, protocol
 from worker.errors import SchemaError
 from worker.protocol import Event
-from worker.work import formats, store
+from worker.work import store
 
 VALUES = np.linspace(0.1, 0.9, 20, dtype=np.float32).reshape(10, 2)
 
@@ -61,11 +61,11 @@ def three(write):
 
 
 def checked(folder, **options):
-    return verify.check(Target(str(folder)), **options)
+    return verify.check(RunFolder(str(folder)), **options)
 
 
 def compared(one, other, tolerance=None):
-    return comparison.compare(Target(str(one)), Target(str(other)), tolerance)
+    return comparison.compare(RunFolder(str(one)), RunFolder(str(other)), tolerance)
 
 
 def kinds(found):
@@ -198,7 +198,7 @@ def test_a_folder_that_a_run_or_a_worker_writes_is_not_judged(three):
 
 
 def test_no_run_begins_while_a_folder_is_read(three):
-    with Target(str(three)).at_rest(), pytest.raises(RunFailed), OutputDir(three).lock():
+    with RunFolder(str(three)).at_rest(), pytest.raises(RunFailed), OutputDir(three).lock():
         pass
 
 
@@ -334,15 +334,15 @@ def test_drawn_items_depend_on_the_seed_alone():
     [("cpu", "l", "", "bytes"), ("cpu", "other", "lock", "close"), ("cuda NVIDIA H200", "l", "batch", "close")],
 )
 def test_arrays_must_be_equal_to_the_byte_where_nothing_rounds_differently(write, device, lock, way, kind):
-    one = Target(str(write((VALUES, {}), device=device)))
-    other = Target(str(write((VALUES + np.float32(1e-6), {}), folder="other", device=device, lock=lock)))
+    one = RunFolder(str(write((VALUES, {}), device=device)))
+    other = RunFolder(str(write((VALUES + np.float32(1e-6), {}), folder="other", device=device, lock=lock)))
     matches, ways = recompute._match(comparison.Side(one, one.ledger().records), other, None)
     assert ([match.kind for match in matches], ways) == ([kind], {way: 1})
 
 
 def test_without_its_job_nothing_can_be_computed_again(three):
     with pytest.raises(JobError, match="name the job file"):
-        recompute.recompute(Target(str(three)), recompute.Choice(1), None, None)
+        recompute.recompute(RunFolder(str(three)), recompute.Sample(1), None, None)
 
 
 # ------------------------------------------------------------------------------------------- a new format
@@ -350,7 +350,7 @@ def test_without_its_job_nothing_can_be_computed_again(three):
 RAW = """
 import numpy as np
 
-from worker.work.formats.entry import OutputFormat
+from worker.formats.entry import OutputFormat
 
 
 def read(path, dtype, shape):

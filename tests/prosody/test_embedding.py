@@ -53,6 +53,6 @@ def test_models_that_do_not_belong_together_are_refused(corpus):
         Describer(features.Settings(), clusters, untrained)
     for change in ({"reduced_dims": 3}, {"n_clusters": fits.TOKENS + 1}):
         other = {"files": request["files"], "n_clusters": fits.TOKENS, **change}
-        assert fits.fit(folder, other, "--model", folder / "clusters")[0] == 0
+        assert fits.fit(folder, other, "clusters")[0] == 0
         with pytest.raises(ValueError, match="tokens of another model"):
             Describer(features.Settings(), clusters, path)

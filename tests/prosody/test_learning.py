@@ -11,12 +11,12 @@ torch = pytest.importorskip("torch", reason="torch is not installed: run in the 
 from prosody_toolkit import batches, fitting_encoder, learning, scoring  # noqa: E402
 from prosody_toolkit.encoder import ProsodicSequenceEncoder  # noqa: E402
 from prosody_toolkit.fitting_encoder import Options  # noqa: E402
-from prosody_toolkit.learning import Learning, Plan, Stopped  # noqa: E402
+from prosody_toolkit.learning import Learning, Stopped, TrainingPlan  # noqa: E402
 
 
 def test_as_a_library_the_callers_random_numbers_are_left_alone(tmp_path):
     sequences = [np.arange(20) % fits.TOKENS, np.arange(1, 25) % fits.TOKENS, np.arange(2, 30) % fits.TOKENS]
-    options = Options(**fits.TINY, plan=Plan(epochs=2, batch_tokens=64))
+    options = Options(**fits.TINY, plan=TrainingPlan(epochs=2, batch_tokens=64))
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
@@ -32,12 +32,14 @@ def test_stopping_keeps_the_state_and_the_best_weights_are_kept(tmp_path):
     sequences = [np.random.default_rng(n).integers(0, fits.TOKENS, 30) for n in range(6)]
     model = ProsodicSequenceEncoder(fits.TOKENS + 2, 16, 1, 2)
     stop = threading.Event()
-    learned = Learning(model, sequences[:4], sequences[4:], str(tmp_path), "x", Plan(epochs=500, batch_tokens=64))
+    learned = Learning(
+        model, sequences[:4], sequences[4:], str(tmp_path), "x", TrainingPlan(epochs=500, batch_tokens=64)
+    )
     with pytest.raises(Stopped):
         learned.run(stop, lambda step, share, loss: stop.set() if step == 3 else None)
     assert learning.read_state(str(tmp_path / learning.STATE), "x")["state"]["step"] == 3
     assert learning.read_state(str(tmp_path / learning.STATE), "y") is None
-    whole = Learning(model, sequences[:4], sequences[4:], str(tmp_path), "z", Plan(epochs=8, batch_tokens=64))
+    whole = Learning(model, sequences[:4], sequences[4:], str(tmp_path), "z", TrainingPlan(epochs=8, batch_tokens=64))
     curve = whole.run()
     assert whole.score.loss == min(row["validation_loss"] for row in curve)
     assert scoring.evaluate(model, sequences[4:], 64, 0) == whole.score

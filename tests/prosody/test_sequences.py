@@ -59,8 +59,8 @@ def test_tokens_depend_on_the_own_samples_alone(extractor):
     dirty = batch + (torch.arange(batch.shape[1]) >= lengths[:, None]) * 0.5
     assert extractor.extract_cluster_sequences(dirty, lengths) == alone
     assert extractor.extract_cluster_sequences(dirty, lengths.tolist()) == alone
-    prepared, _ = extractor.prepare_audio_batch(dirty, lengths)
-    torch.testing.assert_close(prepared, batch, rtol=0, atol=0)
+    surveyed, _ = extractor.prepare_audio_batch(dirty, lengths)
+    torch.testing.assert_close(surveyed, batch, rtol=0, atol=0)
 
 
 def test_what_torchaudio_loads_can_be_given_after_resampling(extractor):

@@ -165,6 +165,7 @@ records = st.builds(
 )
 failures = st.builds(Failure, text, text, text, text, text)
 said = {"record": records, "failure": failures, "seconds": number, "protocol": whole, "packages": mapping}
+said.update(share=number, outcome=mapping)
 said["facts"] = st.builds(Facts, text, whole, whole)
 events = st.sampled_from(sorted(KINDS)).flatmap(
     lambda kind: st.builds(Event, st.just(kind), number, **{n: st.none() | said.get(n, text) for n in KINDS[kind]})

@@ -1,6 +1,5 @@
 """Arrays of a job on the disk, one file after the other: features or tokens of every item."""
 
-import dataclasses
 import os
 import typing as tp
 
@@ -9,43 +8,28 @@ import numpy as np
 from prosody_toolkit import clustering, definition, features
 from prosody_toolkit.cluster_files import ClusterModel
 from prosody_toolkit.definition import FeatureDefinition
-from worker import schema
-from worker.work import formats
+from worker import formats
+from worker.request import ArrayFile
 
 _Say = tp.Callable[[int, int], None]  # gets how many files are read, and how many there are
-
-
-@dataclasses.dataclass(frozen=True)
-class ArrayFile:
-    """One array of one item."""
-
-    item: str
-    path: str  # POSIX, relative to the corpus
-    sha256: str
-    shape: tp.List[int]
-    dtype: str
 
 
 class Corpus:
     """What `prosody` has written for many items: `features` `[T, 6]`, or `tokens` `[T]`."""
 
     def __init__(
-        self, root: str, files: tp.Sequence[ArrayFile], parameters: tp.Mapping[str, tp.Any], say: _Say | None = None
+        self, root: str, files: tp.Sequence[ArrayFile], settings: features.Settings, say: _Say | None = None
     ) -> None:
         """Describe a corpus; nothing is read yet.
 
         Args:
             root: folder of the arrays.
             files: paths below it, in the order of reading.
-            parameters: of the `prosody` that made them.
+            settings: of the `prosody` that made them.
             say: gets the progress of reading.
-
-        Raises:
-            ValueError: `prosody` has no such parameters.
         """
         self._root = root
         self._files = list(files)
-        settings = schema.build(features.Parameters, dict(parameters), "parameters").settings()
         self._normalized = settings.output_normalize
         self._say = say or (lambda done, total: None)
         self.features: FeatureDefinition = definition.of_settings(settings)

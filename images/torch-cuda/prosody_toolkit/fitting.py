@@ -1,44 +1,25 @@
-"""`python -m prosody_toolkit.fitting REQUEST.json --corpus DIR --model DIR [--clusters DIR]`.
+"""Fit a token model, or an encoder of tokens, to what `prosody` has written for a corpus, as `consort fit` asks."""
 
-One process fits one model. The request holds no path but those below the corpus, so it is the same in a
-container. Standard output gets JSON lines: `{"kind": "progress", "text": ..., "share": 0.4}`, `note`, and at the end
-`finished` with `facts`, or `failed` with `message`. Standard input is a dead man's switch: when it closes, a
-training writes its state and ends. Exit codes are the worker's: 0 done, 65 the request or its data cannot
-be, 74 the folder cannot be written, 75 stopped, to go on later.
-"""
-
-import argparse
-import contextlib
 import dataclasses
-import fcntl
-import json
 import os
-import signal
-import sys
-import threading
 import time
 import typing as tp
 
 from prosody_toolkit import cluster_files, definition, fitting_clusters, fitting_encoder, learning, storage
 from prosody_toolkit.cluster_files import ClusterModel
-from prosody_toolkit.corpus import ArrayFile, Corpus
-from worker import protocol, schema
-from worker.extractor import choice
-
-_PATIENCE = 20.0  # seconds that a training gets to write its state once nobody wants it any more
-
-Emit = tp.Callable[..., None]
+from prosody_toolkit.corpus import Corpus
+from prosody_toolkit.features import Settings
+from worker import schema
+from worker.extractor import Lesson, choice
+from worker.request import Fit
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
-    """What to fit, and to what."""
+class _Asked:
+    """What to fit, and how."""
 
-    files: tp.List[ArrayFile]
-    parameters: tp.Dict[str, tp.Any]  # of the `prosody` that made the files
     stage: str = choice("clusters", "encoder")
     holds: str = choice("features", "tokens")  # what the files are
-    device: str = "cpu"
     n_clusters: int = 120
     seed: int = 0
     reduced_dims: tp.Optional[int] = None
@@ -46,70 +27,45 @@ class Request:
     encoder: fitting_encoder.Options = dataclasses.field(default_factory=fitting_encoder.Options)
 
 
-def main(argv: tp.Optional[tp.Sequence[str]] = None) -> int:
-    """Run one request and return the exit code."""
-    parser = argparse.ArgumentParser(prog="fitting", allow_abbrev=False)
-    parser.add_argument("request")
-    parser.add_argument("--corpus", required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--clusters")
-    arguments = parser.parse_args(argv)
-    emit = _claim_output()
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    protocol.watch_host(stop, _PATIENCE)
-    try:
-        with open(arguments.request, encoding="ascii") as f:
-            request = schema.build(Request, json.load(f), "request")
-        os.makedirs(arguments.model, exist_ok=True)
-        with _locked(arguments.model):
-            storage.sweep(arguments.model)
-            emit("finished", facts=run(request, arguments.corpus, arguments.model, arguments.clusters, emit, stop))
-    except learning.Stopped:
-        return protocol.EXIT_AGAIN
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        emit("failed", message=protocol.one_line(error))
-        return protocol.EXIT_PERMANENT if missing else protocol.EXIT_OUTPUT
-    except (ValueError, MemoryError) as error:
-        emit("failed", message=protocol.one_line(error))
-        return protocol.EXIT_PERMANENT
-    return protocol.EXIT_OK
-
-
 def run(
-    request: Request, corpus: str, folder: str, clusters: tp.Optional[str], emit: Emit, stop: threading.Event
+    asked: Fit, settings: Settings, device: str, files: tp.Mapping[str, str], lesson: Lesson
 ) -> tp.Dict[str, tp.Any]:
-    """Fit what a request asks for, and return the facts."""
+    """Fit what is asked for, and return the facts.
+
+    Args:
+        asked: by a shard; its options are fields of `_Asked`.
+        settings: of the `prosody` that made the arrays.
+        device: "cpu" or "cuda".
+        files: of the token model, by their names, where an encoder is fitted.
+        lesson: where; it gets the model's files.
+
+    Raises:
+        ValueError: options or data that cannot be.
+        learning.Stopped: it was to end.
+    """
+    request = schema.build(_Asked, {**asked.options, "stage": asked.stage, "holds": asked.holds}, "request")
+    storage.sweep(lesson.folder)
 
     def say(text: str, share: tp.Optional[float]) -> None:
-        if stop.is_set() and request.stage == "clusters":
+        if lesson.stop.is_set() and request.stage == "clusters":
             raise learning.Stopped  # k-means has no state to keep
-        if share is None:
-            emit("note", text=text)
-        else:
-            emit("progress", text=text, share=round(share, 4))
+        lesson.say(text, share)
 
-    arrays = Corpus(corpus, request.files, request.parameters, _every(lambda done, n: say(f"file {done} of {n}", 0.0)))
+    arrays = Corpus(lesson.arrays, asked.files, settings, _every(lambda done, n: say(f"file {done} of {n}", 0.0)))
     if request.stage == "clusters":
-        return fitting_clusters.fit(
-            arrays,
-            folder,
-            request.n_clusters,
-            request.seed,
-            request.reduced_dims,
-            request.max_iter,
-            request.device,
-            say,
-        )
-    if clusters is None:
-        raise ValueError("an encoder is made of tokens; give the folder of their model by --clusters")
+        settled = (request.n_clusters, request.seed, request.reduced_dims, request.max_iter)
+        return fitting_clusters.fit(arrays, lesson.folder, *settled, device, say)
+    if cluster_files.DESCRIPTION not in files:
+        raise ValueError("an encoder is made of tokens; give the folder of their model by --cluster-model")
+    clusters = os.path.dirname(files[cluster_files.DESCRIPTION])
     model = cluster_files.load(clusters)
     definition.refuse_others(model.features, arrays.features, clusters)
     plan = dataclasses.replace(request.encoder.plan, seed=request.seed)
     options = dataclasses.replace(request.encoder, plan=plan)
     sequences = list(_tokens(arrays, model, request.holds))
-    return fitting_encoder.fit(sequences, folder, model.n_clusters, options, model.sha256, request.device, say, stop)
+    return fitting_encoder.fit(
+        sequences, lesson.folder, model.n_clusters, options, model.sha256, device, say, lesson.stop
+    )
 
 
 def _tokens(corpus: Corpus, model: ClusterModel, holds: str) -> tp.Iterator[tp.Any]:
@@ -126,32 +82,3 @@ def _every(say: tp.Callable[[int, int], None], seconds: float = 1.0) -> tp.Calla
             say(done, total)
 
     return tell
-
-
-def _claim_output() -> Emit:
-    """Return what writes an event; prints of libraries go to standard error from now on."""
-    channel = os.fdopen(os.dup(1), "w", encoding="ascii", buffering=1)
-    protocol.claim_stdout()
-
-    def emit(kind: str, **said: tp.Any) -> None:
-        with contextlib.suppress(BrokenPipeError):  # nobody listens any more; standard input says so as well
-            channel.write(protocol.canonical({"kind": kind, **said}) + "\n")
-
-    return emit
-
-
-@contextlib.contextmanager
-def _locked(folder: str) -> tp.Iterator[None]:
-    with open(os.path.join(folder, ".lock"), "a", encoding="ascii") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OSError(f"{folder}: another fit is writing here; wait for it") from error
-        yield
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)

@@ -11,7 +11,7 @@ from prosody_toolkit.vectors import ArrayClass
 PROVENANCE = "PROVENANCE.json"  # its words are copied into every record that is made with the model
 _BLOCK = 65536  # vectors
 
-Say = tp.Callable[[str, float], None]  # gets a line, and the share that is done
+_Say = tp.Callable[[str, float], None]  # gets a line, and the share that is done
 
 
 def fit(
@@ -22,7 +22,7 @@ def fit(
     reduced_dims: tp.Optional[int] = None,
     max_iter: int = 1000,
     device: str = "cpu",
-    say: Say = lambda text, share: None,
+    say: _Say = lambda text, share: None,
 ) -> tp.Dict[str, tp.Any]:
     """Fit k-means to all frames of a corpus, write the model, and return what it is like.
 

@@ -19,18 +19,18 @@ import torch
 
 from prosody_toolkit import batches, curve, devices, learning, scoring, storage
 from prosody_toolkit.encoder import ProsodicSequenceEncoder
-from prosody_toolkit.learning import Learning, Plan
+from prosody_toolkit.learning import Learning, TrainingPlan
 
 ENCODER = "encoder.pt"
 PROVENANCE = "PROVENANCE.json"  # its words are copied into every record that is made with the model
 _EVERY = 1.0  # seconds between two words about the progress
 
-Say = tp.Callable[[str, tp.Optional[float]], None]  # gets a line, and the share that is done; None: once for all
+_Say = tp.Callable[[str, tp.Optional[float]], None]  # gets a line, and the share that is done; None: once for all
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Sizes and split of a training; see `ProsodicSequenceEncoder` and `Plan` for the others."""
+    """Sizes and split of a training; see `ProsodicSequenceEncoder` and `TrainingPlan` for the others."""
 
     size: str = "small"
     hidden_dim: tp.Optional[int] = None  # this and the next two, where given, count instead of the size's
@@ -41,7 +41,7 @@ class Options:
     mask_prob: float = 0.15
     mask_span: int = 8
     dropout: float = 0.1
-    plan: Plan = dataclasses.field(default_factory=Plan)
+    plan: TrainingPlan = dataclasses.field(default_factory=TrainingPlan)
 
     @property
     def size_is_named(self) -> bool:
@@ -56,7 +56,7 @@ def fit(
     options: tp.Optional[Options] = None,
     clusters: str = "",
     device: str = "cpu",
-    say: Say = lambda text, share: None,
+    say: _Say = lambda text, share: None,
     stop: tp.Optional[threading.Event] = None,
 ) -> tp.Dict[str, tp.Any]:
     """Train an encoder, or go on where a killed training of the same data and options stands.
@@ -197,7 +197,7 @@ def _remove(path: str) -> None:
 class _Teller:
     """Says now and then where the training stands."""
 
-    def __init__(self, say: Say) -> None:
+    def __init__(self, say: _Say) -> None:
         self._say = say
         self._last = 0.0
 

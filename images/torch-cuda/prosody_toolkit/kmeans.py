@@ -24,7 +24,7 @@ OnIteration = tp.Callable[[int, float], None]  # gets the iteration and the iner
 
 
 @dataclasses.dataclass(frozen=True)
-class Fit:
+class KmeansFit:
     """What Lloyd's iteration ended with."""
 
     centres: torch.Tensor  # float32 [K, R]
@@ -71,7 +71,7 @@ def seed(points: Points, count: int, random: np.random.Generator) -> torch.Tenso
     return sample[chosen].clone()
 
 
-def refine(points: Points, centres: torch.Tensor, max_iter: int, say: tp.Optional[OnIteration] = None) -> Fit:
+def refine(points: Points, centres: torch.Tensor, max_iter: int, say: tp.Optional[OnIteration] = None) -> KmeansFit:
     """Move the centres into the middle of their points until they rest, `max_iter` times at most.
 
     A centre without points moves to one of those that lie farthest from theirs.
@@ -89,8 +89,8 @@ def refine(points: Points, centres: torch.Tensor, max_iter: int, say: tp.Optiona
         if say is not None:
             say(iteration, inertia / len(points))
         if shift <= tolerance and not len(empty):
-            return Fit(centres, iteration, True)
-    return Fit(centres, max_iter, False)
+            return KmeansFit(centres, iteration, True)
+    return KmeansFit(centres, max_iter, False)
 
 
 def _squared(points: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:

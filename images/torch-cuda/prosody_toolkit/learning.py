@@ -20,6 +20,7 @@ from prosody_toolkit import batches, storage
 from prosody_toolkit.batches import Sequences
 from prosody_toolkit.encoder import ProsodicSequenceEncoder
 from prosody_toolkit.scoring import Score, evaluate
+from worker.errors import Interrupted
 
 STATE = "training.pt"
 _RATES = {512: 5e-4, 768: 3e-4, 1024: 2e-4}  # peak of the learning rate, by size: wider networks take less
@@ -29,12 +30,12 @@ _CLIP = 1.0  # norm of the gradient
 Row = tp.Dict[str, float]  # of the learning curve
 
 
-class Stopped(Exception):
+class Stopped(Interrupted):
     """The work was to end; it is on the disk and goes on from there."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How long and how fast to learn. `steps`, where given, ends it instead of `epochs`."""
 
     epochs: int = 40
@@ -72,7 +73,7 @@ class Learning:
         validation: Sequences,
         folder: str,
         fingerprint: str,
-        plan: Plan,
+        plan: TrainingPlan,
         device: str = "cpu",
     ) -> None:
         """Prepare.

@@ -4,7 +4,8 @@ import dataclasses
 import os
 import typing as tp
 
-from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, WholeFile, between, choice, own_path
+from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Lesson, Output, WholeFile, between, choice, own_path
+from worker.request import Fit
 
 _STATISTICS = 25  # mean and std of six features and of their deltas, and the share of voiced frames
 _CLUSTERS = ("kmeans_model.json", "cluster_centers.pt")
@@ -94,10 +95,7 @@ class Prosody(Extractor):
         from prosody_toolkit import features
 
         self._analyse = features.analyse
-        said = features.Parameters(
-            self.frame_ms, self.hop_ms, self.emphasize_ratio, self.smoothing_level, self.output_normalize
-        )
-        self._settings = said.settings()
+        self._settings = self._read_settings()
         if not self.request.wants("tokens", "embedding"):
             return
         from prosody_toolkit import embedding
@@ -114,6 +112,20 @@ class Prosody(Extractor):
         if self.request.wants("tokens", "embedding"):
             found.update(self._describer.describe(features, voiced, self.request.wants("embedding")))
         return {name: values[None] for name, values in found.items()}
+
+    def fit(self, asked: Fit, files: tp.Mapping[str, str], lesson: Lesson) -> tp.Dict[str, tp.Any]:
+        """Learn a token model (the stage `clusters`) or a sequence encoder (`encoder`), and return its facts."""
+        from prosody_toolkit import fitting
+
+        facts: tp.Dict[str, tp.Any] = fitting.run(asked, self._read_settings(), self.request.device, files, lesson)
+        return facts
+
+    def _read_settings(self) -> tp.Any:
+        from prosody_toolkit import features
+
+        return features.Parameters(
+            self.frame_ms, self.hop_ms, self.emphasize_ratio, self.smoothing_level, self.output_normalize
+        ).settings()
 
     @property
     def _kind(self) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from worker import regular
 from worker.errors import ArrayError, NotFiniteError, OutputError
 from worker.extractor import Output
-from worker.work.formats import FORMATS
+from worker.formats import FORMATS
 
 
 class Stored(tp.NamedTuple):

@@ -20,11 +20,13 @@ class Job:
         shard: names its environment and variant.
         gpus: UUIDs of those that it was granted; one with GPUs takes no slot of the CPU's.
         memory: bytes that it may take, where the user limits them.
+        threads: that each of its libraries may start.
     """
 
     shard: Shard
     gpus: tuple[str, ...] = ()
     memory: int | None = None
+    threads: int = 1
 
     @property
     def name(self) -> str:
@@ -40,8 +42,8 @@ class Site:
     runtime: Runtime
     output: OutputDir
     run: RunDir
-    audio: str
-    weights: Weights
+    audio: str  # of a fit: the arrays that it reads
+    weights: Weights | None  # None where none are needed
 
 
 @dataclasses.dataclass(frozen=True)

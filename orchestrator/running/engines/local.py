@@ -23,6 +23,7 @@ _GRACE = 30.0  # seconds a worker gets to commit and end when it is asked to
 _KILLING = 15.0  # seconds in which what a command has started elsewhere must have ended when it is killed
 _LOADING = 600.0  # seconds a model may take to load, however short an item's time limit is
 _LIMITS = (600.0, 30.0)  # seconds of any one step, and what a second of audio adds to them
+_LEARNING = (86400.0, 0.0)  # of a fit, which validates a whole epoch, or seeds, without a word; nothing waits for it
 
 
 class LocalEngine(Engine):
@@ -51,7 +52,8 @@ class LocalEngine(Engine):
     def submit(self, jobs: tp.Sequence[Job]) -> None:
         for job in jobs:
             events, log, command = self._place(job)
-            self._running.append(_Process(job, command, events, log, self._limits))
+            limits = _LEARNING if job.shard.kind == "fit" else self._limits
+            self._running.append(_Process(job, command, events, log, limits))
 
     def poll(self) -> tp.Iterator[Happening]:
         for process in list(self._running):
@@ -81,10 +83,11 @@ class LocalEngine(Engine):
         log = site.run.log(job.name)
         for path, text in ((file, protocol.canonical(schema.dump(job.shard))), (events, ""), (log, "")):
             files.write_new(path, text)
+        weights, ffmpeg = (str(site.weights.root), site.weights.program()) if site.weights else ("", "")
         own = tuple(own_paths(job.shard.plugins, job.shard.tasks))
-        weights = site.weights
-        mounts = Mounts(site.audio, str(site.output.root), str(weights.root), str(scratch), weights.program(), own)
-        return events, log, site.runtime.command(job.shard, mounts, file, events, Resources(job.gpus, job.memory))
+        mounts = Mounts(site.audio, str(site.output.root), weights, str(scratch), ffmpeg, own)
+        resources = Resources(job.gpus, job.memory, job.threads)
+        return events, log, site.runtime.command(job.shard, mounts, file, events, resources)
 
     def _end(self, process: "_Process", code: int) -> Ended:
         self._refuse_moved()
@@ -167,7 +170,7 @@ class _Process:
                 self._item = item if event.model else self._item
             case "loaded" | "batch_reduced" | "wrote" | "failed" | "device_missing" | "device_lost":
                 pass
-            case "model_refused" | "output_lost":
+            case "model_refused" | "output_lost" | "progress" | "note" | "fitted":
                 pass
             case _:
                 protocol.refuse_kind(event.kind)

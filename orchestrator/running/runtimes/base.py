@@ -6,7 +6,9 @@ import os
 import pathlib
 import typing as tp
 
+from orchestrator.environments import processes
 from orchestrator.environments.definitions import Environment
+from orchestrator.environments.leftovers import Leftover
 from orchestrator.output.folder import OutputDir
 from worker.extractor import PROVENANCE
 from worker.protocol import Shard, Task
@@ -43,9 +45,9 @@ class Command:
 class Mounts:
     """Where a run's things are on the host; `own` are files and folders of the user's that a job names."""
 
-    audio: str
+    audio: str  # of a fit: the arrays that it reads
     output: str
-    weights: str
+    weights: str  # empty where none are needed
     scratch: str
     ffmpeg: str
     own: tuple[str, ...] = ()
@@ -53,10 +55,22 @@ class Mounts:
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """What a worker may use: GPUs by their UUIDs (none: the CPU), and bytes of memory where the job limits them."""
+    """What a worker may use.
+
+    Args:
+        gpus: UUIDs; none: the CPU.
+        memory: bytes, where the job limits them.
+        threads: of each library; what they compute may depend on their number.
+    """
 
     gpus: tuple[str, ...] = ()
     memory: int | None = None
+    threads: int = 1
+
+    @property
+    def thread_variables(self) -> dict[str, str]:
+        """What tells the libraries how many threads to take."""
+        return dict.fromkeys(THREADS, str(self.threads))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,9 +138,13 @@ class Runtime(abc.ABC):
     def remove(self, environment: Environment) -> list[str]:
         """Remove an environment in every variant; return what was removed."""
 
-    @abc.abstractmethod
+    def leftovers(self, named: tp.Container[str]) -> tp.Iterable[Leftover]:
+        """Return what is on this machine of environments, but for the places that are named."""
+        return ()
+
     def cancel(self) -> None:
         """End every `build` that is under way."""
+        processes.cancel()
 
     @abc.abstractmethod
     def command(
@@ -140,6 +158,19 @@ class Runtime(abc.ABC):
             file: the shard, below the output folder.
             events: of this attempt, below the output folder.
             resources: what it may use.
+        """
+
+    @abc.abstractmethod
+    def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
+        """Return the command that runs a person's own script in an environment's variant for the CPU.
+
+        Args:
+            environment: is ready.
+            arguments: of its Python.
+            folder: the current one, which a script may write whatever else it sees.
+
+        Raises:
+            EnvironmentUnavailable: the folder cannot be seen there; one line that says what to do.
         """
 
     def refuses(self, path: str) -> str | None:

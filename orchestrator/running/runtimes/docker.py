@@ -10,15 +10,18 @@ import hashlib
 import io
 import os
 import pathlib
+import sys
 import time
 import typing as tp
 
 from orchestrator.environments import definitions, devices, docker_client, images
 from orchestrator.environments.definitions import Environment
 from orchestrator.environments.docker_client import PREFIX, DockerEngine
+from orchestrator.environments.leftovers import Leftover
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.output.folder import OutputDir
-from orchestrator.running.runtimes.base import THREADS, Cause, Command, Mounts, Resources, Runtime
+from orchestrator.running.runtimes.base import Cause, Command, Mounts, Resources, Runtime
+from orchestrator.weights.store import Weights
 from worker import regular
 from worker.protocol import Shard
 
@@ -28,19 +31,8 @@ _PATIENCE = 20.0  # seconds that workers of a dead run get to end by themselves
 _TAIL = 4096  # characters of a log that may hold the reason
 # What the image itself needs: nothing of the user's may be mounted there.
 _RESERVED: tuple[str, ...] = (
-    "/bin",
-    "/boot",
-    "/dev",
-    "/etc",
-    "/lib",
-    "/lib32",
-    "/lib64",
-    "/proc",
-    "/run",
-    "/sbin",
-    "/sys",
-    "/usr",
-)
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr",
+)  # fmt: skip
 _RESERVED += ("/root", "/opt/consort", AUDIO, OUTPUT, WEIGHTS)
 # Memory-backed; exec since libraries unpack code there; it counts towards the container's memory.
 _TMP_FOLDER = "/tmp"  # noqa: S108 - of the container
@@ -99,8 +91,8 @@ class DockerRuntime(Runtime):
         log = self.log / f"build-{environment.name}.log" if self.log else None
         images.build(environment, variant, say, log)
 
-    def cancel(self) -> None:
-        images.cancel()
+    def leftovers(self, named: tp.Container[str]) -> tp.Iterable[Leftover]:
+        return images.leftovers(named)
 
     def command(
         self, shard: Shard, mounts: Mounts, file: pathlib.Path, events: pathlib.Path, resources: Resources
@@ -111,7 +103,7 @@ class DockerRuntime(Runtime):
         output = pathlib.Path(mounts.output)
         scratch = _inside(output, pathlib.Path(mounts.scratch))
         variables = {
-            **THREADS,
+            **resources.thread_variables,
             **environment.spec.variables,
             "HOME": scratch,
             "CONSORT_AUDIO": _audio(mounts),
@@ -133,6 +125,21 @@ class DockerRuntime(Runtime):
             argv += ["--mount", _mount(source, target, writable)]
         argv += [images.tag(environment, shard.variant), _inside(output, file)]
         return Command(argv, dict(os.environ), mounts.scratch, kill=("docker", "kill", name))
+
+    def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
+        """The folder keeps its path, and nothing else of this machine is seen but the weights."""
+        if why := self.refuses(folder):
+            raise EnvironmentUnavailable(why)
+        terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+        argv = ["docker", "run", "--rm", "--interactive", *terminal, "--pull", "never", "--workdir", folder]
+        argv += [*_isolation(self._engine, os.stat(folder)), *_limits(None), *self._gpus(())]
+        for key, value in {**environment.spec.variables, "CONSORT_WEIGHTS": WEIGHTS}.items():
+            argv += ["--env", f"{key}={value}"]
+        argv += ["--mount", _mount(folder, folder, True)]
+        weights = Weights().root
+        argv += ["--mount", _mount(str(weights), WEIGHTS, False)] if weights.is_dir() else []
+        argv += ["--entrypoint", "python", images.tag(environment, "cpu"), *arguments]
+        return Command(argv, dict(os.environ), folder)
 
     def refuses(self, path: str) -> str | None:
         if not _is_reserved(path):
@@ -224,7 +231,7 @@ def _mounts(mounts: Mounts) -> list[tuple[str, str, bool]]:
     """Return (source, target, writable); what the user names keeps its path, by which the shard knows it."""
     found = {_audio(mounts): (mounts.audio, False), OUTPUT: (mounts.output, True), WEIGHTS: (mounts.weights, False)}
     found.update({path: (path, False) for path in mounts.own})
-    return [(source, target, writable) for target, (source, writable) in found.items()]
+    return [(source, target, writable) for target, (source, writable) in found.items() if source]
 
 
 def _audio(mounts: Mounts) -> str:

@@ -7,7 +7,8 @@ import typing as tp
 from orchestrator import files
 from orchestrator.environments import definitions, venvs
 from orchestrator.environments.definitions import IMAGES, Environment
-from orchestrator.running.runtimes.base import MISSING, READY, THREADS, Command, Mounts, Resources, Runtime
+from orchestrator.environments.leftovers import Leftover
+from orchestrator.running.runtimes.base import MISSING, READY, Command, Mounts, Resources, Runtime
 from orchestrator.weights.store import Weights
 from worker.protocol import Shard
 
@@ -41,8 +42,8 @@ class VenvRuntime(Runtime):
         log = self.log / f"build-{environment.name}.log" if self.log else None
         venvs.build(environment, variant, say, log)
 
-    def cancel(self) -> None:
-        venvs.cancel()
+    def leftovers(self, named: tp.Container[str]) -> tp.Iterable[Leftover]:
+        return venvs.leftovers(named)
 
     def command(
         self, shard: Shard, mounts: Mounts, file: pathlib.Path, events: pathlib.Path, resources: Resources
@@ -50,7 +51,7 @@ class VenvRuntime(Runtime):
         environment = definitions.find(shard.environment)
         env = {
             **_variables(environment, mounts.scratch),
-            **THREADS,
+            **resources.thread_variables,
             **environment.spec.variables,
             "CONSORT_AUDIO": mounts.audio,
             "CONSORT_OUTPUT": mounts.output,
@@ -65,28 +66,17 @@ class VenvRuntime(Runtime):
         python = venvs.python(environment, shard.variant)
         return Command([str(python), "-m", "worker", str(file)], env, mounts.scratch)
 
-
-def module_command(
-    environment: Environment,
-    variant: str,
-    arguments: list[str],
-    scratch: str,
-    threads: int,
-    gpus: tp.Sequence[str] = (),
-) -> Command:
-    """Return the command that runs a module of an environment by itself: `arguments` follow `python -m`.
-
-    Args:
-        environment: built.
-        variant: cpu or cuda.
-        arguments: the module's name, and what it is told.
-        scratch: an empty folder.
-        threads: cores that it may take, as nothing else runs beside it.
-        gpus: UUIDs of those that it may see.
-    """
-    cores = {name: str(threads) for name in THREADS}
-    env = {**_variables(environment, scratch), **cores, **environment.spec.variables, **_visible(gpus)}
-    return Command([str(venvs.python(environment, variant)), "-m", *arguments], env, scratch)
+    def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
+        weights = Weights()
+        own = {"PYTHONPATH": _path(environment), "PYTHONNOUSERSITE": "1", "CONSORT_WEIGHTS": str(weights.root)}
+        decoder = weights.program()
+        variables = {
+            **os.environ,
+            **environment.spec.variables,
+            **own,
+            **({"CONSORT_FFMPEG": decoder} if decoder else {}),
+        }
+        return Command([str(venvs.python(environment, "cpu")), *arguments], variables, folder)
 
 
 def _visible(gpus: tp.Sequence[str]) -> dict[str, str]:
@@ -105,16 +95,6 @@ def _variables(environment: Environment, scratch: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",  # what is printed before a crash must reach the log
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-
-
-def variables_for_users(environment: Environment) -> dict[str, str]:
-    """Return what a person's own script needs to import the worker and the environment's modules."""
-    weights = Weights()
-    own = {"PYTHONPATH": _path(environment), "PYTHONNOUSERSITE": "1"}
-    variables = {**os.environ, **environment.spec.variables, **own}
-    variables["CONSORT_WEIGHTS"] = str(weights.root)
-    decoder = weights.program()
-    return {**variables, "CONSORT_FFMPEG": decoder} if decoder else variables
 
 
 def _path(environment: Environment) -> str:

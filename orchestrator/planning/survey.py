@@ -28,7 +28,7 @@ from worker.protocol import Facts, Record
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
+class Survey:
     """A job that has been looked at; nothing is started yet."""
 
     job: JobSpec
@@ -58,7 +58,7 @@ class Prepared:
         return f"output {self.output.root}: about {size(needed)} are needed, {size(free)} are free"
 
 
-def prepare(job: JobSpec, audio: Audio | None = None) -> Prepared:
+def take(job: JobSpec, audio: Audio | None = None) -> Survey:
     """Read what is there, and decide what is to do.
 
     Args:
@@ -76,7 +76,7 @@ def prepare(job: JobSpec, audio: Audio | None = None) -> Prepared:
     models = [keys.model_plan(model, _hash_of(weights)) for model in job.models]
     seconds = scan.estimate_seconds(audio.root, audio.sources)
     made = plan.make(job, models, audio.sources, ledger, seconds, _Files(audio.root, output))
-    return Prepared(job, audio, output, ledger, made, weights)
+    return Survey(job, audio, output, ledger, made, weights)
 
 
 def _hash_of(weights: Weights) -> tp.Callable[[Checkpoint], str]:

@@ -1,17 +1,44 @@
-"""What `consort weights` prints, pulls and verifies: the checkpoints of the models, and ffmpeg."""
+"""`consort weights`: the checkpoints of the models, and ffmpeg, with their licences."""
 
+import argparse
 import typing as tp
 from pathlib import Path
 
 from orchestrator import errors
+from orchestrator.cli import flags
 from orchestrator.errors import EnvironmentUnavailable, JobError
-from orchestrator.running.progress import Progress
+from orchestrator.running import progress
 from orchestrator.text import size, table
-from orchestrator.weights import ffmpeg, transfer
-from orchestrator.weights.store import Weights
 from worker import catalog
 from worker.errors import SchemaError, UnknownExtractor
 from worker.extractor import Checkpoint
+
+if tp.TYPE_CHECKING:
+    from orchestrator.weights.store import Weights
+
+
+def add(verbs: flags.Verbs) -> None:
+    verb = flags.verb(verbs, "weights", "list, pull or verify the checkpoints, with their licences", run)
+    verb.add_argument("action", nargs="?", choices=("list", "pull", "verify"), default="list")
+    verb.add_argument("names", nargs="*", metavar="MODEL", help="default: all, and ffmpeg")
+    verb.add_argument("--checkpoint", metavar="NAME", help="this one of a model: m-a-p/MERT-v1-330M")
+    verb.add_argument("--licence_policy", "--licence-policy", choices=("any", "commercial"), default="any",
+                      help="of pull; commercial: no others")  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.action != "pull" and arguments.licence_policy != "any":
+        raise JobError("--licence_policy: of `consort weights pull` alone")
+    if arguments.action == "verify":
+        text, code = verify(arguments.names, arguments.checkpoint)
+        print(text)
+        return code
+    names = arguments.names or [*catalog.names(), "ffmpeg"]
+    if arguments.action == "list":
+        print(listing(names, arguments.checkpoint))
+        return errors.OK
+    with progress.choose() as shown:
+        return pull(names, shown, arguments.licence_policy, arguments.checkpoint)
 
 
 def of_model(name: str, checkpoint: str | None = None) -> tuple[Checkpoint, ...]:
@@ -24,6 +51,8 @@ def of_model(name: str, checkpoint: str | None = None) -> tuple[Checkpoint, ...]
     Raises:
         JobError: there is no such model, or no such checkpoint of it.
     """
+    from orchestrator.weights import ffmpeg
+
     if name == "ffmpeg" and checkpoint is None:
         return (ffmpeg.checkpoint(),)
     try:
@@ -40,15 +69,9 @@ def _of_models(names: list[str], checkpoint: str | None) -> dict[str, tuple[Chec
 
 
 def listing(names: list[str], checkpoint: str | None = None) -> str:
-    """Return a table of checkpoints: where from, whether they are here, their size and licence.
+    """Return a table of the checkpoints of models: where from, whether they are here, their size and licence."""
+    from orchestrator.weights.store import Weights
 
-    Args:
-        names: of models.
-        checkpoint: another one than the default, where a single model is named.
-
-    Raises:
-        JobError: a name is wrong.
-    """
     weights = Weights()
     rows = [("model", "source", "files", "here", "size", "licence", "folder")]
     for name, needed in _of_models(names, checkpoint).items():
@@ -63,18 +86,11 @@ def listing(names: list[str], checkpoint: str | None = None) -> str:
     return table(rows)
 
 
-def pull(names: list[str], shown: Progress, policy: str = "any", checkpoint: str | None = None) -> int:
-    """Fetch what is missing; return the exit code.
+def pull(names: list[str], shown: progress.Progress, policy: str = "any", checkpoint: str | None = None) -> int:
+    """Fetch what models lack; return the exit code. The policy `commercial` refuses what may not be used so."""
+    from orchestrator.weights import transfer
+    from orchestrator.weights.store import Weights
 
-    Args:
-        names: of models.
-        shown: says what happens.
-        policy: `commercial` refuses weights whose licence forbids commercial use.
-        checkpoint: another one than the default, where a single model is named.
-
-    Raises:
-        JobError: a name is wrong.
-    """
     wanted = _of_models(names, checkpoint)
     weights, code = Weights(), errors.OK
     for name, needed in wanted.items():
@@ -94,18 +110,12 @@ def pull(names: list[str], shown: Progress, policy: str = "any", checkpoint: str
 
 
 def verify(names: list[str], checkpoint: str | None = None) -> tuple[str, int]:
-    """Read every file again, and hold it to its declaration and to `weights.lock`.
+    """Read every file again, and hold it to its declaration and to `weights.lock`; return a table and the exit code.
 
-    Args:
-        names: of models, whose files must all be there; empty holds whatever is there, and what is gone of it.
-        checkpoint: another one than the default, where a single model is named.
-
-    Returns:
-        A table, and the exit code.
-
-    Raises:
-        JobError: a name is wrong.
+    The files of models that are named must all be there; without names what is there is held, and what is gone of it.
     """
+    from orchestrator.weights.store import Weights
+
     weights = Weights(fresh=True)
     rows = [("file", "state")]
     for label, one in _known(weights, names, checkpoint):
@@ -118,7 +128,7 @@ def verify(names: list[str], checkpoint: str | None = None) -> tuple[str, int]:
     return table(rows), errors.UNAVAILABLE if bad else errors.OK
 
 
-def _known(weights: Weights, names: list[str], checkpoint: str | None) -> tp.Iterator[tuple[str, Checkpoint]]:
+def _known(weights: "Weights", names: list[str], checkpoint: str | None) -> tp.Iterator[tuple[str, Checkpoint]]:
     """Yield the files of models, and without names everything else in the lock too."""
     seen = set()
     everything = [] if names or checkpoint else [*catalog.names(), "ffmpeg"]
@@ -131,17 +141,17 @@ def _known(weights: Weights, names: list[str], checkpoint: str | None) -> tp.Ite
             yield f"{other.name}: {other.file}", other
 
 
-def _locked(weights: Weights) -> list[Checkpoint]:
+def _locked(weights: "Weights") -> list[Checkpoint]:
     return [Checkpoint(e.kind, e.name, e.revision, e.file, "", e.licence) for e in weights.lock.entries()]
 
 
-def _is_gone(weights: Weights, checkpoint: Checkpoint) -> bool:
+def _is_gone(weights: "Weights", checkpoint: Checkpoint) -> bool:
     """Return whether a file was here once, and others of its repository still are: then nobody removed them all."""
     beside = [c for c in _locked(weights) if c[:3] == checkpoint[:3]]
     return any(c.file == checkpoint.file for c in beside) and any(weights.path(c).exists() for c in beside)
 
 
-def _folder(weights: Weights, checkpoint: Checkpoint) -> Path:
+def _folder(weights: "Weights", checkpoint: Checkpoint) -> Path:
     own = {"file": Path(checkpoint.name).parent, "folder": Path(checkpoint.name)}
     return own.get(checkpoint.kind) or weights.folder(checkpoint)
 
@@ -154,7 +164,7 @@ def _source(checkpoint: Checkpoint) -> str:
     return f"{checkpoint.name}=={checkpoint.revision}"
 
 
-def _size(weights: Weights, checkpoints: tp.Iterable[Checkpoint]) -> str:
+def _size(weights: "Weights", checkpoints: tp.Iterable[Checkpoint]) -> str:
     """Return how large files are: on the disk, as declared, or once fetched; `-` where nobody knows."""
     total = 0
     for checkpoint in checkpoints:

@@ -5,7 +5,7 @@ import typing as tp
 
 import numpy as np
 
-from worker.work.formats.entry import OutputFormat, Place
+from worker.formats.entry import OutputFormat, Place
 
 
 def _encode(values: np.ndarray) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator import files
 from orchestrator.errors import RunFailed
-from orchestrator.planning import preparation
+from orchestrator.planning import survey
 from orchestrator.text import size
 
 
@@ -15,7 +15,7 @@ def hashed(monkeypatch):
     """Count what is hashed."""
     seen = []
     real = files.sha256_of
-    monkeypatch.setattr(preparation, "sha256_of", lambda path: seen.append(path.name) or real(path))
+    monkeypatch.setattr(survey, "sha256_of", lambda path: seen.append(path.name) or real(path))
     return seen
 
 
@@ -60,10 +60,10 @@ def test_a_checkpoint_that_is_missing_leaves_its_items_to_do(prepare):
 
 
 def test_a_disk_that_is_too_small_is_told_before(prepare, monkeypatch):
-    prepared = prepare()
-    assert prepared.lacking_room() is None
-    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda path: preparation.shutil._ntuple_diskusage(9, 9, 9))
-    assert "are needed, 9 B are free" in prepared.lacking_room()
+    surveyed = prepare()
+    assert surveyed.lacking_room() is None
+    monkeypatch.setattr(survey.shutil, "disk_usage", lambda path: survey.shutil._ntuple_diskusage(9, 9, 9))
+    assert "are needed, 9 B are free" in surveyed.lacking_room()
 
 
 def test_room_is_looked_for_where_the_folder_will_be(prepare, tmp_path):

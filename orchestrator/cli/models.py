@@ -1,12 +1,31 @@
-"""The models as text: what `consort models` prints and the README shows. No framework is imported."""
+"""`consort models`: parameters with defaults, outputs, licences; the README's table. No framework is imported."""
 
+import argparse
 import dataclasses
 import inspect
 import typing as tp
 
+from orchestrator import errors
+from orchestrator.cli import flags
+from orchestrator.errors import JobError
 from orchestrator.text import table
 from worker import catalog
+from worker.errors import UnknownExtractor
 from worker.extractor import Extractor, Output
+
+
+def add(verbs: flags.Verbs) -> None:
+    verb = flags.verb(verbs, "models", "list the models, or show one with its parameters and outputs", run)
+    verb.add_argument("name", nargs="?", help="show only this one")
+    verb.add_argument("--markdown", action="store_true", help="print the README's table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.name:
+        print(detail(arguments.name))
+    else:
+        print(markdown() if arguments.markdown else overview())
+    return errors.OK
 
 
 def overview() -> str:
@@ -33,10 +52,12 @@ def detail(name: str) -> str:
     """Return everything about one model.
 
     Raises:
-        UnknownExtractor: there is none of that name.
+        JobError: there is none of that name.
     """
-    catalog.find(name)
-    model = _default(name)
+    try:
+        model = _default(name)
+    except UnknownExtractor as error:
+        raise JobError(str(error)) from error
     lines = [inspect.cleandoc(model.__doc__ or ""), ""]
     lines.append(f"environment {model.environment}, {model.sample_rate} Hz, {model.audio_channels} channel(s)")
     lines.append(f"weights     {_licence(model)}")

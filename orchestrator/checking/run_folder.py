@@ -15,7 +15,7 @@ from orchestrator.output.ledger import Ledger
 from worker import regular
 
 
-class Target:
+class RunFolder:
     """An output folder that a run has written."""
 
     def __init__(self, name: str) -> None:

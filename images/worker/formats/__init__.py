@@ -8,8 +8,8 @@ import typing as tp
 
 import numpy as np
 
-from worker.work.formats import npy, npz, txt
-from worker.work.formats.entry import OutputFormat, Place
+from worker.formats import npy, npz, txt
+from worker.formats.entry import OutputFormat, Place
 
 FORMATS: tp.Dict[str, OutputFormat] = {"npy": npy.FORMAT, "npz": npz.FORMAT, "txt": txt.FORMAT}  # the first: default
 

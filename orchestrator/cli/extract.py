@@ -1,0 +1,70 @@
+"""`consort extract`: run a job, repeat it to go on where it stopped."""
+
+import argparse
+
+from orchestrator.cli import flags, words
+from orchestrator.errors import RunFailed
+from orchestrator.job.spec import JobSpec
+from orchestrator.planning.plan import Plan
+from orchestrator.running import progress
+from orchestrator.running.report import Report
+from orchestrator.text import printable, size, table
+
+
+def add(verbs: flags.Verbs) -> None:
+    verb = flags.verb(verbs, "extract", "run a job: every model over every audio file", run)
+    flags.add_job(verb)
+    verb.add_argument("--offline", action="store_true", help="fetch no weights")
+    verb.add_argument("--force", action="store_true", help="start although the disk looks too small")
+    text = "list every array with its shape, and every failure"
+    verb.add_argument("--verbose", "--debug", action="store_true", help=text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    job = flags.job(arguments)
+    from orchestrator.job import scan, synthetic
+    from orchestrator.output import ledger as ledgers
+    from orchestrator.output.folder import OutputDir
+    from orchestrator.planning import survey
+    from orchestrator.running import placement
+    from orchestrator.running import run as running
+    from orchestrator.running import weights as supplies
+
+    output = OutputDir(job.output)
+    output.refuse_links(job.folders)
+    synthetic.write(job)
+    audio = scan.scan(job)  # first, as a wrong audio path must not leave an output folder behind
+    placed = placement.choose(job)
+    output.create(job.folders)
+    with output.lock(), progress.choose() as shown:
+        placed.sweep(output)
+        ledgers.sweep(output)
+        if not arguments.offline:
+            supplies.fetch_unpinned(job, shown)
+        surveyed = survey.take(job, audio)
+        trouble = surveyed.lacking_room()
+        if trouble and not arguments.force:
+            raise RunFailed(f"{trouble}; free some, choose another folder, or --force")
+        chosen = f"{len(surveyed.plan.chosen)} of {len(surveyed.plan.choices)} items to do"
+        shown.say(f"{chosen}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
+        report, folder = running.extract(surveyed, placed, shown, arguments.offline)
+    _print(report, job, surveyed.plan, arguments.verbose)
+    print(f"device: {placed.devices}; logs: {words.near(folder.logs)}")
+    return report.exit_code
+
+
+def _print(report: Report, job: JobSpec, plan: Plan, verbose: bool) -> None:
+    if verbose and report.written:
+        rows = [(printable(r.path), str(tuple(r.shape)), size(r.bytes)) for r in report.written]
+        print(table([("array", "shape", "size"), *rows]))
+    print(table(report.rows()))
+    words.print_failures(report.failures, verbose)
+    for text in [count.unavailable for count in report.models.values() if count.unavailable] + report.lost:
+        print(f"  missing     {text}")
+    for path in report.tables:
+        print(f"table: {words.near(path)}")
+    words.warn_of_random(report.random)
+    waiting = sum(bool(choice.missing) for choice in plan.choices) - len(plan.chosen)
+    if waiting:
+        again = job.resume == "never" or job.retry_failed  # these begin with the first again
+        print(f"limit: {waiting} more to do{'' if again else '; repeat the command to go on'}")

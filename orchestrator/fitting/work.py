@@ -1,0 +1,159 @@
+"""A fit as a shard: given to the job's engine, followed to its end, and begun again where its GPU is lost."""
+
+import itertools
+import os
+import pathlib
+import shutil
+import time
+import typing as tp
+
+from orchestrator.environments import definitions
+from orchestrator.errors import EnvironmentUnavailable, JobError, RunFailed
+from orchestrator.job.spec import JobSpec
+from orchestrator.output import ledger as ledgers
+from orchestrator.output.folder import OutputDir
+from orchestrator.planning import shards
+from orchestrator.running import attempts
+from orchestrator.running.attempts import Attempt
+from orchestrator.running.engines import ENGINES
+from orchestrator.running.engines.base import Ended, Engine, Job, Site
+from orchestrator.running.engines.local import default_slots
+from orchestrator.running.gpus import Drop, Gpus
+from orchestrator.running.placement import Placement
+from orchestrator.running.progress import Progress
+from orchestrator.running.runtimes.base import own_paths
+from worker import catalog, protocol
+from worker.protocol import Event, Shard, Task
+from worker.request import Fit
+
+_PAUSE = 0.05  # seconds between two looks at the worker
+
+_Facts = dict[str, tp.Any]
+
+
+class Work:
+    """One fit under way."""
+
+    def __init__(self, job: JobSpec, placed: Placement, output: OutputDir, shown: Progress) -> None:
+        """Prepare.
+
+        Args:
+            job: whose output folder the arrays are read from.
+            placed: where the worker runs.
+            output: the folder of what is learned; what the run needs beside that stays only where it fails.
+            shown: says what happens.
+        """
+        self._job = job
+        self._placed = placed
+        self._output = output
+        self._shown = shown
+
+    def run(self, task: Task, asked: Fit) -> _Facts:
+        """Let the model of `task` learn, and return what that is like.
+
+        Raises:
+            JobError: it refuses the data or an option.
+            EnvironmentUnavailable: its environment, or a GPU that the job insists on, is not to be had.
+            RunFailed: the folder cannot be written, or the worker was lost.
+        """
+        output, runtime = self._output, self._placed.runtime
+        output.create()
+        with output.lock():
+            self._placed.sweep(output)
+            ledgers.sweep(output)
+            run = output.new_run()
+            runtime.log = run.logs
+            engine = ENGINES[self._job.engine](
+                Site(self._job, runtime, output, run, os.path.abspath(self._job.output), None)
+            )
+            try:
+                facts = self._learn(engine, lambda number: self._shard(f"{run.id}-{number}", task, asked))
+            except KeyboardInterrupt:
+                self._shown.say("stopping: a training keeps its state (Ctrl-C again to kill)")
+                _drain(engine)
+                raise
+            finally:
+                engine.close()
+            shutil.rmtree(output.inner, ignore_errors=True)
+        return facts
+
+    def _learn(self, engine: Engine, make: tp.Callable[[int], Shard]) -> _Facts:
+        """Make attempts until one has an end that is not its GPU's."""
+        gpus, runtime = Gpus(self._placed), self._placed.runtime
+        for number in itertools.count():
+            shard = make(number)
+            attempt = Attempt(shard, gpus.take() if shard.device == "cuda" else (), runtime.way)
+            job = Job(shard, attempt.gpus, self._job.memory_bytes, default_slots())  # nothing else runs beside it
+            facts, ended = _follow(engine, job, attempt, self._shown)
+            gpus.give_back(attempt.gpus)
+            if ended.ok and facts is not None:
+                return facts
+            fault = gpus.fault(attempt, ended)
+            if fault is None:
+                raise _trouble(attempt, ended, self._output.root)
+            decision = gpus.lose(attempt, fault, ended.problem is not None, runtime)
+            if isinstance(decision, Drop):
+                raise EnvironmentUnavailable(decision.why)
+            if decision.text:
+                self._shown.say(decision.text)
+        raise AssertionError("attempts end one way or the other")
+
+    def _shard(self, name: str, task: Task, asked: Fit) -> Shard:
+        """Return the shard of one attempt, whose environment is ready."""
+        environment, runtime = definitions.find(catalog.find(task.extractor).environment), self._placed.runtime
+        runtime.build(
+            environment,
+            self._placed.device(environment.name),
+            lambda text: self._shown.stage(environment.name, text),
+        )
+        shared = shards.fields(self._job, environment, self._placed, slots=1)
+        shard = shards.fit(name, environment.name, task, asked, shared)
+        for why in filter(None, map(runtime.refuses, own_paths(shard.plugins, shard.tasks))):
+            raise JobError(why)
+        return shard
+
+
+def _follow(engine: Engine, job: Job, attempt: Attempt, shown: Progress) -> tuple[_Facts | None, Ended]:
+    """Run one attempt to its end; return what it has learned, if it says so."""
+    facts = None
+    engine.submit([job])
+    while True:
+        for _, happening in engine.poll():
+            if isinstance(happening, Ended):
+                return facts, happening
+            facts = tell(happening, attempt, shown) or facts
+        time.sleep(_PAUSE)
+
+
+def tell(event: Event, attempt: Attempt, shown: Progress) -> _Facts | None:
+    """Take in one event of the worker; return what the model is like once it is fitted."""
+    match event.kind:
+        case "progress":
+            shown.stage("fit", f"{100 * event.share:.0f} %  {event.message}" if event.share else event.message or "")
+        case "note":
+            shown.say(f"fit: {event.message}")
+        case "fitted":
+            return event.outcome
+        case _:
+            attempt.note(event)  # which knows all the others
+    return None
+
+
+def _drain(engine: Engine) -> None:
+    engine.cancel()
+    while engine.busy():
+        list(engine.poll())
+        time.sleep(_PAUSE)
+
+
+def _trouble(attempt: Attempt, ended: Ended, folder: pathlib.Path) -> Exception:
+    for why in attempt.dropped.values():
+        return JobError(why)
+    if attempt.trouble:
+        return RunFailed(f"{folder}: {attempt.trouble}")
+    if ended.code == protocol.EXIT_AGAIN:
+        return RunFailed("the fit was stopped; repeat the command (an encoder goes on where it stood)")
+    end = f"signal {-ended.code}" if ended.code < 0 else f"code {ended.code}"
+    if ended.problem or ended.out_of_memory or ended.hung:
+        end = f"itself: {attempts.words(ended)}"
+    return RunFailed(f"the fit ended by {end}; repeat the command to go on where it stood, or see {ended.log}")

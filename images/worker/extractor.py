@@ -184,6 +184,13 @@ def is_own(checkpoint: str, endings: tp.Tuple[str, ...] = ()) -> bool:
     return checkpoint.startswith((".", "/", "~")) or checkpoint.endswith(endings)
 
 
+def refuse_unknown(checkpoint: str, published: tp.Iterable[str], own: str, example: str) -> None:
+    """Raise ValueError for a `checkpoint` that is neither `published` nor the path of an `own` file or folder."""
+    if not is_own(checkpoint) and checkpoint not in published:
+        words = "checkpoint: {!r} is not one of {}; an own {} is given as a path, such as ./{}"
+        raise ValueError(words.format(checkpoint, ", ".join(published), own, example))
+
+
 def own_path() -> tp.Any:
     """Declare a parameter that names a file or folder of the user's own, by default none.
 

@@ -17,6 +17,7 @@ from worker.extractor import (
     Windows,
     choice,
     is_own,
+    refuse_unknown,
 )
 from worker.request import WindowChoice
 
@@ -57,12 +58,7 @@ class Encodec(Extractor):
     average_codes: bool = False  # mean of the code indices over all windows: means nothing, kept for an old recipe
 
     def __post_init__(self) -> None:
-        if not self._own_folder and self.checkpoint not in _REVISIONS:
-            raise ValueError(
-                "checkpoint: {!r} is not one of {}; an own folder is given as a path, such as ./{}".format(
-                    self.checkpoint, ", ".join(_REVISIONS), self.checkpoint
-                )
-            )
+        refuse_unknown(self.checkpoint, _REVISIONS, "folder", self.checkpoint)
         if self.checkpoint == "facebook/encodec_48khz" and self.bandwidth == 1.5:
             raise ValueError("bandwidth: the 48 kHz model has no 1.5; choose one of 3.0, 6.0, 12.0, 24.0")
 

@@ -3,7 +3,7 @@
 import dataclasses
 import typing as tp
 
-from worker.extractor import Arrays, Batch, Checkpoint, Output, Windows
+from worker.extractor import Arrays, Batch, Checkpoint, Output, Windows, refuse_unknown
 from worker.layered import LayeredExtractor, find_layers
 
 _LEAST = 2049  # samples: the published model passes over a rest that is shorter
@@ -44,12 +44,7 @@ class Encodecmae(LayeredExtractor):
     layer: tp.Union[str, tp.List[int], int] = -1
 
     def __post_init__(self) -> None:
-        if not self._own and self.checkpoint not in _SIZES:
-            raise ValueError(
-                "checkpoint: {!r} is not one of {}; an own file is given as a path, such as ./{}".format(
-                    self.checkpoint, ", ".join(_SIZES), self.checkpoint
-                )
-            )
+        refuse_unknown(self.checkpoint, _SIZES, "file", self.checkpoint)
         if isinstance(self.layer, str) and self.layer != "all":
             raise ValueError("layer: {!r} is neither a whole number, nor a list of them, nor all".format(self.layer))
         if isinstance(self.layer, list) and not self.layer:

@@ -3,7 +3,7 @@
 import dataclasses
 import typing as tp
 
-from worker.extractor import Arrays, Batch, Checkpoint, Output, Windows
+from worker.extractor import Arrays, Batch, Checkpoint, Output, Windows, refuse_unknown
 from worker.layered import LayeredExtractor, find_layers
 
 _FIELD = 400  # samples that one frame hears
@@ -40,12 +40,7 @@ class Mert(LayeredExtractor):
     layers: tp.Union[str, tp.List[int]] = dataclasses.field(default_factory=lambda: [-1])
 
     def __post_init__(self) -> None:
-        if not self._own and self.checkpoint not in _SIZES:
-            raise ValueError(
-                "checkpoint: {!r} is not one of {}; an own folder is given as a path, such as ./{}".format(
-                    self.checkpoint, ", ".join(_SIZES), self.checkpoint.rstrip("/").rpartition("/")[2]
-                )
-            )
+        refuse_unknown(self.checkpoint, _SIZES, "folder", self.checkpoint.rstrip("/").rpartition("/")[2])
         if isinstance(self.layers, str) and self.layers != "all":
             raise ValueError("layers: {!r} is neither a list of whole numbers nor all".format(self.layers))
         if not self.layers:

@@ -10,10 +10,11 @@ import threading
 import numpy as np
 import torch
 
+from worker import formats
 from worker.audio.decode import decode
 from worker.extractors.encodec import Encodec
 from worker.request import WindowChoice
-from worker.work import extraction, formats, store
+from worker.work import extraction, store
 
 
 def extract_encodec(

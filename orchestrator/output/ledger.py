@@ -156,7 +156,7 @@ def fold(output: OutputDir, change: tp.Callable[[Ledger], None] = lambda ledger:
     ledger = read(output)
     change(ledger)
     # first: a death in between leaves the records, and with them the knowledge of what is to go
-    for name in ledger.outlived - {record.path for record in ledger.records.values()}:
+    for name in sorted(ledger.outlived - {record.path for record in ledger.records.values()}):
         if place := output.place(name):
             place.unlink(missing_ok=True)
     files.replace(output.manifest, _lines(ledger.records))

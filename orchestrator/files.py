@@ -89,9 +89,18 @@ def locked(path: pathlib.Path, waiting: tp.Callable[[], None]) -> tp.Iterator[No
 
 @contextlib.contextmanager
 def taken(path: pathlib.Path) -> tp.Iterator[bool]:
-    """Hold the lock file `path` unless somebody else does, and say whether; nobody does where there is none."""
+    """Hold the lock file `path` unless somebody else does, and say whether; nobody does where there is none.
+
+    What cannot be opened, or is no file, is left to whoever made it.
+    """
     with contextlib.ExitStack() as stack:
-        yield not path.exists() or try_lock(stack.enter_context(path.open("rb")))
+        try:
+            free = try_lock(stack.enter_context(os.fdopen(regular.open_file(path), "rb")))
+        except FileNotFoundError:
+            free = True
+        except OSError:
+            free = False
+        yield free
 
 
 @contextlib.contextmanager

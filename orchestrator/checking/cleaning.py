@@ -118,7 +118,7 @@ def of_model(target: RunFolder, name: str) -> Removal:
 def of_job(target: RunFolder, orphaned: bool) -> Removal:
     """Return what is stale, or orphaned, as `consort status` counts it, of the models of a job or of the last run.
 
-    Of files without a record only those are taken that are named as arrays are.
+    Of files without a record only those are taken that end as the arrays of their model do; links are not.
     """
     job = status.kept(target.name) if os.path.isdir(target.name) else (reading.read(target.name),)
     surveyed = status.look(*job)
@@ -129,5 +129,10 @@ def of_job(target: RunFolder, orphaned: bool) -> Removal:
     records = [r for r in surveyed.ledger.records.values() if r.model in models and r.item not in items]
     failures = [key for key in surveyed.ledger.failures if key[1] in models and key[0] not in items]
     recorded = {record.path for record in surveyed.ledger.records.values()}
-    strangers = [(m, path) for m, path in status.orphans(surveyed) if path not in recorded and formats.find(path)]
+    endings = {model.name: formats.FORMATS[model.spec.format].suffix for model in surveyed.plan.models}
+    strangers = [
+        (model, path)
+        for model, path in status.orphans(surveyed)
+        if path not in recorded and path.endswith(endings[model]) and target.output.holds(path)
+    ]
     return Removal(target.output, records, failures, strangers)

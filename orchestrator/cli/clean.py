@@ -60,8 +60,8 @@ def _clean_cache(arguments: argparse.Namespace) -> int:
         if unused is None or unused >= (_DAYS if days is None else days):
             free.append(one)
         else:
-            print(f"stays: {one.place}: {size(one.size)}, {one.kind}, used {unused:.0f} days ago, perhaps by others; "
-                  f"--older-than {unused:.0f} removes it")  # fmt: skip
+            print(f"stays: {one.place}: {size(one.size)}, {one.kind}, used {int(unused)} days ago, perhaps by others; "
+                  f"--older-than {int(unused)} removes it")  # fmt: skip
     if _agreed([(one.kind, one.place, one.size) for one in free], arguments):
         for one in free:
             try:

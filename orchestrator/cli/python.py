@@ -27,4 +27,5 @@ def run(arguments: argparse.Namespace) -> int:
         with progress.choose() as shown:
             runtime.build(environment, "cpu", lambda text: shown.stage(environment.name, text))
     command = runtime.script(environment, arguments.arguments, os.getcwd())
-    return subprocess.run(command.argv, env=command.env, cwd=command.cwd).returncode
+    code = subprocess.run(command.argv, env=command.env, cwd=command.cwd).returncode
+    return code if code >= 0 else 128 - code  # as a shell says it of a signal

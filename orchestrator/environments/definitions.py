@@ -130,6 +130,8 @@ def _read(folder: pathlib.Path) -> Environment:
         return Environment(folder.name, folder, schema.build(EnvironmentSpec, values))
     except (SchemaError, JobError) as error:
         raise ConsortError(f"{folder.name}/env.yaml: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConsortError(f"{folder.name}/env.yaml: cannot be read: {error}") from error
 
 
 def _read_outside(folder: pathlib.Path) -> Environment:
@@ -154,4 +156,7 @@ def _read_outside(folder: pathlib.Path) -> Environment:
     for module in found.spec.modules:
         if not (module.isidentifier() and (folder / module).is_dir()):
             raise JobError(f"{folder.name}/env.yaml: modules: no folder {module} beside it")
+        for path in (folder / module).rglob("*.py"):
+            if not path.is_file():
+                raise JobError(f"{path.relative_to(folder.parent)}: is no file; a FIFO or a lost link is waited for")
     return found

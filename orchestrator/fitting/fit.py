@@ -96,6 +96,8 @@ def fit(job: JobSpec, options: FitOptions, shown: Progress) -> tuple[pathlib.Pat
     folder = pathlib.Path(options.output or _named(named, options.stage) or f"models/{options.stage}").absolute()
     if folder.suffix == ".pt":
         raise JobError(f"{folder}: a fit writes a folder, with encoder.pt in it; name one by --output")
+    if OutputDir(folder).manifest.exists() or OutputDir(folder).last_run():
+        raise JobError(f"{folder}: holds what a run has written; a fit needs a folder of its own: name one by --output")
     if material.outdated:
         shown.say(f"{material.outdated} arrays of other parameters are left out; `consort extract` renews them")
     shown.say(f"fits {options.stage} to the {material.holds} of {len(material.files)} files of {material.model}")

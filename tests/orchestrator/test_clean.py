@@ -220,23 +220,26 @@ def test_what_is_stale_goes_and_the_rest_stays(out, prepare, tmp_path, write_wav
 def test_what_is_orphaned_goes_but_nothing_of_a_users(out, prepare, tmp_path):
     (tmp_path / "audio/a.wav").unlink()
     (tmp_path / "audio/b.wav").unlink()
-    for name in ("prosody/stranger.npy", "prosody/notes.md", "prosody/.x.part", "mine/own.npy"):
+    for name in ("prosody/stranger.npy", "prosody/notes.md", "prosody/own.txt", "prosody/.x.part", "mine/own.npy"):
         (out / name).parent.mkdir(exist_ok=True)
         (out / name).touch()
     (out / "prosody/others/.consort").mkdir(parents=True)  # the output folder of another job
     (out / "prosody/others/array.npy").touch()
     (out / "prosody/link").symlink_to(tmp_path / "audio", target_is_directory=True)
+    (out / "prosody/link.npy").symlink_to(tmp_path / "audio/deep/c.wav")
     before = states(prepare(models=["prosody", "crepe"]))
     assert clean(tmp_path / "job.json", "--orphaned", "--yes") == 0
     assert states(prepare(models=["prosody", "crepe"])) == before
     kept = ["crepe/deep/c.npy", "mine/own.npy", "prosody.voiced/deep/c.npy", "prosody/deep/c.npy"]
-    assert arrays(out) == [*kept, "prosody/others/array.npy"]
+    assert arrays(out) == [*kept, "prosody/link.npy", "prosody/others/array.npy"]
     assert sorted(path.name for path in (out / "prosody").iterdir()) == [
         ".x.part",
         "deep",
         "link",
+        "link.npy",
         "notes.md",
         "others",
+        "own.txt",
     ]
     assert not ledgers.read(prepare().output).failures
 
@@ -276,3 +279,21 @@ def test_a_run_that_is_under_way_is_left_alone(out, capsys):
         assert clean(out, "--model", "crepe", "--yes") == 4
     assert "another run is writing here" in capsys.readouterr().err
     assert len(arrays(out)) == 8
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_a_lock_that_is_none_is_left_to_whoever_made_it(cache, make):
+    folder = cache / "weights/hub/org/name/main"
+    folder.mkdir(parents=True)
+    (folder / ".half.bin.part").write_text("x")
+    make(folder.parent / ".lock")
+    make(folder / ".lock")
+    assert clean("--yes") == 0
+    assert (folder / ".half.bin.part").exists()
+
+
+def test_the_age_that_is_named_removes(cache, capsys):
+    old = build(cache / "envs/other-cpu-py3.11-89", used=time.time() - 12.7 * 86400)
+    assert clean() == 0
+    assert "--older-than 12 removes it" in capsys.readouterr().out
+    assert clean("--older-than", "12", "--yes") == 0 and not old.exists()

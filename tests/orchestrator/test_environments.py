@@ -1,6 +1,7 @@
 """Environments as their folders declare them."""
 
 import hashlib
+import os
 
 import pytest
 
@@ -157,4 +158,19 @@ def test_two_folders_of_one_name_in_a_job_are_refused(outside):
 def test_a_folder_without_a_declaration_is_refused(outside):
     (folder := outside()).joinpath("env.yaml").unlink()
     with pytest.raises(JobError, match=r"environments\[0\]: .*own: holds no env.yaml"):
+        definitions.add([str(folder)])
+
+
+def test_an_environment_that_would_be_waited_for_is_refused(outside):
+    folder = outside(text=ENV + "modules: [mine]\n")
+    (folder / "mine").mkdir()
+    os.mkfifo(folder / "mine" / "f.py")
+    with pytest.raises(JobError, match=r"own/mine/f\.py: is no file"):
+        definitions.add([str(folder)])
+
+
+def test_an_env_yaml_that_is_no_text_is_one_line(outside):
+    folder = outside()
+    (folder / "env.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(JobError, match=r"environments\[0\]: own/env\.yaml: cannot be read: "):
         definitions.add([str(folder)])

@@ -337,3 +337,15 @@ def test_two_fits_do_not_share_a_folder(learn, tmp_path):
     output.create()
     with output.lock(), pytest.raises(RunFailed, match="another run is writing here"):
         learn(Scripts(FITTED))
+
+
+@pytest.mark.parametrize("left", ["manifest.jsonl", ".consort/runs/x/plan.json"])
+def test_the_folder_of_a_run_is_not_taken_for_that_of_a_model(job, written, tmp_path, left):
+    """A fit removes `.consort` of its folder when it is through: that of a run holds what its arrays were made with."""
+    written("a.wav")
+    other = tmp_path / "other"
+    (other / left).parent.mkdir(parents=True)
+    (other / left).write_text("{}")
+    with pytest.raises(JobError, match="holds what a run has written; a fit needs a folder of its own"):
+        fit.fit(job(), FitOptions(output=str(other)), None)
+    assert (other / left).read_text() == "{}"

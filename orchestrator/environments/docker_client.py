@@ -6,9 +6,11 @@ plugins, and builds with BuildKit.
 
 import contextlib
 import dataclasses
+import io
 import json
 import shutil
 import subprocess
+import tarfile
 import typing as tp
 
 from orchestrator.errors import EnvironmentUnavailable
@@ -80,6 +82,24 @@ def reason(text: str) -> str:
     for dressing in ("docker: ", "Error response from daemon: ", "ERROR: ", "Error: "):
         line = line.removeprefix(dressing)
     return line.removesuffix(".")
+
+
+def read_file(image: str, path: str) -> bytes:
+    """Return what a file of an image holds; nothing of the image is run.
+
+    Raises:
+        EnvironmentUnavailable: it has no such file.
+    """
+    container = ask("create", "--pull", "never", "--label", f"{PREFIX}.look", image)
+    try:
+        copied = subprocess.run(["docker", "cp", f"{container}:{path}", "-"], capture_output=True, timeout=_TIMEOUT)
+        with tarfile.open(fileobj=io.BytesIO(copied.stdout)) as archive:
+            found = archive.extractfile(archive.getmembers()[0])
+            return found.read() if found else b""
+    except (subprocess.SubprocessError, tarfile.TarError, IndexError) as error:
+        raise EnvironmentUnavailable(f"image {image}: {path} cannot be read") from error
+    finally:
+        remove([container])
 
 
 def containers(label: str, running: bool = False) -> list[str]:

@@ -141,6 +141,11 @@ class DockerRuntime(Runtime):
         argv += ["--entrypoint", "python", images.tag(environment, "cpu"), *arguments]
         return Command(argv, dict(os.environ), folder)
 
+    def compose_variables(self, output: str) -> dict[str, str]:
+        """Return who docker-compose.yml is to work as: whoever a container of `extract` would."""
+        user, group = _user(self._engine, os.stat(output))
+        return {"CONSORT_UID": str(user), "CONSORT_GID": str(group)}
+
     def refuses(self, path: str) -> str | None:
         if not _is_reserved(path):
             return None
@@ -203,13 +208,17 @@ def _isolation(engine: DockerEngine, owner: os.stat_result) -> list[str]:
         argv += ["--security-opt", "label=disable"]  # relabelling the user's audio is not ours to do
     if engine.remapped:
         argv += ["--userns", "host"]  # or the user inside would be another one outside, and could write nothing
-    if engine.rootless:
-        return [*argv, "--user", "0:0"]  # which is the user who runs the engine
-    user, group = (os.getuid(), os.getgid()) if os.getuid() else (owner.st_uid, owner.st_gid)
+    user, group = _user(engine, owner)
     argv += ["--user", f"{user}:{group}"]
-    for other in os.getgroups() if os.getuid() else ():
+    for other in os.getgroups() if user == os.getuid() != 0 else ():
         argv += ["--group-add", str(other)]  # audio may be readable by a group alone
     return argv
+
+
+def _user(engine: DockerEngine, owner: os.stat_result) -> tuple[int, int]:
+    if engine.rootless:
+        return 0, 0  # which is the user who runs the engine
+    return (os.getuid(), os.getgid()) if os.getuid() else (owner.st_uid, owner.st_gid)
 
 
 def _limits(memory: int | None) -> list[str]:

@@ -37,6 +37,7 @@ def _up(arguments: argparse.Namespace) -> int:
     """Make folders and images ready as `extract` does, and let compose run the rest."""
     from orchestrator.environments import devices, docker_compose
     from orchestrator.running import progress
+    from orchestrator.running import weights as supplies
     from orchestrator.running.runtimes.docker import DockerRuntime
 
     if arguments.job is None or flags.given(arguments) - {"audio", "output"}:
@@ -51,6 +52,7 @@ def _up(arguments: argparse.Namespace) -> int:
     with progress.choose() as shown:
         if not envs.build_all(runtime, ["cuda"] if gpus else ["cpu"], shown):
             return errors.UNAVAILABLE
+        supplies.fetch_unpinned(job, shown, every=True)  # here, where indexes and certificates are known
     variables = {
         "CONFIG": os.path.abspath(arguments.job),
         "AUDIO": job.audio,

@@ -3,7 +3,7 @@
 import dataclasses
 import typing as tp
 
-from orchestrator.environments.definitions import Environment
+from orchestrator.environments import definitions
 from orchestrator.job.spec import JobSpec
 from orchestrator.planning.keys import ModelPlan
 from orchestrator.planning.plan import Choice, Plan
@@ -40,7 +40,7 @@ class ShardFields:
     timeout: float = _DECODING * _TIMEOUT
 
 
-def fields(job: JobSpec, environment: Environment, placement: Placed, slots: int) -> ShardFields:
+def fields(job: JobSpec, environment: str, placement: Placed, slots: int) -> ShardFields:
     """Return what the shards of an environment share.
 
     Args:
@@ -51,13 +51,13 @@ def fields(job: JobSpec, environment: Environment, placement: Placed, slots: int
             alone would take it all.
     """
     free = memory.available()
-    variant = placement.device(environment.name)  # an environment has a lock for each kind of device
+    found, device = definitions.find(environment), placement.device(environment)
     return ShardFields(
-        device=placement.device(environment.name),
-        variant=variant,
-        lock=environment.lock_sha256(variant),
-        worker=environment.worker_sha256(),
-        flags=placement.flags(environment.name),
+        device=device,
+        variant=device,  # an environment has a lock for each kind of device
+        lock=found.lock_sha256(device),
+        worker=found.worker_sha256(),
+        flags=placement.flags(environment),
         plugins=job.plugins,
         memory=job.memory_bytes or (free // slots if free else None),
         timeout=_DECODING * (job.timeout_per_item or _TIMEOUT),

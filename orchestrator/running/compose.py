@@ -133,7 +133,7 @@ def _reasons(output: folders.OutputDir) -> list[str]:
 
 def _write_shard(surveyed: Survey, environment: Environment, models: list[ModelPlan], placed: Placement) -> None:
     output, name = surveyed.output, f"{_FOLDER}-{environment.name}"
-    shared = shards.fields(surveyed.job, environment, placed, len(definitions.names()))
+    shared = shards.fields(surveyed.job, environment.name, placed, len(definitions.names()))
     shard = shards.whole(dataclasses.replace(surveyed.plan, models=models), name, environment.name, shared)
     output.make(output.scratch / name)
     files.replace(output.inner / _FOLDER / f"{environment.name}.json", protocol.canonical(schema.dump(shard)))

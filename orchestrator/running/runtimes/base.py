@@ -177,6 +177,10 @@ class Runtime(abc.ABC):
         """Return why a file or folder of the user's own cannot be given to a worker, or None."""
         return None
 
+    def refusal(self, plugins: tp.Iterable[str], tasks: tp.Iterable[Task]) -> str | None:
+        """Return why a worker cannot be given what a job and its tasks name of the user's own, or None."""
+        return next(filter(None, map(self.refuses, own_paths(plugins, tasks))), None)
+
     def end(self, name: str, code: int, log: pathlib.Path) -> Cause:
         """Clean up after the attempt `name`, and return why it ended as it did."""
         return Cause()

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import math
 import os
 import typing as tp
 
@@ -167,9 +168,7 @@ def _size(model: ModelPlan, seconds: float) -> float:
     for output in catalog.wanted(model.extractor):
         pooled = model.task.pooling.get(output.name, "none") != "none"
         frames = 1.0 if pooled or output.frame_rate is None else max(1.0, seconds * output.frame_rate)
-        features = 1
-        for size in output.shape:
-            features *= size or 1
+        features = math.prod(size or 1 for size in output.shape)
         total += 128 + frames * features * (2 if model.task.dtype == "float16" else 4)
     return total
 

@@ -106,7 +106,8 @@ def _of(surveyed: Survey) -> Status:
         )
     failures.sort(key=lambda f: (f.item, f.model))
     random = sorted(ledgers.random_models(surveyed.ledger) & set(models))
-    return Status(surveyed.job.output, models, failures, _running(surveyed.output), random)
+    running = any(map(ledgers.locked, ledgers.attempts(surveyed.output)))
+    return Status(surveyed.job.output, models, failures, running, random)
 
 
 def stale(surveyed: Survey, model: ModelPlan) -> list[Record]:
@@ -184,7 +185,3 @@ def orphans(surveyed: Survey) -> list[tuple[str, str]]:
                     if path not in named and place not in sources:
                         found.append((model.name, path))
     return found
-
-
-def _running(output: OutputDir) -> bool:
-    return any(ledgers.locked(path) for path in ledgers.attempts(output))

@@ -1,9 +1,9 @@
 """Everything a plan needs to be decided: the scan, the ledger, and answers about files."""
 
 import dataclasses
+import functools
 import pathlib
 import shutil
-import typing as tp
 
 import yaml
 
@@ -73,25 +73,22 @@ def take(job: JobSpec, audio: Audio | None = None) -> Survey:
     output = OutputDir(job.output)
     ledger = ledgers.read(output)
     weights = Weights()
-    models = [keys.model_plan(model, _hash_of(weights)) for model in job.models]
+    models = [keys.model_plan(model, functools.partial(_hash_of, weights)) for model in job.models]
     seconds = scan.estimate_seconds(audio.root, audio.sources)
     made = plan.make(job, models, audio.sources, ledger, seconds, _Files(audio.root, output))
     return Survey(job, audio, output, ledger, made, weights)
 
 
-def _hash_of(weights: Weights) -> tp.Callable[[Checkpoint], str]:
-    def hash_of(checkpoint: Checkpoint) -> str:
-        if checkpoint.sha256:
-            return checkpoint.sha256
-        try:
-            return weights.sha256(checkpoint)
-        except OSError:
-            locked = weights.lock.find(checkpoint)
-            if locked is not None:
-                return locked.sha256  # arrays made with it are done, whether it is still here or not
-            return f"missing {checkpoint.name} {checkpoint.file}"  # the run says so; its items stay to do
-
-    return hash_of
+def _hash_of(weights: Weights, checkpoint: Checkpoint) -> str:
+    if checkpoint.sha256:
+        return checkpoint.sha256
+    try:
+        return weights.sha256(checkpoint)
+    except OSError:
+        locked = weights.lock.find(checkpoint)
+        if locked is not None:
+            return locked.sha256  # arrays made with it are done, whether it is still here or not
+        return f"missing {checkpoint.name} {checkpoint.file}"  # the run says so; its items stay to do
 
 
 class _Files:

@@ -94,15 +94,15 @@ def choose(job: JobSpec, fits: bool = False) -> Placement:
     definitions.add(job.environments)
     extractors = [model.built for model in job.models]
     used = [definitions.find(name) for name in sorted({extractor.environment for extractor in extractors})]
-    able = {e.environment for e in extractors if fits or e.uses_gpu()}
-    able = {name for name in able if definitions.find(name).spec.gpu != "none"}
+    gpu = {e.environment for e in extractors if fits or e.uses_gpu()}
+    able = frozenset(one.name for one in used if one.name in gpu and one.spec.gpu != "none")
     grant = devices.grant(job.devices)
     if job.runtime != "auto":
-        return _settle(RUNTIMES[job.runtime].open(), "asked for", grant, frozenset(able), asked=True)
+        return _settle(RUNTIMES[job.runtime].open(), grant, able, asked=True)
     reasons: list[str] = []
     for runtime in RUNTIMES.values():
         try:
-            placement = _settle(runtime.open(), "", grant, frozenset(able), asked=False)
+            placement = _settle(runtime.open(), grant, able, asked=False)
         except EnvironmentUnavailable as error:
             reasons.append(str(error).partition(";")[0])
             continue
@@ -137,12 +137,13 @@ def _has_python(environment: Environment) -> bool:
     return False
 
 
-def _settle(runtime: Runtime, why: str, grant: Grant, able: frozenset[str], asked: bool) -> Placement:
+def _settle(runtime: Runtime, grant: Grant, able: frozenset[str], asked: bool) -> Placement:
     """Return the placement in one runtime, without GPUs where it cannot give any.
 
     Raises:
         EnvironmentUnavailable: the job insists on GPUs, or another runtime may have them.
     """
+    why = "asked for" if asked else ""
     lack = runtime.without_gpus() if grant.gpus else None
     if lack is None:
         return Placement(runtime, why, grant, able)

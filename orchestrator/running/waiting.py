@@ -49,7 +49,7 @@ class Waiting:
                 self._builds[name, variant] = self._pool.submit(runtime.build, environment, variant, say)
 
     def add(self, after: tp.Iterable[Shard]) -> None:
-        """Put shards behind those that wait; their environments have begun to be made ready."""
+        """Put shards, whose environments are made ready or have begun to be, behind those that wait."""
         self._queue += [(0.0, shard) for shard in after]
 
     def add_first(self, before: tp.Iterable[Shard], seconds: float = 0.0) -> None:
@@ -72,13 +72,9 @@ class Waiting:
         return {name: shards.fields(self._job, name, self._placement, self._slots) for name in names}
 
     def take(self, room: tp.Mapping[str, bool]) -> tuple[Shard, ConsortError | None] | None:
-        """Take out the first shard that can start now.
+        """Take out the first shard that can start now, with the error that its environment could not be made for.
 
-        Args:
-            room: whether there is a place for one more, by device.
-
-        Returns:
-            The shard, and why its environment could not be made; None where nothing can start.
+        `room` says by device whether there is a place for one more.
         """
         now = time.monotonic()
         for index, (start, shard) in enumerate(self._queue):
@@ -93,7 +89,6 @@ class Waiting:
         return None
 
     def clear(self) -> None:
-        """Let nothing start any more."""
         self._queue.clear()
 
     def close(self, wait: bool) -> None:

@@ -14,28 +14,21 @@ _STRIKES = 2  # ends of a worker that an (item, model) may cause before it is le
 _RESTARTS = 3  # attempts at the same items by workers that end for no visible reason
 
 
+@dataclasses.dataclass(eq=False)
 class Attempt:
     """One shard under way: what it has accounted for, and where it stands."""
 
-    def __init__(self, shard: Shard, gpus: tuple[str, ...] = (), way: str = "") -> None:
-        """Begin.
-
-        Args:
-            shard: what is done.
-            gpus: UUIDs of those that it was granted.
-            way: how they were asked for.
-        """
-        self.shard = shard
-        self.gpus = gpus
-        self.way = way
-        self.loading: str | None = None  # the model that has begun to load, and not ended
-        self.dropped: dict[str, str] = {}  # models that could not load, with the reason
-        self.trouble: str | None = None  # why the output folder cannot be used
-        self.device: str | None = None  # why the worker has not got its GPU, or could not load anything there
-        self.broken: str | None = None  # why its GPU was of no use any more in the middle of the work
-        self._accounted: set[tuple[str, str]] = set()
-        self._decoding: list[str] = []
-        self._running: tuple[str, str] | None = None
+    shard: Shard
+    gpus: tuple[str, ...] = ()  # UUIDs of those that it was granted
+    way: str = ""  # how they were asked for
+    loading: str | None = None  # the model that has begun to load, and not ended
+    dropped: dict[str, str] = dataclasses.field(default_factory=dict)  # models that could not load, with the reason
+    trouble: str | None = None  # why the output folder cannot be used
+    device: str | None = None  # why the worker has not got its GPU, or could not load anything there
+    broken: str | None = None  # why its GPU was of no use any more in the middle of the work
+    _accounted: set[tuple[str, str]] = dataclasses.field(default_factory=set)
+    _decoding: list[str] = dataclasses.field(default_factory=list)
+    _running: tuple[str, str] | None = None
 
     def note(self, event: Event) -> None:
         """Take in one event of the worker."""

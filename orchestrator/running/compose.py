@@ -64,7 +64,10 @@ def write_plan(surveyed: Survey, progress: Progress) -> list[str]:
         Why models cannot run, a line each.
     """
     placement = place(surveyed)
-    _refuse_unseen(surveyed)
+    for model in surveyed.plan.models:  # the user's own must be mounted: a job without it is not begun
+        for path in [surveyed.weights.path(one) for one in model.extractor.checkpoints() if one.own]:
+            if not path.exists():
+                raise EnvironmentUnavailable(f"{model.name}: {path} is not seen here; {BELOW_ROOT}")
     surveyed.keep(surveyed.output.new_run())
     missing: list[str] = []
     work = [m for m in surveyed.plan.models if surveyed.plan.work(m)]
@@ -81,15 +84,6 @@ def write_plan(surveyed: Survey, progress: Progress) -> list[str]:
     waiting = sum(len(c.missing) for c in surveyed.plan.choices) - sum(len(c.missing) for c in surveyed.plan.chosen)
     files.replace(folder / "plan.json", json.dumps({"missing": missing, "waiting": waiting}) + "\n")
     return missing
-
-
-def _refuse_unseen(surveyed: Survey) -> None:
-    """Weights and token models of the user's own must be mounted: a job without them is not begun."""
-    for model in surveyed.plan.models:
-        for checkpoint in model.extractor.checkpoints():
-            path = surveyed.weights.path(checkpoint)
-            if checkpoint.own and not path.exists():
-                raise EnvironmentUnavailable(f"{model.name}: {path} is not seen here; {BELOW_ROOT}")
 
 
 def report(surveyed: Survey) -> tuple[Status, list[str], int]:

@@ -49,17 +49,11 @@ class Mounts:
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """What a worker may use.
+    """What a worker may use."""
 
-    Args:
-        gpus: UUIDs; none: the CPU.
-        memory: bytes, where the job limits them.
-        threads: of each library; what they compute may depend on their number.
-    """
-
-    gpus: tuple[str, ...] = ()
-    memory: int | None = None
-    threads: int = 1
+    gpus: tuple[str, ...] = ()  # UUIDs; none: the CPU
+    memory: int | None = None  # bytes, where the job limits them
+    threads: int = 1  # of each library; what they compute may depend on their number
 
     @property
     def thread_variables(self) -> dict[str, str]:

@@ -100,12 +100,9 @@ class Work:
     def _shard(self, name: str, task: Task, asked: Fit) -> Shard:
         """Return the shard of one attempt, whose environment is ready."""
         environment, runtime = definitions.find(catalog.find(task.extractor).environment), self._placed.runtime
-        runtime.build(
-            environment,
-            self._placed.device(environment.name),
-            lambda text: self._shown.stage(environment.name, text),
-        )
-        shared = shards.fields(self._job, environment.name, self._placed, slots=1)
+        device, flags = self._placed.device(environment.name), self._placed.flags(environment.name)
+        runtime.build(environment, device, lambda text: self._shown.stage(environment.name, text))
+        shared = shards.fields(self._job, environment.name, device, flags, slots=1)
         shard = shards.fit(name, environment.name, task, asked, shared)
         if why := runtime.refusal(shard.plugins, shard.tasks):
             raise JobError(why)

@@ -5,13 +5,13 @@ import dataclasses
 import json
 import math
 import os
-import typing as tp
 
 from orchestrator.job.scan import Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import naming
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning.keys import ModelPlan
+from orchestrator.planning.look import Look
 from worker import catalog, protocol
 from worker.protocol import Record
 from worker.work import store
@@ -65,7 +65,7 @@ def make(
     sources: list[Source],
     ledger: Ledger,
     seconds: dict[str, float],
-    look: "Look",
+    look: Look,
 ) -> Plan:
     """Return what is done and what is to do.
 
@@ -103,19 +103,6 @@ def _first(lacking: list[Choice], limit: int, ledger: Ledger) -> list[Choice]:
     failed = {c.source.id for c in lacking if any((c.source.id, model) in ledger.failures for model in c.missing)}
     chosen = sorted(lacking, key=lambda choice: choice.source.id in failed)[:limit]
     return sorted(chosen, key=lambda choice: choice.source.id)
-
-
-class Look(tp.Protocol):
-    """What planning asks about files."""
-
-    def sha256(self, source: Source, ledger: Ledger) -> str:
-        """Return the hash of a source, from the cache while size and time are the same; "" if unreadable."""
-
-    def present(self, path: str, size: int | None) -> bool:
-        """Return whether an array is there, with that size."""
-
-    def strict(self, record: Record, model: ModelPlan) -> bool:
-        """Return whether lock and backend of a record are today's."""
 
 
 def _state(job: JobSpec, model: ModelPlan, source: Source, name: str, sha: str, ledger: Ledger, look: Look) -> str:

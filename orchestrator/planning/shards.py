@@ -16,16 +16,6 @@ _DECODING = 0.8  # of an item's time limit: the worker ends a decode itself, bef
 _TIMEOUT = 600.0  # seconds of it where the job says none
 
 
-class Placed(tp.Protocol):
-    """Where an environment's workers run."""
-
-    def device(self, environment: str) -> str:
-        """Return cpu or cuda."""
-
-    def flags(self, environment: str) -> list[str]:
-        """Return what every record must say that would have been made on a GPU."""
-
-
 @dataclasses.dataclass(frozen=True)
 class ShardFields:
     """What the shards of one environment share."""
@@ -40,24 +30,25 @@ class ShardFields:
     timeout: float = _DECODING * _TIMEOUT
 
 
-def fields(job: JobSpec, environment: str, placement: Placed, slots: int) -> ShardFields:
+def fields(job: JobSpec, environment: str, device: str, flags: list[str], slots: int) -> ShardFields:
     """Return what the shards of an environment share.
 
     Args:
         job: what the user asked for.
         environment: whose workers are meant.
-        placement: where they run.
+        device: cpu or cuda.
+        flags: what every record must say that would have been made on a GPU.
         slots: workers side by side; without a limit of the job they share what is free, as each of them
             alone would take it all.
     """
     free = memory.available()
-    found, device = definitions.find(environment), placement.device(environment)
+    found = definitions.find(environment)
     return ShardFields(
         device=device,
         variant=device,  # an environment has a lock for each kind of device
         lock=found.lock_sha256(device),
         worker=found.worker_sha256(),
-        flags=placement.flags(environment),
+        flags=flags,
         plugins=job.plugins,
         memory=job.memory_bytes or (free // slots if free else None),
         timeout=_DECODING * (job.timeout_per_item or _TIMEOUT),

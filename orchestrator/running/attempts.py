@@ -106,14 +106,13 @@ class Judge:
         """Return what follows from the end of an attempt that was not asked to end."""
         verdict = Verdict(dropped=dict(attempt.dropped))
         left = attempt.left()
-        if ended.ok and left:
-            verdict.lost = f"worker left {len(left)} items out; see {ended.log}"
-            return verdict
         if not left:
             return verdict
+        if ended.ok:
+            return dataclasses.replace(verdict, lost=f"worker left {len(left)} items out; see {ended.log}")
         if ended.code == protocol.EXIT_PERMANENT:
-            verdict.lost = f"worker could not start: {_last_words(ended.log)}; see {ended.log}"
-            return verdict
+            why = f"worker could not start: {_last_words(ended.log)}; see {ended.log}"
+            return dataclasses.replace(verdict, lost=why)
         if ended.code == protocol.EXIT_AGAIN:
             return self._restart(attempt, left, ended, verdict)
         loading = attempt.loading
@@ -131,11 +130,9 @@ class Judge:
         given_up = {(failure.item, failure.model) for failure in verdict.failures}
         left = _with(left, lambda *pair: pair not in given_up)
         alone = {item for item, _ in suspects}
-        rest = [item for item in left if item.id not in alone]
-        groups = [rest] if rest else []
-        groups += [[item] for item in left if item.id in alone]
+        groups = [[item for item in left if item.id not in alone], *([item] for item in left if item.id in alone)]
         small = _smaller(attempt.shard) if memory(ended) else attempt.shard
-        verdict.shards = [rerun(small, part, n) for n, part in enumerate(groups)]
+        verdict.shards = [rerun(small, part, n) for n, part in enumerate(filter(None, groups))]
         return verdict
 
     def _struck(self, suspects: tp.Collection[tuple[str, str]]) -> bool:

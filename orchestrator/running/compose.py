@@ -9,7 +9,6 @@ import dataclasses
 import json
 import os
 import shutil
-import typing as tp
 
 from orchestrator import errors, files
 from orchestrator.environments import definitions
@@ -56,12 +55,7 @@ def place(surveyed: Survey) -> Placement:
 def write_plan(surveyed: Survey, progress: Progress) -> list[str]:
     """Write a shard for every environment, an empty one where there is nothing to do.
 
-    Args:
-        surveyed: the output folder's lock is held and its leftovers are swept.
-        progress: shows downloads.
-
-    Returns:
-        Why models cannot run, a line each.
+    The output folder's lock is held and its leftovers are swept. Returns why models cannot run, a line each.
     """
     placement = place(surveyed)
     for model in surveyed.plan.models:  # the user's own must be mounted: a job without it is not begun
@@ -77,7 +71,7 @@ def write_plan(surveyed: Survey, progress: Progress) -> list[str]:
     surveyed.output.make(folder)
     plan, names = dataclasses.replace(surveyed.plan, models=ready), definitions.names()
     for name in names:
-        shared = shards.fields(surveyed.job, name, placement, len(names))
+        shared = shards.fields(surveyed.job, name, placement.device(name), placement.flags(name), len(names))
         shard = shards.whole(plan, f"{_FOLDER}-{name}", name, shared)
         surveyed.output.make(surveyed.output.scratch / shard.id)
         files.replace(folder / f"{name}.json", protocol.canonical(schema.dump(shard)))
@@ -93,7 +87,10 @@ def report(surveyed: Survey) -> tuple[Status, list[str], int]:
     tables.write(surveyed, ledgers.fold(output))
     shutil.rmtree(output.scratch, ignore_errors=True)
     output.create()
-    planned = _planned(output)
+    try:  # what `write_plan` has left: models that cannot run, and how much a limit leaves for later
+        planned = dict(json.loads(files.read_text(output.inner / _FOLDER / "plan.json")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunFailed(f"output {output.root}: nothing was planned here; run `consort compose plan` first") from error
     found = status.of_job(surveyed.job, surveyed.audio)
     counts = found.models.values()
     missing = [*planned["missing"], *reasons]
@@ -123,11 +120,3 @@ def _reasons(output: folders.OutputDir) -> list[str]:
                 case _:
                     protocol.refuse_kind(event.kind)
     return found
-
-
-def _planned(output: folders.OutputDir) -> dict[str, tp.Any]:
-    """Return what `write_plan` has left: models that cannot run, and how much a limit leaves for later."""
-    try:
-        return dict(json.loads(files.read_text(output.inner / _FOLDER / "plan.json")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunFailed(f"output {output.root}: nothing was planned here; run `consort compose plan` first") from error

@@ -123,18 +123,15 @@ def ready(environment: Environment, buildable: bool = False) -> Runtime:
         buildable: one that could be built as a virtual environment is at hand as well.
     """
     venv = VenvRuntime.open()
-    if venv.state(environment, "cpu") == READY or (buildable and _has_python(environment)):
+    if venv.state(environment, "cpu") == READY:
         return venv
+    with contextlib.suppress(EnvironmentUnavailable):
+        if buildable and interpreters.find(environment.spec.python):
+            return venv
     with contextlib.suppress(EnvironmentUnavailable):
         docker = DockerRuntime.open()
         return docker if docker.state(environment, "cpu") == READY else venv
     return venv
-
-
-def _has_python(environment: Environment) -> bool:
-    with contextlib.suppress(EnvironmentUnavailable):
-        return bool(interpreters.find(environment.spec.python))
-    return False
 
 
 def _settle(runtime: Runtime, grant: Grant, able: frozenset[str], asked: bool) -> Placement:

@@ -143,10 +143,10 @@ class Report:
         """Return the final table: model, done, skipped, failed by class, x real time."""
         rows: list[tuple[str, ...]] = [("model", "environment", "done", "skipped", "failed", "left", "x real time")]
         for name, count in self.models.items():
-            failed = ", ".join(f"{n} {kind}" for kind, n in sorted(count.failed.items()))
-            if count.known:
-                failed = ", ".join(filter(None, (failed, f"{count.known} earlier")))
+            failed = [f"{n} {kind}" for kind, n in sorted(count.failed.items())]
+            failed += [f"{count.known} earlier"] if count.known else []
             speed = f"{count.speed:.1f}" if count.speed else "-"
             left = f"{count.left} unavailable" if count.unavailable else str(count.left)
-            rows.append((name, count.environment, str(count.done), str(count.skipped), failed or "0", left, speed))
+            done, skipped, reasons = str(count.done), str(count.skipped), ", ".join(failed) or "0"
+            rows.append((name, count.environment, done, skipped, reasons, left, speed))
         return rows

@@ -68,8 +68,8 @@ class Waiting:
         self._queue = [(start, shards.again(shard, shared[shard.environment])) for start, shard in self._queue]
 
     def _shared(self, environments: tp.Iterable[str]) -> dict[str, ShardFields]:
-        names = dict.fromkeys(environments)
-        return {name: shards.fields(self._job, name, self._placement, self._slots) for name in names}
+        names, placed = dict.fromkeys(environments), self._placement
+        return {n: shards.fields(self._job, n, placed.device(n), placed.flags(n), self._slots) for n in names}
 
     def take(self, room: tp.Mapping[str, bool]) -> tuple[Shard, ConsortError | None] | None:
         """Take out the first shard that can start now, with the error that its environment could not be made for.

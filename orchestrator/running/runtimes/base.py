@@ -140,12 +140,7 @@ class Runtime(abc.ABC):
     ) -> Command:
         """Return the command that runs the shard in `file` and appends its events to `events`.
 
-        Args:
-            shard: what is run.
-            mounts: where things are.
-            file: the shard, below the output folder.
-            events: of this attempt, below the output folder.
-            resources: what it may use.
+        Both are below the output folder.
         """
 
     @abc.abstractmethod

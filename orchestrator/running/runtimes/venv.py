@@ -47,7 +47,12 @@ class VenvRuntime(Runtime):
     ) -> Command:
         environment = definitions.find(shard.environment)
         env = {
-            **_variables(environment, mounts.scratch),
+            **{name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ},
+            "HOME": mounts.scratch,
+            "PYTHONPATH": _path(environment),
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONUNBUFFERED": "1",  # what is printed before a crash must reach the log
+            "PYTHONDONTWRITEBYTECODE": "1",
             **resources.thread_variables,
             **environment.spec.variables,
             "CONSORT_AUDIO": mounts.audio,
@@ -74,18 +79,6 @@ class VenvRuntime(Runtime):
         return Command([str(venvs.python(environment, "cpu")), *arguments], variables, folder)
 
 
-def _variables(environment: Environment, scratch: str) -> dict[str, str]:
-    """Return a scrubbed environment in which the worker and the environment's modules are found."""
-    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
-    return {
-        **kept,
-        "HOME": scratch,
-        "PYTHONPATH": _path(environment),
-        "PYTHONNOUSERSITE": "1",
-        "PYTHONUNBUFFERED": "1",  # what is printed before a crash must reach the log
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-
-
 def _path(environment: Environment) -> str:
+    """Return where Python finds the worker and the environment's modules."""
     return os.pathsep.join([str(IMAGES), str(environment.folder)])

@@ -92,27 +92,24 @@ def _of(surveyed: Survey, others: bool = False) -> Status:
     states = {(c.source.id, model): state for c in plan.choices for model, state in c.states.items()}
     current = [f for key, f in ledger.failures.items() if states.get(key, DONE) != DONE]
     computed_on = _devices(surveyed.output, ledger)
-    models: dict[str, ModelStatus] = {}
-    failures: list[Failure] = []
+    models = {}
     for model in plan.models:
-        mine = [f for f in current if f.model == model.name]
-        failures += mine
         models[model.name] = ModelStatus(
             done=plan.count(model.name, DONE),
             pending=plan.count(model.name, TODO) + plan.count(model.name, STALE),
-            failed=dict(collections.Counter(f.kind for f in mine)),
+            failed=dict(collections.Counter(f.kind for f in current if f.model == model.name)),
             stale=len({record.item for record in stale(surveyed, model)}),
             orphaned=strangers[model.name],
             devices=computed_on.get(model.name, []),
         )
-    failures.sort(key=lambda f: (f.item, f.model))
+    current.sort(key=lambda f: (f.item, f.model))
     for name in sorted({r.model for r in ledger.records.values()} - set(models)) if others else ():
         done = len({r.item for r in ledger.records.values() if r.model == name})
         failed = collections.Counter(f.kind for f in ledger.failures.values() if f.model == name)
         models[name] = ModelStatus(done, 0, dict(failed), 0, 0, computed_on.get(name, []))
     random = sorted(ledgers.random_models(ledger) & set(models))
     running = any(map(ledgers.locked, ledgers.attempts(surveyed.output)))
-    return Status(surveyed.job.output, models, failures, running, random)
+    return Status(surveyed.job.output, models, current, running, random)
 
 
 def stale(surveyed: Survey, model: ModelPlan) -> list[Record]:

@@ -54,10 +54,8 @@ class Placement:
     def devices(self) -> str:
         """The devices in words: `cpu (auto: no NVIDIA driver)`, `cuda NVIDIA H200 x 2`."""
         names = [gpu.name for gpu in self.grant.gpus]
-        if self.lost:
-            return f"cpu ({self.lost})"
-        if not names:
-            return f"cpu ({self.grant.reason})"
+        if self.lost or not names:
+            return f"cpu ({self.lost or self.grant.reason})"
         if not self.gpu_environments:
             return "cpu (no model of this job uses a GPU)"
         return "cuda " + ", ".join(f"{n} x {names.count(n)}" if names.count(n) > 1 else n for n in dict.fromkeys(names))
@@ -118,9 +116,8 @@ def choose(job: JobSpec, fits: bool = False) -> Placement:
 def ready(environment: Environment, buildable: bool = False) -> Runtime:
     """Return the runtime that has an environment at hand: virtual environments, which see more, before containers.
 
-    Args:
-        environment: in its variant for the CPU.
-        buildable: one that could be built as a virtual environment is at hand as well.
+    It is meant in its variant for the CPU; where `buildable`, one that could be built as a virtual environment is
+    at hand as well.
     """
     venv = VenvRuntime.open()
     if venv.state(environment, "cpu") == READY:

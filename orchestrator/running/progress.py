@@ -109,7 +109,8 @@ def states(report: Report) -> dict[str, str]:
     for environment, counts in groups.items():
         total, left = sum(c.total for c in counts), sum(c.left for c in counts)
         if environment not in report.current:
-            lines.update({environment: f"{'waiting':<18} 0/{left}"} if left else {})
+            if left:
+                lines[environment] = f"{'waiting':<18} 0/{left}"
             continue
         now = time.monotonic() if left else report.until[environment]
         elapsed = max(0.1, now - report.since[environment])

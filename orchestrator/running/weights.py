@@ -46,13 +46,11 @@ class Supplies:
         for model in models:
             try:
                 fetched = self._fetch(model)
+                if why := refuses(fetched.task):
+                    raise EnvironmentUnavailable(why)
+                available.append(fetched)
             except EnvironmentUnavailable as error:
                 left_out(model.name, str(error))
-                continue
-            if why := refuses(fetched.task):
-                left_out(model.name, why)
-            else:
-                available.append(fetched)
         return available
 
     def _fetch(self, model: ModelPlan) -> ModelPlan:

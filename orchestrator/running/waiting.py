@@ -62,7 +62,7 @@ class Waiting:
         self.add(shards.cut(plan, run_id, self._slots, shared, gpus))
 
     def move(self) -> None:
-        """Let all run where their environments do by now."""
+        """Let all run where their environments do by now, as on another device."""
         shared = self._shared(shard.environment for _, shard in self._queue)
         self.build(shared)
         self._queue = [(start, shards.again(shard, shared[shard.environment])) for start, shard in self._queue]
@@ -72,7 +72,7 @@ class Waiting:
         return {n: shards.fields(self._job, n, placed.device(n), placed.flags(n), self._slots) for n in names}
 
     def take(self, room: tp.Mapping[str, bool]) -> tuple[Shard, ConsortError | None] | None:
-        """Take out the first shard that can start now, with the error that its environment could not be made for.
+        """Take out the first shard that can start now, with the reason where its environment could not be made.
 
         `room` says by device whether there is a place for one more.
         """

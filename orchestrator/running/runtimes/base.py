@@ -145,12 +145,9 @@ class Runtime(abc.ABC):
 
     @abc.abstractmethod
     def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
-        """Return the command that runs a person's own script in an environment's variant for the CPU.
+        """Return the command that runs the Python of a ready environment, in its variant for the CPU, for a person.
 
-        Args:
-            environment: is ready.
-            arguments: of its Python.
-            folder: the current one, which a script may write whatever else it sees.
+        The folder is the current one, which a script of theirs may write whatever else it sees.
 
         Raises:
             EnvironmentUnavailable: the folder cannot be seen there; one line that says what to do.

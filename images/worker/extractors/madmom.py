@@ -110,7 +110,7 @@ class Madmom(Extractor):
         signal = quantize(batch.wave[0, 0, : int(batch.lengths[0])])
         frames = {}
         for output, networks in self._networks.items():
-            activations = networks([self._features[output](signal)])[0]
+            activations = networks(self._features[output](signal))
             # The downbeat networks tell no beat, beat and downbeat apart; upstream drops the first.
             frames[output] = activations[None, :, 0] if output == "beats" else activations[None, :, 1:]
         return frames

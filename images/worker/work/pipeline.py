@@ -18,21 +18,9 @@ from worker import catalog
 from worker.audio.decode import Decoded
 from worker.errors import AudioError, DeviceError, Interrupted, NoModel, NotFiniteError, OutputError, TooLarge
 from worker.extractor import Arrays, Extractor, Output, Windows
-from worker.protocol import (
-    Channel,
-    Event,
-    Facts,
-    Failure,
-    Item,
-    Record,
-    Shard,
-    Task,
-    exit_code,
-    key_of,
-    one_line,
-)
+from worker.protocol import Channel, Event, Facts, Failure, Item, Record, Shard, Task, exit_code, key_of, one_line
 from worker.work import contexts, devices, memory, pooling, store
-from worker.work.decoding import Decoder, Formats
+from worker.work.decoding import Formats, decode_ahead
 from worker.work.extraction import extract
 from worker.work.writer import Finished, Writer
 
@@ -104,10 +92,10 @@ class _Work:
         """Take the items as they are decoded, and run the models that each of them lacks."""
         shard, roots = self._shard, self._roots
         writer = Writer(roots.output, self._channel, "{}.{}".format(shard.id, shard.attempt))
-        decoder = Decoder(roots.audio, roots.scratch, shard.timeout, self._channel, self._stop)
         work = [(item, self._formats(item)) for item in shard.items if self._lacking(item)]
+        ahead = decode_ahead(work, roots.audio, roots.scratch, shard.timeout, self._channel, self._stop)
         try:
-            for item, source in decoder.run(work):
+            for item, source in ahead:
                 if isinstance(source, AudioError):
                     self._fail(item, self._lacking(item), source.kind, str(source), source.sha256, source.lasting)
                     continue

@@ -140,15 +140,10 @@ def _run(layer: _Layer, inputs: np.ndarray) -> np.ndarray:
 
 
 def _advance(layer: _Layer, projected: np.ndarray, last: np.ndarray, cell: np.ndarray) -> np.ndarray:
-    """Return the hidden states `[S, 2, N, H]` after each step of `projected`.
+    """Return the hidden states `[S, 2, N, H]` after each step of `projected` `[S, 2, N, 4H]`, the inputs with bias.
 
+    `last` `[2, N, H]` is the hidden state before the first step; `cell`, of the same shape, is updated in place.
     Every call costs more than its arithmetic here, hence the buffers and views made before the loop.
-
-    Args:
-        layer: the weights.
-        projected: `[S, 2, N, 4H]`, input projections with bias, float64 like the states.
-        last: `[2, N, H]`, the hidden state before the first step.
-        cell: `[2, N, H]`, the cell state; updated in place.
     """
     hidden = np.empty((len(projected), *cell.shape))
     gates = np.empty((*cell.shape[:-1], 4, cell.shape[-1]))

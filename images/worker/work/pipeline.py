@@ -109,7 +109,8 @@ class _Work:
         began = time.monotonic()
         try:
             extractor = catalog.build(task.extractor, task.params, task.request(self._device.kind))
-            files = {name: self._weights(path) for name, path in task.files.items()}
+            # what is a user's own has an absolute path, which stays as it is
+            files = {name: os.path.join(self._roots.weights, path) for name, path in task.files.items()}
             device = self._device if extractor.uses_gpu() else devices.CPU
             extractor.load(device.kind, files)
             said = contexts.read(files.values())
@@ -128,9 +129,6 @@ class _Work:
         flags = extractor.flags() + contexts.flags(said) + tuple(self._shard.flags if extractor.uses_gpu() else ())
         return _Model(task, extractor, context, flags)
 
-    def _weights(self, path: str) -> str:
-        return path if os.path.isabs(path) else os.path.join(self._roots.weights, path)
-
     def _lacking(self, item: Item) -> tp.List[_Model]:
         return [self._models[name] for name in item.tasks if name in self._models]
 
@@ -138,7 +136,7 @@ class _Work:
         return sorted({(model.extractor.sample_rate, model.extractor.audio_channels) for model in self._lacking(item)})
 
     def _process_item(self, item: Item, source: Decoded, writer: Writer) -> None:
-        facts = _facts(item, source.sha256)
+        facts = Facts(source.sha256, item.size, item.mtime_ns)
         self._channel.emit(Event("decoded", item=item.id, seconds=source.duration, facts=facts))
         for model in self._lacking(item):
             self._channel.emit(Event("opened", item=item.id, model=model.task.name))
@@ -201,11 +199,11 @@ class _Work:
         """Report that `models` cannot have `item`; `source` is its hash, empty if it could not be read."""
         _LOG.warning("%s: %s: %s", item.id, kind, message)
         known = source or "{}:{}".format(item.size, item.mtime_ns)
+        facts = Facts(source, item.size, item.mtime_ns)
         events = []
         for model in models:
             key = key_of(model.task.key, "", known) if lasting else ""
             failure = Failure(item.id, model.task.name, kind, message, key)
-            facts = _facts(item, source)
             events.append(Event("failed", item=item.id, model=model.task.name, failure=failure, facts=facts))
         self._channel.emit(*events, durable=True)
 
@@ -265,7 +263,3 @@ def _finish_array(
         context=model.context,
     )
     return Finished(record, store.encode(values, task.format))
-
-
-def _facts(item: Item, source: str) -> Facts:
-    return Facts(source, item.size, item.mtime_ns)

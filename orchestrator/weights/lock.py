@@ -51,7 +51,7 @@ class WeightsLock:
         Raises:
             EnvironmentUnavailable: the lock is damaged: it must not be taken for empty.
         """
-        return self._read().get((checkpoint.kind, checkpoint.name, checkpoint.revision, checkpoint.file))
+        return self._read().get(checkpoint[:4])
 
     def commit_of(self, name: str, revision: str) -> str:
         """Return the commit at which files of a repository were fetched before; empty if none was."""

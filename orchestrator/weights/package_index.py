@@ -11,10 +11,10 @@ import html.parser
 import json
 import re
 import typing as tp
-import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
 import urllib3
@@ -46,7 +46,13 @@ class PackageIndex:
             if (credentials := _user(url))
         }
         self._links = functools.cache(self._read_page)
-        self._session = _session(self._settings)
+        self._session = transfer.open_session(total=self._settings.retries, status_forcelist=(500, 502, 503))
+        self._session.cert = self._settings.client_cert
+        if proxy := self._settings.proxy:
+            self._session.proxies = {"http": proxy, "https": proxy}
+        if self._settings.trusted_hosts:
+            # the user has said so in pip's configuration; repeating it on every request says nothing new
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
     def find(self, name: str, filename: str, sha256: str) -> Link:
         """Return where the file of the distribution `name` with that hash is.
@@ -126,7 +132,7 @@ class PackageIndex:
         return _links_of_folder((_local_path(page) or Path(page)).expanduser())
 
     def _get(self, url: str, headers: tp.Mapping[str, str], stream: bool = False) -> requests.Response:
-        host, parts = transfer.host(url), urllib.parse.urlsplit(url)
+        host, parts = transfer.host(url), urlsplit(url)
         trusted = {host, parts.hostname} & set(self._settings.trusted_hosts)
         try:
             return self._session.get(
@@ -139,8 +145,7 @@ class PackageIndex:
             )
         except transfer.NETWORK_ERRORS as error:
             # the text of these errors may quote the whole URL, or a proxy's with its password
-            reason = type(error).__name__
-            raise EnvironmentUnavailable(f"{_shown(url)} cannot be reached ({reason})") from None
+            raise EnvironmentUnavailable(f"{_shown(url)} cannot be reached ({type(error).__name__})") from None
 
     def _absent(self, filename: str, others: bool, problems: tp.Sequence[str]) -> str:
         places = sorted({_shown(p) for p in (*self._settings.index_urls, *self._settings.find_links)})
@@ -152,24 +157,10 @@ class PackageIndex:
         )
 
 
-def _session(settings: PipSettings) -> requests.Session:
-    session = transfer.open_session(total=settings.retries, status_forcelist=(500, 502, 503))
-    session.cert = settings.client_cert
-    if settings.proxy:
-        session.proxies = {"http": settings.proxy, "https": settings.proxy}
-    if settings.trusted_hosts:
-        # the user has said so in pip's configuration; repeating it on every request says nothing new
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    return session
-
-
 def _links_of_json(content: bytes, base: str) -> list[Link]:
     try:
         files = json.loads(content)["files"]
-        return [
-            Link(f["filename"], urllib.parse.urljoin(base, f["url"]), f.get("hashes", {}).get("sha256", ""))
-            for f in files
-        ]
+        return [Link(f["filename"], urljoin(base, f["url"]), f.get("hashes", {}).get("sha256", "")) for f in files]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise EnvironmentUnavailable(f"{_shown(base)} did not answer with a list of files") from None
 
@@ -177,12 +168,12 @@ def _links_of_json(content: bytes, base: str) -> list[Link]:
 def _links_of_html(text: str, base: str) -> list[Link]:
     anchors = _Anchors()
     anchors.feed(text)
-    base = urllib.parse.urljoin(base, anchors.base)
+    base = urljoin(base, anchors.base)
     links = []
     for href in anchors.hrefs:
-        parts = urllib.parse.urlsplit(urllib.parse.urljoin(base, href))
+        parts = urlsplit(urljoin(base, href))
         found = re.search(r"(?:^|&)sha256=([0-9a-fA-F]{64})", parts.fragment)
-        filename = urllib.parse.unquote(parts.path.rpartition("/")[2])
+        filename = unquote(parts.path.rpartition("/")[2])
         sha256 = found.group(1).lower() if found else ""
         links.append(Link(filename, parts._replace(fragment="").geturl(), sha256))
     return links
@@ -204,29 +195,27 @@ def _with_credentials(url: str, page: str) -> str:
     """Keep the credentials of `page` for the relative links on it, unless a redirect left its host."""
     if transfer.host(page) != transfer.host(url):
         return url
-    return urllib.parse.urlsplit(url)._replace(netloc=urllib.parse.urlsplit(page).netloc).geturl()
+    return urlsplit(url)._replace(netloc=urlsplit(page).netloc).geturl()
 
 
 def _is_web(url: str) -> bool:
-    return urllib.parse.urlsplit(url).scheme in ("http", "https")
+    return urlsplit(url).scheme in ("http", "https")
 
 
 def _local_path(url: str) -> Path | None:
     """Return the path of a `file:` address."""
-    parts = urllib.parse.urlsplit(url)
+    parts = urlsplit(url)
     return Path(urllib.request.url2pathname(parts.path)) if parts.scheme == "file" else None
 
 
 def _user(url: str) -> tuple[str, str] | None:
-    parts = urllib.parse.urlsplit(url)
-    if not parts.username:
-        return None
-    return urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or "")
+    parts = urlsplit(url)
+    return (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
 
 
 def _shown(url: str) -> str:
     """Return an address for messages: some indexes carry a token in the path, all may in the rest."""
-    parts = urllib.parse.urlsplit(url)
+    parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}" if _is_web(url) else url
 
 

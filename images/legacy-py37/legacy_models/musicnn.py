@@ -51,10 +51,9 @@ def read_h5(path: str) -> _Weights:
     """
     try:
         with h5py.File(path, "r") as file:
-            weights = _read_layers(file["model_weights"])
+            return _read_layers(file["model_weights"])
     except (OSError, KeyError) as error:
         raise ValueError(f"{path}: not an .h5 model of musicnn_keras ({error})") from error
-    return weights
 
 
 def _read_layers(root: tp.Any) -> _Weights:

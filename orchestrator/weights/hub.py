@@ -64,8 +64,11 @@ class Hub:
             raise EnvironmentUnavailable(self._refusal(answer, repository, revision, file))
         tag = (answer.headers.get("X-Linked-Etag") or answer.headers.get("ETag", "")).removeprefix("W/").strip('"')
         commit = answer.headers.get("X-Repo-Commit", "")
-        sha256, git_blob = (tag if re.fullmatch(f"[0-9a-f]{{{size}}}", tag) else "" for size in (64, 40))
-        return Remote(address, commit, sha256, git_blob, _size(answer))
+        sha256, git_blob = (tag if re.fullmatch(f"[0-9a-f]{{{digits}}}", tag) else "" for digits in (64, 40))
+        # the length of a redirect is not that of the file
+        own = answer.headers.get("Content-Length", "") if answer.status_code == 200 else ""
+        size = answer.headers.get("X-Linked-Size") or own
+        return Remote(address, commit, sha256, git_blob, int(size) if size.isdigit() else 0)
 
     def source(self, address: str) -> transfer.ByteSource:
         """Return the bytes at an address of the hub, or at any other one."""
@@ -102,13 +105,6 @@ class Hub:
         if answer.status_code == 404:
             return f"the hub has no {file} of {repository} at {revision}"
         return f"the hub answered HTTP {answer.status_code} for {file} of {repository}: try again later"
-
-
-def _size(answer: requests.Response) -> int:
-    """Return the size that the headers state; the length of a redirect is not that of the file."""
-    own = answer.headers.get("Content-Length", "") if answer.status_code == 200 else ""
-    stated = answer.headers.get("X-Linked-Size") or own
-    return int(stated) if stated.isdigit() else 0
 
 
 def _is_on(value: str) -> bool:

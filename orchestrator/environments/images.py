@@ -4,15 +4,12 @@ An image is named by its environment and variant, and labelled with the hashes o
 inside: one whose labels are not today's is built again, which takes a second where only code has changed.
 """
 
-import calendar
 import contextlib
 import functools
 import itertools
-import json
 import os
 import pathlib
 import re
-import time
 import typing as tp
 
 from orchestrator import files
@@ -55,13 +52,10 @@ def base_variable(environment: Environment) -> str:
 
 def state(environment: Environment, variant: str) -> str:
     """Return READY, OUTDATED or MISSING."""
-    try:
-        labels = json.loads(
-            docker_client.ask("image", "inspect", "-f", "{{json .Config.Labels}}", tag(environment, variant))
-        )
-    except EnvironmentUnavailable:
+    image = docker_client.image(tag(environment, variant))
+    if image is None:
         return MISSING
-    made_of = {label: (labels or {}).get(f"{PREFIX}.{label}") for label in ("lock", "worker")}
+    made_of = {label: image.labels.get(f"{PREFIX}.{label}") for label in ("lock", "worker")}
     today = {"lock": environment.lock_sha256(variant), "worker": environment.worker_sha256()}
     return READY if made_of == today else OUTDATED
 
@@ -78,10 +72,8 @@ def image_id(environment: Environment, variant: str) -> str | None:
 
 def size(environment: Environment, variant: str) -> int | None:
     """Return the bytes of an image, or None where there is none."""
-    try:
-        return int(docker_client.ask("image", "inspect", "-f", "{{.Size}}", tag(environment, variant)))
-    except EnvironmentUnavailable:
-        return None
+    image = docker_client.image(tag(environment, variant))
+    return image.size if image else None
 
 
 def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | None = None) -> None:
@@ -126,21 +118,20 @@ def remove(environment: Environment) -> list[str]:
     """Remove the images of an environment in all variants; return what was removed."""
     tags = [tag(environment, variant) for variant in environment.spec.locks if state(environment, variant) != MISSING]
     for one in tags:
-        docker_client.ask("image", "rm", one, timeout=120)
+        docker_client.remove_image(one)
     return tags
 
 
 def leftovers(named: tp.Container[str]) -> tp.Iterator[Leftover]:
     """Yield the images of Consort but those that are named; what their code is of, nobody can tell."""
-    ours = ("--no-trunc", "--filter", f"label={PREFIX}.lock", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}")
-    for image, name in map(str.split, docker_client.ask("image", "ls", *ours).splitlines()):
-        nameless = "<none>" in name
-        if nameless or (name.startswith(f"{PREFIX}/") and name not in named):
-            size, made = docker_client.ask("image", "inspect", "-f", "{{.Size}} {{.Created}}", image).split()
-            used = None if nameless else calendar.timegm(time.strptime(made[:19], "%Y-%m-%dT%H:%M:%S"))
-            kind, place = ("images without a name", image) if nameless else (f"images {OUTDATED}", name)
-            remove = functools.partial(docker_client.ask, "image", "rm", place, timeout=120)
-            yield Leftover(kind, place, int(size), remove, used)
+    for image in docker_client.images(f"{PREFIX}.lock"):
+        for name in image.names:
+            if name.startswith(f"{PREFIX}/") and name not in named:
+                remove = functools.partial(docker_client.remove_image, name)
+                yield Leftover(f"images {OUTDATED}", name, image.size, remove, image.made)
+        if not image.names:
+            remove = functools.partial(docker_client.remove_image, image.id)
+            yield Leftover("images without a name", image.id, image.size, remove, None)
 
 
 def _command(environment: Environment, variant: str) -> list[str]:
@@ -160,17 +151,15 @@ def _command(environment: Environment, variant: str) -> list[str]:
 
 
 def _id(name: str) -> str | None:
-    try:
-        return docker_client.ask("image", "inspect", "-f", "{{.Id}}", name)
-    except EnvironmentUnavailable:
-        return None
+    image = docker_client.image(name)
+    return image.id if image else None
 
 
 def _forget(image: str | None) -> None:
     """Remove an image whose name a newer one has got; one with another name, or in use, stays."""
     with contextlib.suppress(EnvironmentUnavailable):
-        if image and docker_client.ask("image", "inspect", "-f", "{{len .RepoTags}}", image) == "0":
-            docker_client.ask("image", "rm", image, timeout=120)
+        if image and (old := docker_client.image(image)) and not old.names:
+            docker_client.remove_image(image)
 
 
 def _run(

@@ -149,9 +149,9 @@ class DockerRuntime(Runtime):
     def end(self, name: str, code: int, log: pathlib.Path) -> Cause:
         container = f"{PREFIX}-{name}"
         try:
-            killed = docker_client.ask("inspect", "--format", "{{.State.OOMKilled}}", container) == "true"
+            killed = docker_client.ran_out_of_memory(container)
         except EnvironmentUnavailable:
-            killed = False  # it was never made, or somebody else has removed it
+            killed = False  # nobody can tell
         docker_client.remove([container])  # also one that was only created: a start that fails leaves it
         self._names.discard(container)
         return Cause(killed, _why_not_started(_tail(log)) if code in _CANNOT_START else None)

@@ -234,4 +234,5 @@ def _first_line(words: object) -> str:
 
 
 def _names(facts: dict[str, tp.Any]) -> tuple[str, ...]:
-    return tuple(name for name in facts.get("RepoTags") or () if name != _NO_NAME)
+    names = [name for name in facts.get("RepoTags") or () if name != _NO_NAME]
+    return tuple(name.removeprefix("docker.io/").removeprefix("localhost/") for name in names)  # which Podman writes

@@ -116,3 +116,14 @@ def test_an_engine_too_busy_to_remove_is_no_trouble(engine, monkeypatch):
     assert ("/containers/y", {"v": "True", "link": "False", "force": "True"}) in engine.asked("DELETE")
     engine.path.unlink()
     docker_client.remove(["x"])
+
+
+@pytest.mark.parametrize(
+    "tags", [["consort/a:cpu"], ["docker.io/consort/a:cpu"], ["localhost/consort/a:cpu", "<none>:<none>"]]
+)
+def test_an_image_has_the_same_name_in_every_engine(engine, tags):
+    engine.has("x", {"consort.lock": "1"}, tags=tags)
+    assert docker_client.image("x").names == ("consort/a:cpu",)
+    assert docker_client.images("consort.lock") == [docker_client.image("x")]
+    engine.has("x", None, tags=[])
+    assert (docker_client.image("x").names, docker_client.image("x").labels) == ((), {})

@@ -35,7 +35,7 @@ class EngineServer(socketserver.ThreadingUnixStreamServer):
     def is_(self, name, version, options=("name=seccomp,profile=default",), memory=8 << 30, cpus=2):
         component = {"Name": name, "Version": version}
         self.version = {"ApiVersion": "1.41", "Version": version, "Components": [component]}
-        self.info = {"SecurityOptions": list(options), "MemTotal": memory, "NCPU": cpus}
+        self.info = {"SecurityOptions": list(options), "MemTotal": memory, "NCPU": cpus, "CpuCfsQuota": True}
 
     def has(self, name, labels, size=7, created="2020-01-02T03:04:05.678Z", tags=None):
         facts = {"Id": "sha256:" + name, "RepoTags": [name] if tags is None else tags, "Size": size}

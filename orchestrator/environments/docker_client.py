@@ -33,7 +33,7 @@ class DockerEngine:
     selinux: bool
     remapped: bool = False  # users inside are others outside, unless a container asks for the host's
     memory: int = 0  # bytes of the machine it runs on, which may be a smaller one than this; 0: it does not say
-    cpus: int = 0
+    cpus: int = 0  # of that machine; 0: it does not say, or cannot limit them, as most rootless engines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def find() -> DockerEngine:
         selinux=any("selinux" in option for option in options),
         remapped=any("name=userns" in option for option in options),
         memory=info.get("MemTotal") or 0,
-        cpus=info.get("NCPU") or 0,
+        cpus=(info.get("NCPU") or 0) if info.get("CpuCfsQuota") else 0,
     )
 
 

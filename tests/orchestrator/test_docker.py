@@ -62,10 +62,18 @@ def test_a_container_gets_nothing_but_its_mounts(command):
     assert variables["HF_HUB_OFFLINE"] == "1" and variables["OMP_NUM_THREADS"] == "1"
 
 
-def test_memory_is_limited_where_the_job_limits_it(command):
-    assert "--memory" not in command().argv
+def test_memory_is_that_of_the_job_or_a_share(command):
     limited = command(resources=Resources(memory=1 << 30))
     assert words(limited, "--memory") == words(limited, "--memory-swap") == [str(1 << 30)]
+    assert "size=536870912," in words(limited, "--tmpfs")[0], "which is counted in it"
+    (share,) = words(command(DockerEngine("Docker", False, False, False, memory=2 << 30)), "--memory")
+    assert 1 << 30 <= int(share) <= 2 << 30, "the engine may have less than this machine"
+
+
+def test_a_worker_can_take_few_processes_files_and_cores(command):
+    made = command(DockerEngine("Docker", False, False, False, memory=64 << 30, cpus=64))
+    assert words(made, "--pids-limit") == ["512"] and "--cpus" not in made.argv
+    assert words(made, "--ulimit") == ["core=0", "nofile=1024:1024"]
 
 
 def test_gpus_are_asked_for_by_uuid_and_then_by_cdi(command):
@@ -221,6 +229,7 @@ def test_the_end_of_a_container_is_asked_for_and_cleaned_up(engine, tmp_path):
     runtime = DockerRuntime(ENGINE)
     cause = runtime.end("s-0.2", 137, log)
     assert (cause.out_of_memory, cause.problem) == (True, None)
+    assert cause.limit is not None and cause.limit.endswith("`memory:` sets another limit")
     assert engine.containers == {}
     cause = runtime.end("s-0.2", 125, log)
     assert (cause.out_of_memory, cause.problem) == (False, "no space left on device")

@@ -11,27 +11,12 @@ from orchestrator.running.runtimes.base import Runtime
 
 
 @dataclasses.dataclass(frozen=True)
-class GoOn:
-    """With the GPUs that are left, or with the same one asked for in another way."""
+class Decision:
+    """How a run goes on after the loss of a GPU: with others, or the same one asked for in another way, unless ..."""
 
-    text: str | None = None  # for people
-
-
-@dataclasses.dataclass(frozen=True)
-class Cpu:
-    """On the CPU."""
-
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Drop:
-    """Without the models that use a GPU: the job insists on one."""
-
-    why: str
-
-
-Decision = GoOn | Cpu | Drop
+    text: str = ""  # for people
+    gone: bool = False  # there are none any more: with the CPU
+    drop: bool = False  # and without the models that use a GPU: the job insists on one
 
 
 class Gpus:
@@ -89,18 +74,18 @@ class Gpus:
         """
         if refused and (attempt.way != runtime.way or runtime.another_way()):
             self._refusal = self._refusal or why
-            return GoOn()
+            return Decision()
         why = self._refusal or why  # the first word is the one about the usual way
         (gpu,) = attempt.gpus
         self._free.remove(gpu)
         if self._placement.give_up(gpu, f"GPU {gpu}: {why}"):
-            return GoOn(f"GPU {gpu} is left out: {why}")
+            return Decision(f"GPU {gpu} is left out: {why}")
         if self.strict:
-            return Drop(f"GPU {gpu}: {why}; {devices.MEND}")
-        return Cpu(f"NO GPU: {why}; goes on with the CPU ({devices.MEND})")
+            return Decision(f"GPU {gpu}: {why}; {devices.MEND}", gone=True, drop=True)
+        return Decision(f"NO GPU: {why}; goes on with the CPU ({devices.MEND})", gone=True)
 
-    def lose_all(self, why: str) -> Cpu:
+    def lose_all(self, why: str) -> Decision:
         """Go on with the CPU, whatever GPUs there are."""
         for gpu in self._placement.grant.gpus:
             self._placement.give_up(gpu.uuid, why)
-        return Cpu(f"NO GPU: {why}; goes on with the CPU")
+        return Decision(f"NO GPU: {why}; goes on with the CPU", gone=True)

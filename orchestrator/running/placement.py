@@ -54,10 +54,8 @@ class Placement:
     def devices(self) -> str:
         """The devices in words: `cpu (auto: no NVIDIA driver)`, `cuda NVIDIA H200 x 2`."""
         names = [gpu.name for gpu in self.grant.gpus]
-        if self.lost:
-            return f"cpu ({self.lost})"
-        if not names:
-            return f"cpu ({self.grant.reason})"
+        if self.lost or not names:
+            return f"cpu ({self.lost or self.grant.reason})"
         if not self.gpu_environments:
             return "cpu (no model of this job uses a GPU)"
         return "cuda " + ", ".join(f"{n} x {names.count(n)}" if names.count(n) > 1 else n for n in dict.fromkeys(names))
@@ -94,15 +92,15 @@ def choose(job: JobSpec, fits: bool = False) -> Placement:
     definitions.add(job.environments)
     extractors = [model.built for model in job.models]
     used = [definitions.find(name) for name in sorted({extractor.environment for extractor in extractors})]
-    able = {e.environment for e in extractors if fits or e.uses_gpu()}
-    able = {name for name in able if definitions.find(name).spec.gpu != "none"}
+    gpu = {e.environment for e in extractors if fits or e.uses_gpu()}
+    able = frozenset(one.name for one in used if one.name in gpu and one.spec.gpu != "none")
     grant = devices.grant(job.devices)
     if job.runtime != "auto":
-        return _settle(RUNTIMES[job.runtime].open(), "asked for", grant, frozenset(able), asked=True)
+        return _settle(RUNTIMES[job.runtime].open(), grant, able, asked=True)
     reasons: list[str] = []
     for runtime in RUNTIMES.values():
         try:
-            placement = _settle(runtime.open(), "", grant, frozenset(able), asked=False)
+            placement = _settle(runtime.open(), grant, able, asked=False)
         except EnvironmentUnavailable as error:
             reasons.append(str(error).partition(";")[0])
             continue
@@ -118,31 +116,28 @@ def choose(job: JobSpec, fits: bool = False) -> Placement:
 def ready(environment: Environment, buildable: bool = False) -> Runtime:
     """Return the runtime that has an environment at hand: virtual environments, which see more, before containers.
 
-    Args:
-        environment: in its variant for the CPU.
-        buildable: one that could be built as a virtual environment is at hand as well.
+    It is meant in its variant for the CPU; where `buildable`, one that could be built as a virtual environment is
+    at hand as well.
     """
     venv = VenvRuntime.open()
-    if venv.state(environment, "cpu") == READY or (buildable and _has_python(environment)):
+    if venv.state(environment, "cpu") == READY:
         return venv
+    with contextlib.suppress(EnvironmentUnavailable):
+        if buildable and interpreters.find(environment.spec.python):
+            return venv
     with contextlib.suppress(EnvironmentUnavailable):
         docker = DockerRuntime.open()
         return docker if docker.state(environment, "cpu") == READY else venv
     return venv
 
 
-def _has_python(environment: Environment) -> bool:
-    with contextlib.suppress(EnvironmentUnavailable):
-        return bool(interpreters.find(environment.spec.python))
-    return False
-
-
-def _settle(runtime: Runtime, why: str, grant: Grant, able: frozenset[str], asked: bool) -> Placement:
+def _settle(runtime: Runtime, grant: Grant, able: frozenset[str], asked: bool) -> Placement:
     """Return the placement in one runtime, without GPUs where it cannot give any.
 
     Raises:
         EnvironmentUnavailable: the job insists on GPUs, or another runtime may have them.
     """
+    why = "asked for" if asked else ""
     lack = runtime.without_gpus() if grant.gpus else None
     if lack is None:
         return Placement(runtime, why, grant, able)

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.environments.devices import Gpu, Grant
 from orchestrator.running.attempts import Attempt
 from orchestrator.running.engines.base import Ended
-from orchestrator.running.gpus import Cpu, Drop, GoOn, Gpus
+from orchestrator.running.gpus import Decision, Gpus
 from orchestrator.running.placement import Placement
 from orchestrator.running.runtimes.venv import VenvRuntime
 from worker.protocol import Shard
@@ -84,18 +84,20 @@ def test_a_refusal_is_first_asked_again_in_another_way():
     runtime = TwoWays()
     (first,) = [gpus.take()]
     gpus.give_back(first)
-    assert gpus.lose(attempt(first, runtime.way), "no driver", True, runtime) == GoOn()
+    assert gpus.lose(attempt(first, runtime.way), "no driver", True, runtime) == Decision()
     assert runtime.way == "CDI" and placement.grant.gpus
     # one that was launched before the way changed says nothing of the new one
-    assert gpus.lose(attempt(("a",), "device requests"), "no driver", True, runtime) == GoOn()
+    assert gpus.lose(attempt(("a",), "device requests"), "no driver", True, runtime) == Decision()
     decision = gpus.lose(attempt(("a",), "CDI"), "no CDI device", True, runtime)
-    assert isinstance(decision, Cpu) and decision.text.startswith("NO GPU: no driver; goes on with the CPU (install ")
+    assert (decision.gone, decision.drop) == (True, False) and decision.text.startswith(
+        "NO GPU: no driver; goes on with the CPU (install "
+    )
     assert placement.lost == "GPU a: no driver", "the first word is the one about the usual way"
 
 
 def test_others_go_on_where_one_is_left_out():
     gpus, placement = make("a", "b", strict=True)
-    assert gpus.lose(attempt(("a",)), "sees none", False, VenvRuntime()) == GoOn("GPU a is left out: sees none")
+    assert gpus.lose(attempt(("a",)), "sees none", False, VenvRuntime()) == Decision("GPU a is left out: sees none")
     assert gpus.count == 1 and gpus.take() == ("b",) and placement.lost is None
     assert placement.device("torch-cuda") == "cuda"
 
@@ -103,18 +105,19 @@ def test_others_go_on_where_one_is_left_out():
 def test_a_job_that_insists_drops_its_models_with_the_way_to_mend_it():
     gpus, placement = make("a", strict=True)
     decision = gpus.lose(attempt(("a",)), "sees none", False, VenvRuntime())
-    assert isinstance(decision, Drop) and decision.why.startswith("GPU a: sees none; install NVIDIA's driver")
+    assert decision.gone and decision.drop and decision.text.startswith("GPU a: sees none; install NVIDIA's driver")
     assert placement.device("torch-cuda") == "cpu" and not gpus.free
 
 
 def test_auto_goes_on_with_the_cpu_and_every_record_will_say_so():
     gpus, placement = make("a")
-    assert isinstance(gpus.lose(attempt(("a",)), "sees none", False, VenvRuntime()), Cpu)
+    decision = gpus.lose(attempt(("a",)), "sees none", False, VenvRuntime())
+    assert (decision.gone, decision.drop) == (True, False)
     assert placement.flags("torch-cuda") == ["cpu_fallback"] and placement.flags("tf-cuda") == []
     assert placement.devices == "cpu (GPU a: sees none)"
 
 
 def test_all_can_be_given_up_at_once():
     gpus, placement = make("a", "b")
-    assert gpus.lose_all("no wheels") == Cpu("NO GPU: no wheels; goes on with the CPU")
+    assert gpus.lose_all("no wheels") == Decision("NO GPU: no wheels; goes on with the CPU", gone=True)
     assert gpus.count == 0 and placement.lost == "no wheels"

@@ -1,6 +1,5 @@
 """Compose of this machine: whether it can do what docker-compose.yml says, one go of it, and what goes have left."""
 
-import contextlib
 import os
 import re
 import shutil
@@ -26,10 +25,9 @@ def check() -> None:
         EnvironmentUnavailable: one line that says what to do.
     """
     docker_client.find()
-    try:
-        version = docker_client.ask("compose", "version", "--short")
-    except EnvironmentUnavailable as error:
-        raise EnvironmentUnavailable(f"docker compose is not installed; {_MEND}") from error
+    version = _ask("docker", "compose", "version", "--short")
+    if not version:
+        raise EnvironmentUnavailable(f"docker compose is not installed; {_MEND}")
     numbers = re.match(r"v?(\d+)\.(\d+)", version)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < _NEEDED:
         needed = ".".join(map(str, _NEEDED))
@@ -70,7 +68,7 @@ def up(project: str, variables: tp.Mapping[str, str], gpu: bool) -> int:
 def down() -> list[str]:
     """Remove what `docker compose up` in this checkout has left; return what that was."""
     own = f"label=com.docker.compose.project.working_dir={_ROOT}"
-    shown = docker_client.ask("ps", "--all", "--filter", own, "--format", '{{.Label "com.docker.compose.project"}}')
+    shown = _ask("docker", "ps", "--all", "--filter", own, "--format", '{{.Label "com.docker.compose.project"}}')
     done: list[str] = []
     for project in [None, *sorted(set(shown.split()))]:
         told = subprocess.run(
@@ -89,11 +87,13 @@ def _command(project: str | None, *names: str) -> list[str]:
 def _exit_code(command: list[str], environment: dict[str, str]) -> int | None:
     """Return how the last step that began has ended."""
     for step in _STEPS:
-        found = subprocess.run([*command, step], env=environment, capture_output=True, text=True, check=False).stdout
-        with contextlib.suppress(EnvironmentUnavailable, ValueError):
-            state, code = docker_client.ask(
-                "inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", *found.split()
-            ).split()
-            if state != "created":
-                return int(code)
+        container = _ask(*command, step, environment=environment)
+        told = _ask("docker", "inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", container).split()
+        if container and told and told[0] != "created":
+            return int(told[1])
     return None
+
+
+def _ask(*command: str, environment: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return "" if done.returncode else done.stdout.strip()

@@ -4,7 +4,6 @@ An image is named by its environment and variant, and holds the hashes of its lo
 has built it: one of other hashes than today's is built again, which takes a second where only code has changed.
 """
 
-import calendar
 import contextlib
 import dataclasses
 import functools
@@ -14,7 +13,6 @@ import os
 import pathlib
 import re
 import subprocess
-import time
 import typing as tp
 
 from orchestrator import __version__, files
@@ -101,10 +99,8 @@ def image_id(environment: Environment, variant: str) -> str | None:
 
 def size(environment: Environment, variant: str) -> int | None:
     """Return the bytes of an image, or None where there is none."""
-    try:
-        return int(docker_client.ask("image", "inspect", "-f", "{{.Size}}", tag(environment, variant)))
-    except EnvironmentUnavailable:
-        return None
+    image = docker_client.image(tag(environment, variant))
+    return image.size if image else None
 
 
 def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | None = None) -> None:
@@ -143,21 +139,20 @@ def remove(environment: Environment) -> list[str]:
     """Remove the images of an environment in all variants; return what was removed."""
     tags = [tag(environment, variant) for variant in environment.spec.locks if state(environment, variant) != MISSING]
     for one in tags:
-        docker_client.ask("image", "rm", one, timeout=120)
+        docker_client.remove_image(one)
     return tags
 
 
 def leftovers(named: tp.Container[str]) -> tp.Iterator[Leftover]:
     """Yield the images of Consort but those that are named; what their code is of, nobody can tell."""
-    ours = ("--no-trunc", "--filter", f"label={PREFIX}.environment", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}")
-    for image, name in map(str.split, docker_client.ask("image", "ls", *ours).splitlines()):
-        nameless = "<none>" in name
-        if nameless or (name.startswith(f"{PREFIX}/") and name not in named):
-            size, made = docker_client.ask("image", "inspect", "-f", "{{.Size}} {{.Created}}", image).split()
-            used = None if nameless else calendar.timegm(time.strptime(made[:19], "%Y-%m-%dT%H:%M:%S"))
-            kind, place = ("images without a name", image) if nameless else (f"images {OUTDATED}", name)
-            remove = functools.partial(docker_client.ask, "image", "rm", place, timeout=120)
-            yield Leftover(kind, place, int(size), remove, used)
+    for image in docker_client.images(f"{PREFIX}.environment"):
+        for name in image.names:
+            if name.startswith(f"{PREFIX}/") and name not in named:
+                remove = functools.partial(docker_client.remove_image, name)
+                yield Leftover(f"images {OUTDATED}", name, image.size, remove, image.made)
+        if not image.names:
+            remove = functools.partial(docker_client.remove_image, image.id)
+            yield Leftover("images without a name", image.id, image.size, remove, None)
 
 
 def _build(
@@ -204,17 +199,15 @@ def _made_of(image: str) -> dict[str, str]:
 
 
 def _id(name: str) -> str | None:
-    try:
-        return docker_client.ask("image", "inspect", "-f", "{{.Id}}", name)
-    except EnvironmentUnavailable:
-        return None
+    image = docker_client.image(name)
+    return image.id if image else None
 
 
 def _forget(image: str | None) -> None:
     """Remove an image whose name a newer one has got; one with another name, or in use, stays."""
     with contextlib.suppress(EnvironmentUnavailable):
-        if image and docker_client.ask("image", "inspect", "-f", "{{len .RepoTags}}", image) == "0":
-            docker_client.ask("image", "rm", image, timeout=120)
+        if image and (old := docker_client.image(image)) and not old.names:
+            docker_client.remove_image(image)
 
 
 def _run(command: list[str], variables: dict[str, str], name: str, say: Say, log: pathlib.Path | None) -> None:

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     """Make folders and images ready as `extract` does, and let compose run the rest."""
-    from orchestrator.environments import devices, docker_compose
+    from orchestrator.environments import definitions, devices, docker_compose
     from orchestrator.running import progress
     from orchestrator.running import weights as supplies
     from orchestrator.running.runtimes.docker import DockerRuntime
@@ -59,7 +59,7 @@ def _up(arguments: argparse.Namespace) -> int:
         "OUTPUT": job.output,
         "ROOT": str(reading.base(arguments.job).resolve()),
         "CONSORT_CACHE": str(files.cache_root()),
-        **runtime.compose_variables(job.output),
+        **runtime.compose_variables(job.output, len(definitions.names()), job.memory_bytes),
         **({"CONSORT_GPU": gpus[0].uuid} if gpus else {}),
     }
     files.cache_root().mkdir(parents=True, exist_ok=True)

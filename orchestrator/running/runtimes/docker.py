@@ -147,10 +147,12 @@ class DockerRuntime(Runtime):
         argv += ["--entrypoint", "python", images.tag(environment, "cpu"), *arguments]
         return Command(argv, dict(os.environ), folder)
 
-    def compose_variables(self, output: str) -> dict[str, str]:
-        """Return who docker-compose.yml is to work as: whoever a container of `extract` would."""
+    def compose_variables(self, output: str, workers: int, memory: int | None) -> dict[str, str]:
+        """Return who docker-compose.yml works as, and what each worker may take: as in a container of `extract`."""
         user, group = _user(self._engine, os.stat(output))
-        return {"CONSORT_UID": str(user), "CONSORT_GID": str(group)}
+        mine = limits.share(workers, self._engine.memory, self._engine.cpus).granted(memory)
+        limited = {"CONSORT_MEMORY": mine.memory, "CONSORT_TMP": mine.tmp, "CONSORT_CPUS": mine.cpus}
+        return {"CONSORT_UID": str(user), "CONSORT_GID": str(group), **{k: str(v) for k, v in limited.items() if v}}
 
     def refuses(self, path: str) -> str | None:
         if not _is_reserved(path):

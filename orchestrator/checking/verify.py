@@ -17,6 +17,7 @@ from orchestrator.checking.run_folder import RunFolder
 from orchestrator.errors import RunFailed
 from orchestrator.files import sha256_of
 from orchestrator.output import contexts
+from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import INNER, OutputDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.text import size
@@ -58,6 +59,11 @@ class Checked:
     def exit_code(self) -> int:
         return errors.ITEMS_FAILED if self.problems else errors.OK
 
+    @property
+    def broken(self) -> frozenset[str]:
+        """The paths of files that are not what their records say."""
+        return frozenset(problem.path for problem in self.problems)
+
     def json(self) -> dict[str, tp.Any]:
         """Return everything as plain values."""
         return dataclasses.asdict(self)
@@ -93,11 +99,7 @@ class Checked:
 
 
 def check(target: RunFolder, repair: bool = False) -> Checked:
-    """Hash all arrays of an output folder, and the contexts that their records name.
-
-    Args:
-        target: the folder.
-        repair: remove what is damaged.
+    """Hash all arrays of an output folder, and the contexts that their records name; `repair` removes what is damaged.
 
     Raises:
         JobError: nothing was written there.
@@ -171,8 +173,8 @@ def _problem(target: RunFolder, record: Record) -> Problem | None:
 
 
 def _context_problem(output: OutputDir, name: str) -> Problem | None:
-    if not contexts.is_name(name):
-        return Problem("context", f"{output.manifest.name}", f"{name!r} names no context")
+    if not contexts.NAME.match(name):
+        return Problem("context", output.manifest.name, f"{name!r} names no context")
     problem = contexts.Contexts(output.contexts).problem(name)
     path = (output.contexts / f"{name}.json").relative_to(output.root).as_posix()
     return Problem("context", path, problem, damaged=problem != contexts.LOST) if problem else None
@@ -183,13 +185,12 @@ def _orphans(output: OutputDir, named: tp.Iterable[Record]) -> list[str]:
     known = {record.path for record in named}
     folders = {path.partition("/")[0] for path in known}
     found = []
-    for base, inner, files in os.walk(output.root):
-        # output folders of other jobs may lie inside
-        inner[:] = [name for name in inner if name != INNER and not os.path.isdir(f"{base}/{name}/{INNER}")]
+    for base, names in ledgers.walk(output.root):
         below = os.path.relpath(base, output.root)
-        for name in files if below != "." else ():
+        top = below.partition("/")[0]
+        for name in names if top not in (".", INNER) else ():
             kind = formats.find(name)
-            array = kind and (not kind.common or below.partition("/")[0] in folders)
+            array = kind and (not kind.common or top in folders)
             found += [f"{below}/{name}"] if array and f"{below}/{name}" not in known else []
     return sorted(found)
 

@@ -1,13 +1,5 @@
 """Every error this package raises on purpose, and the exit code that the command gives it.
 
-::
-
-    ConsortError                  1
-    +-- JobError                  2   the job is wrong, or no audio was found; nothing was started
-    +-- EnvironmentUnavailable    3   an interpreter, a device, an index or a checkpoint is missing
-    |   +-- CheckpointUnavailable     a checkpoint is missing, or is not what it should be
-    +-- RunFailed                 4   shards lost, or the output folder is unusable
-
 The message is one line for the user and says what to do next; only `__main__` prints it.
 """
 
@@ -44,13 +36,13 @@ class ConsortError(Exception):
 
 
 class JobError(ConsortError):
-    """The job file, a flag or the audio path is wrong."""
+    """The job file, a flag or the audio path is wrong, or no audio was found; nothing was started."""
 
     exit_code = USAGE
 
 
 class EnvironmentUnavailable(ConsortError):
-    """Something that a model needs is not on this machine and could not be brought there."""
+    """An interpreter, a device, an index or a checkpoint is not on this machine and could not be brought there."""
 
     exit_code = UNAVAILABLE
 
@@ -60,6 +52,6 @@ class CheckpointUnavailable(EnvironmentUnavailable):
 
 
 class RunFailed(ConsortError):
-    """The run could not go on: the output folder is unusable, or another run holds it."""
+    """The run could not go on: shards were lost, the output folder is unusable, or another run holds it."""
 
     exit_code = LOST

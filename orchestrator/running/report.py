@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import json
 import time
-import typing as tp
 
 from orchestrator import errors
 from orchestrator.planning.keys import ModelPlan
@@ -167,9 +166,3 @@ def _count(plan: Plan, model: ModelPlan) -> ModelCount:
         skipped=plan.count(model.name, DONE),
         known=plan.count(model.name, FAILED),
     )
-
-
-def random_warning(models: tp.Iterable[str]) -> str | None:
-    """Return what must be said, loudly, of arrays that only look like embeddings."""
-    names = ", ".join(sorted(models))
-    return f"RANDOM WEIGHTS: {names}: never trained, their arrays mean nothing (PROVENANCE.json)" if names else None

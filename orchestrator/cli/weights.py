@@ -91,9 +91,8 @@ def pull(names: list[str], shown: progress.Progress, policy: str = "any", checkp
     from orchestrator.weights import transfer
     from orchestrator.weights.store import Weights
 
-    wanted = _of_models(names, checkpoint)
     weights, code = Weights(), errors.OK
-    for name, needed in wanted.items():
+    for name, needed in _of_models(names, checkpoint).items():
         barred = sorted({c.licence for c in needed if not c.commercial})
         try:
             if policy == "commercial" and barred:

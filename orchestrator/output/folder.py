@@ -6,6 +6,7 @@ FIFO would be waited for: both are refused, by name, before anything is opened a
 
 import contextlib
 import errno
+import itertools
 import os
 import pathlib
 import stat
@@ -51,10 +52,7 @@ class OutputDir:
         return stat.S_ISREG(found.st_mode) and size in (None, found.st_size) and _leads_below(path.split("/"))
 
     def create(self, folders: tp.Collection[str] = ()) -> None:
-        """Make the folders, unless something there would lead out of the folder.
-
-        Args:
-            folders: of models, which are going to be written.
+        """Make the folders, unless something there, or in the `folders` of models, would lead out of the folder.
 
         Raises:
             RunFailed: the place cannot be written, or must not be.
@@ -86,11 +84,10 @@ class OutputDir:
             RunFailed: something there is neither a file nor a folder.
         """
         try:
-            for entry in _entries(self.root):
-                if entry.name in (self.inner.name, *folders):
-                    self._refuse(entry)
-            for entry in _below(self.inner):
-                self._refuse(entry)
+            ours = [entry for entry in _entries(self.root) if entry.name in (self.inner.name, *folders)]
+            for entry in itertools.chain(ours, _below(self.inner)):
+                if not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
+                    raise self._foreign(pathlib.Path(entry.path))
         except OSError as error:
             raise RunFailed(f"output {self.root}: {error.strerror}: {error.filename}; choose another folder") from error
 
@@ -107,10 +104,6 @@ class OutputDir:
                 raise RunFailed(f"output {self.root}: {self._name(folder)}: {error.strerror}; run again") from error
             if not good:
                 raise self._foreign(folder)
-
-    def _refuse(self, entry: "os.DirEntry[str]") -> None:
-        if not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
-            raise self._foreign(pathlib.Path(entry.path))
 
     def _foreign(self, path: pathlib.Path) -> RunFailed:
         what = "a link" if path.is_symlink() else "a FIFO" if path.is_fifo() else "no file and no folder"

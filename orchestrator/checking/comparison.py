@@ -12,8 +12,7 @@ import zipfile
 import numpy as np
 
 from orchestrator import errors
-from orchestrator.checking import difference, verify
-from orchestrator.checking.difference import SHARE, TOLERANCE
+from orchestrator.checking import verify
 from orchestrator.checking.run_folder import RunFolder
 from orchestrator.checking.verify import Checked
 from orchestrator.output.ledger import Key
@@ -21,6 +20,8 @@ from orchestrator.text import table
 from worker import formats
 from worker.protocol import Record
 
+TOLERANCE = 1e-5  # absolute, and relative
+SHARE = 1e-3  # of integers that may differ
 _EQUAL, _CLOSE = "equal", "close"  # the kinds that count as the same
 _KINDS = {  # in the words of the verdict
     _EQUAL: "to the byte",
@@ -147,7 +148,7 @@ def compare(one: RunFolder, other: RunFolder, tolerance: float | None = None) ->
 
 
 def match(one: Side, other: Side, tolerance: float | None, unlike: tp.Collection[Key] = ()) -> list[Match]:
-    """Return what came of each array, in order; without a tolerance only those `unlike` may differ, by the usual one."""
+    """Return what came of each array, in order; without a tolerance those `unlike` may differ by the usual one."""
     allowed = TOLERANCE if tolerance is None else tolerance
     found = []
     for key in sorted(one.arrays.keys() | other.arrays.keys()):
@@ -169,8 +170,45 @@ def match(one: Side, other: Side, tolerance: float | None, unlike: tp.Collection
 
 def _by_value(key: Key, one: Side, other: Side, tolerance: float, granted: bool) -> Match:
     try:
-        found = difference.between(one.values(key), other.values(key), tolerance)
+        found = between(one.values(key), other.values(key), tolerance)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         return Match(*key, "unreadable", " ".join(str(error).split()))
     kind = (_CLOSE if granted else "bytes") if found.within else "values"
     return Match(*key, kind, found.text, found.largest)
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """What came of laying two arrays over each other."""
+
+    largest: float | None  # None where there is no such number: shapes differ, or values are not finite
+    within: bool
+    text: str
+
+
+def between(a: np.ndarray, b: np.ndarray, tolerance: float = TOLERANCE) -> Difference:
+    """Return how far apart two arrays are, and whether rounding explains it.
+
+    Another processor, a GPU, another batch or another worker rounds differently. Floats may differ by a tolerance
+    plus that tolerance times their size; of integers, which are codes and decisions, one in a thousand may differ,
+    as near ties may fall either way. float16 may differ by one unit in the last place besides, which is what another
+    rounding of float32 makes.
+    """
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return Difference(None, False, f"{a.dtype} {list(a.shape)}, then {b.dtype} {list(b.shape)}")
+    relative = max(tolerance, float(np.finfo(a.dtype).eps) if a.dtype == np.float16 else 0.0)
+    kind, same = a.dtype.kind, np.atleast_1d(a == b)
+    first, second = (np.atleast_1d(values).astype(np.float64) for values in (a, b))
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        distance = np.abs(first - second)
+    distance[same] = 0
+    distance[np.isnan(distance)] = np.inf
+    largest = float(distance.max())
+    finite = largest if np.isfinite(largest) else None
+    if kind != "f":
+        share = float((~same).mean())
+        return Difference(finite, share <= SHARE, f"{share:.3%} of the values differ, by up to {largest:g}")
+    allowed = tolerance + relative * np.maximum(np.abs(first), np.abs(second))
+    share = float((~(distance <= allowed) | np.isinf(distance)).mean())
+    beyond = f", {share:.3%} of them beyond the tolerance" if share else ", within the tolerance"
+    return Difference(finite, not share, f"values differ by up to {largest:.3g}{beyond}")

@@ -40,7 +40,8 @@ def examine() -> tp.Iterator[Finding]:
     yield Finding("host", True, f"Python {sys.version.split()[0]}, cache {cache_root()}")
     weights = Weights()
     yield _ffmpeg(weights)
-    yield _gpus()
+    gpus = devices.discover()  # a machine needs none
+    yield Finding("GPU", True, ", ".join(f"{g.index} = {g.name} ({g.uuid})" for g in gpus.gpus) or gpus.reason)
     yield _docker()
     for name in definitions.names():
         environment = definitions.find(name)
@@ -49,12 +50,6 @@ def examine() -> tp.Iterator[Finding]:
         yield found
         if found.good:
             yield from _environment(environment, runtime, weights)
-
-
-def _gpus() -> Finding:
-    """Say what GPUs there are; a machine needs none."""
-    found = devices.discover()
-    return Finding("GPU", True, ", ".join(f"{g.index} = {g.name} ({g.uuid})" for g in found.gpus) or found.reason)
 
 
 def _docker() -> Finding:

@@ -16,8 +16,7 @@ import typing as tp
 
 from orchestrator import errors
 from orchestrator.checking import comparison, verify
-from orchestrator.checking.comparison import Comparison, Match, Side
-from orchestrator.checking.difference import TOLERANCE
+from orchestrator.checking.comparison import TOLERANCE, Comparison, Match, Side
 from orchestrator.checking.run_folder import RunFolder
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import reading, scan
@@ -54,7 +53,6 @@ class Recomputed(Comparison):
     alike: int = 0  # arrays that were made alike, and must be equal to the byte
     unlike: dict[str, int] = dataclasses.field(default_factory=dict)  # how many others, by what is another one
     left_out: list[str] = dataclasses.field(default_factory=list)  # outputs that the job does not ask for
-    command: str = ""  # that makes removed arrays again
     placement: dict[str, str] = dataclasses.field(default_factory=dict)
     code: int = errors.OK  # of the run
 
@@ -77,7 +75,7 @@ class Recomputed(Comparison):
         if self.left_out:
             said.append(f"not computed again, as the job does not ask for it: {', '.join(self.left_out)}")
         if any(match.kind in ("bytes", "values") for match in self.matches):
-            said.append(f"next: remove what should not differ; `{self.command}` makes it again")
+            said.append(f"next: remove what should not differ; `{self.checked[0].command}` makes it again")
         return [*whole, *said]
 
 
@@ -92,7 +90,10 @@ def recompute(
         JobError: no job was kept, or its audio is out of reach.
         RunFailed: a run is writing there, or there is no room for the arrays.
     """
-    ledger, job = target.ledger(), _job(target)
+    ledger = target.ledger()
+    if target.job is None:
+        raise JobError(f"{target.name}: its job was not kept; name the job file instead of the folder")
+    job = reading.read(target.job, [("output", str(target.output.root))])
     audio = Audio(scan.root_of(job), _choose(job, ledger, choice))
     checked = verify.check(target, repair)
     with contextlib.ExitStack() as stack:
@@ -115,16 +116,9 @@ def recompute(
         alike=ways.pop("", 0),
         unlike=dict(ways),
         left_out=left_out,
-        command=target.command,
         placement=report.placement,
         code=report.exit_code,
     )
-
-
-def _job(target: RunFolder) -> JobSpec:
-    if target.job is None:
-        raise JobError(f"{target.name}: its job was not kept; name the job file instead of the folder")
-    return reading.read(target.job, [("output", str(target.output.root))])
 
 
 def _choose(job: JobSpec, ledger: Ledger, choice: Sample) -> list[Source]:
@@ -140,10 +134,7 @@ def _choose(job: JobSpec, ledger: Ledger, choice: Sample) -> list[Source]:
     return pick(there, choice.count, choice.seed)
 
 
-_T = tp.TypeVar("_T")
-
-
-def pick(entries: list[_T], count: int, seed: int | None = None) -> list[_T]:
+def pick(entries: list[Source], count: int, seed: int | None = None) -> list[Source]:
     """Return `count` entries in their order: evenly spread, or drawn."""
     if count >= len(entries):
         return entries

@@ -30,16 +30,12 @@ _THREADS = min(8, 2 * (os.cpu_count() or 1))
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A file that is not what the records say.
+    """A file that is not what the records say."""
 
-    `kind` is missing, size, hash, unreadable or outside; context where it is no array but what arrays were
-    made with. `damaged` files are there, and `repair` removes them.
-    """
-
-    kind: str
+    kind: str  # missing, size, hash, unreadable or outside; context of what arrays were made with, which is no array
     path: str  # below the output folder
     text: str
-    damaged: bool = False
+    damaged: bool = False  # it is there, and `repair` removes it
 
 
 @dataclasses.dataclass

@@ -56,9 +56,7 @@ def _rows(chosen: tp.Sequence[Environment], runtime: "Runtime") -> list[tuple[st
     return rows
 
 
-def _build(
-    chosen: tp.Sequence[Environment], runtime: "Runtime", variants: tp.Sequence[str], shown: progress.Progress
-) -> bool:
+def _build(chosen: list[Environment], runtime: "Runtime", variants: list[str], shown: progress.Progress) -> bool:
     """Build what is missing, one after the other; return whether all is there."""
     good = True
     for one, variant in [(environment, known) for environment in chosen for known in _known(environment, variants)]:

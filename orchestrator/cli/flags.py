@@ -56,11 +56,8 @@ def job(arguments: argparse.Namespace) -> JobSpec:
     Raises:
         JobError: what is wrong with it.
     """
-    changes: list[tuple[str, tp.Any]] = []
-    for key in (names[0].lstrip("-") for names in _FLAGS):
-        value = getattr(arguments, key)
-        if value is not None:
-            changes.append((key, value))
+    keys = [names[0].lstrip("-") for names in _FLAGS]
+    changes = [(key, value) for key in keys if (value := getattr(arguments, key)) is not None]
     if arguments.skip_existing:
         changes.append(("resume", "exists"))
     if arguments.retry_failed:

@@ -72,10 +72,7 @@ def detail(name: str) -> str:
 
 def markdown() -> str:
     """Return the table of the README."""
-    lines = [
-        "| model | environment | rate | outputs | frames/s | licence of the weights |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = ["| model | environment | rate | outputs | frames/s | licence of the weights |", "|---" * 6 + "|"]
     for name in catalog.names():
         model = _default(name)
         outputs = model.outputs()

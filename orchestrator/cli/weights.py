@@ -42,11 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def of_model(name: str, checkpoint: str | None = None) -> tuple[Checkpoint, ...]:
-    """Return all checkpoints that a model needs, for every output.
-
-    Args:
-        name: of a model, or ffmpeg.
-        checkpoint: its parameter of that name; None takes the default.
+    """Return all checkpoints that a model, or ffmpeg, needs for every output; `checkpoint` is its parameter.
 
     Raises:
         JobError: there is no such model, or no such checkpoint of it.

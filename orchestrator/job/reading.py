@@ -28,7 +28,6 @@ def read(path: str | None, changes: tp.Sequence[tuple[str, tp.Any]] = ()) -> Job
         JobError: one line that begins with the file and the path of the key.
     """
     raw = _read_yaml(path) if path else {}
-    source = path or "flags"
     try:
         roots = [_place_change({}, key, value) for key, value in changes if key == "root"]
         raw = _place({**raw, "root": roots[-1]} if roots and isinstance(raw, dict) else raw, path)
@@ -36,7 +35,7 @@ def read(path: str | None, changes: tp.Sequence[tuple[str, tp.Any]] = ()) -> Job
             raw = change(raw, key, value)
         return spec.check(raw)
     except (SchemaError, JobError) as error:
-        raise JobError(f"{source}: {error}") from error
+        raise JobError(f"{path or 'flags'}: {error}") from error
 
 
 def change(raw: dict[str, tp.Any], key: str, value: tp.Any) -> dict[str, tp.Any]:

@@ -107,10 +107,8 @@ class OutputDir:
 
     def _foreign(self, path: pathlib.Path) -> RunFailed:
         what = "a link" if path.is_symlink() else "a FIFO" if path.is_fifo() else "no file and no folder"
-        return RunFailed(
-            f"output {self.root}: {self._name(path)} is {what}, and none is followed there: remove it and run again, "
-            "or choose another folder"
-        )
+        then = "remove it and run again, or choose another folder"
+        return RunFailed(f"output {self.root}: {self._name(path)} is {what}, and none is followed there: {then}")
 
     def _name(self, path: pathlib.Path) -> str:
         return printable(path.relative_to(self.root).as_posix())
@@ -147,8 +145,7 @@ class OutputDir:
 
     def last_run(self) -> "RunDir | None":
         """Return the newest run that got as far as its plan."""
-        plans = sorted(self.runs.glob("*/plan.json")) if self.runs.is_dir() else []
-        found = [RunDir(path.parent) for path in plans if path.is_file()]
+        found = [RunDir(path.parent) for path in sorted(self.runs.glob("*/plan.json")) if path.is_file()]
         whole = [run for run in found if run.job.is_file() or not run.job.exists()]  # a FIFO would be waited for
         return whole[-1] if whole else None
 

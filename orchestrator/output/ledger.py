@@ -134,18 +134,14 @@ def events(path: pathlib.Path) -> tp.Iterator[Event]:
     except OSError as error:
         raise RunFailed(f"{path} cannot be read: {error.strerror}") from error
     for line in text.splitlines():
-        try:
+        with contextlib.suppress(ValueError):
             yield protocol.decode(line)
-        except ValueError:
-            continue
 
 
 def fold(output: OutputDir, change: tp.Callable[[Ledger], None] = lambda ledger: None) -> Ledger:
-    """Fold all event files into the manifest and its companions, and remove them.
+    """Fold all event files into the manifest and its companions, and remove them; the caller holds the folder's lock.
 
-    Args:
-        output: its lock is held by the caller.
-        change: is made before anything is written.
+    What `change` does to the ledger is done before anything is written.
 
     Raises:
         RunFailed: the folder cannot be written, or a worker has planted links there; nothing is lost.
@@ -167,14 +163,11 @@ def fold(output: OutputDir, change: tp.Callable[[Ledger], None] = lambda ledger:
 
 
 def sweep(output: OutputDir, patience: float = 30.0) -> int:
-    """Remove what dead attempts left half-written; wait for those that are still ending.
+    """Remove what dead attempts left half-written, and return how many temporary files; wait for those still ending.
 
     Args:
         output: its lock is held by the caller, so no attempt of a living run is among them.
         patience: seconds to wait for workers whose orchestrator died; they end by themselves.
-
-    Returns:
-        How many temporary files were removed.
 
     Raises:
         RunFailed: a worker of a dead run does not end.

@@ -162,14 +162,10 @@ class Run:
     def _settings(self, model: str, output: str) -> set[str]:
         """Return what decided the numbers of a model's arrays, one text for each different setting."""
         names = {r["context"] for r in self.records if r["model"] == model and r["output"] == output}
-        found = set()
-        contexts = Contexts(OutputDir(self.root).contexts)
-        for name in names if len(names) > 1 else ():
-            context = contexts.find(name)
-            if context is not None:
-                keys = ("extractor", "version", "audio_version", "params", "window", "pooling", "dtype", "checkpoint")
-                found.add(json.dumps({key: context.get(key) for key in keys}, sort_keys=True))
-        return found
+        contexts = map(Contexts(OutputDir(self.root).contexts).find, names)
+        keys = ("extractor", "version", "audio_version", "params", "window", "pooling", "dtype", "checkpoint")
+        settings = [{key: context.get(key) for key in keys} for context in contexts if context is not None]
+        return {json.dumps(one, sort_keys=True) for one in settings}
 
     def _output(self, model: str, output: str | None) -> str:
         if model not in self.models:

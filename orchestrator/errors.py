@@ -12,21 +12,14 @@ INTERRUPTED = 130
 
 
 def exit_code(*, interrupted: bool = False, unavailable: bool, lost: bool, failed: bool) -> int:
-    """Return how a run ends that was not given up: the first that applies.
-
-    Args:
-        interrupted: the user ended it.
-        unavailable: a model could not run at all.
-        lost: something is left to do that was meant to be done.
-        failed: an item could not be done, now or before.
-    """
-    if interrupted:
+    """Return how a run ends that was not given up: the first that applies."""
+    if interrupted:  # by the user
         return INTERRUPTED
-    if unavailable:
+    if unavailable:  # a model could not run at all
         return UNAVAILABLE
-    if lost:
+    if lost:  # something is left to do that was meant to be done
         return LOST
-    return ITEMS_FAILED if failed else OK
+    return ITEMS_FAILED if failed else OK  # an item could not be done, now or before
 
 
 class ConsortError(Exception):

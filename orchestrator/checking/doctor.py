@@ -66,8 +66,7 @@ def _docker() -> Finding:
 def _ffmpeg(weights: Weights) -> Finding:
     try:
         checkpoint = ffmpeg.checkpoint()
-        problem = weights.problem(checkpoint)
-        if problem:
+        if problem := weights.problem(checkpoint):
             return Finding("ffmpeg", False, f"{problem}; run `consort weights pull ffmpeg`")
         said = subprocess.run([str(weights.path(checkpoint)), "-version"], capture_output=True, text=True, timeout=30)
         return Finding("ffmpeg", said.returncode == 0, " ".join(said.stdout.split()[:3]) or "does not run")
@@ -108,8 +107,7 @@ def _environment(environment: Environment, runtime: Runtime, weights: Weights) -
 
 def _second(name: str, runtime: Runtime, weights: Weights) -> Finding:
     """Run one second of a 440 Hz tone through a model."""
-    missing = [p for c in catalog.build(name, {}).checkpoints() if (p := weights.problem(c))]
-    if missing:
+    if missing := [p for c in catalog.build(name, {}).checkpoints() if (p := weights.problem(c))]:
         return Finding(name, False, f"{missing[0]}; run `consort weights pull {name}`")
     with tempfile.TemporaryDirectory(prefix="consort-doctor-") as folder:
         tone = pathlib.Path(folder, "tone.wav")

@@ -118,8 +118,7 @@ def examine(target: RunFolder, ledger: Ledger) -> Checked:
         names = sorted({record.context for record in everything})
         problems += [found for name in names if (found := _context_problem(output, name))]
     total = sum(record.bytes for record in everything)
-    orphans = _orphans(output, everything)
-    return Checked(target.name, target.command, len(everything), total, problems, orphans, kept)
+    return Checked(target.name, target.command, len(everything), total, problems, _orphans(output, everything), kept)
 
 
 def listed(lines: tp.Iterable[tuple[str, str]], everything: bool) -> list[str]:

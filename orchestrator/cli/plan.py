@@ -32,6 +32,6 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
     needed = size(made.bytes())
     print(f"{len(made.chosen)} of {len(made.choices)} items chosen; ~{needed} will be written; nothing was started")
-    if surveyed.lacking_room():
-        print(f"warning: {surveyed.lacking_room()}")
+    if trouble := surveyed.lacking_room():
+        print(f"warning: {trouble}")
     return errors.OK

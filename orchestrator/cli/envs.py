@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     return errors.OK if good else errors.UNAVAILABLE
 
 
-def build_all(runtime: "Runtime", variants: tp.Sequence[str], shown: progress.Progress) -> bool:
+def build_all(runtime: "Runtime", variants: list[str], shown: progress.Progress) -> bool:
     """Build what is missing of all environments, and what the runtime needs beside; return whether all is there."""
     good = _build([definitions.find(name) for name in definitions.names()], runtime, variants, shown)
     return _build_beside(runtime, shown) and good

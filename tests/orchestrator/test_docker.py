@@ -1,6 +1,7 @@
 """Containers without an engine: what is asked of it, and what its answers mean. engine_server.py plays it."""
 
 import csv
+import json
 import os
 import pathlib
 import types
@@ -144,16 +145,20 @@ def job(tmp_path):
     return make
 
 
-def labels(variant="cpu"):
-    environment = definitions.find("tf-cuda")
-    return {"consort.lock": environment.lock_sha256(variant), "consort.worker": environment.worker_sha256()}
+def build(engine, variant="cpu", lock=None):
+    """Let the engine have the image of today, or one of another lock."""
+    environment, tag = definitions.find("tf-cuda"), f"consort/tf-cuda:{variant}"
+    engine.has(tag, {})
+    made_of = {"lock": lock or environment.lock_sha256(variant), "worker": environment.worker_sha256()}
+    engine.images[tag]["Id"] += str(lock)
+    engine.keeps(tag, "/opt/consort/made-of.json", json.dumps(made_of))
 
 
 def test_auto_takes_the_engine_only_with_the_images_of_today(engine, job):
-    engine.has("consort/tf-cuda:cpu", labels())
+    build(engine)
     placed = placement.choose(job(devices="cpu"))
     assert (placed.runtime.name, placed.why) == ("docker", "auto: Docker 28.2.2 answers and the images are there")
-    engine.has("consort/tf-cuda:cpu", {"consort.lock": "old"})
+    build(engine, lock="old")
     placed = placement.choose(job(devices="cpu"))
     assert placed.runtime.name == "venv"
     assert placed.why.endswith("images are of other code: consort/tf-cuda:cpu; `make images` builds them")
@@ -177,7 +182,7 @@ def gpu(monkeypatch):
 
 def test_podman_has_no_gpus_and_says_so(engine, job, gpu):
     engine.is_("Podman Engine", "4.3.1")
-    engine.has("consort/tf-cuda:cpu", labels())
+    build(engine)
     placed = placement.choose(job())
     assert (placed.runtime.name, placed.devices) == ("venv", "cuda NVIDIA H200")
     assert placed.why == "auto: Podman 4.3.1 ignores requests for GPUs, which virtual environments can have"
@@ -189,7 +194,7 @@ def test_podman_has_no_gpus_and_says_so(engine, job, gpu):
 
 
 def test_a_gpu_asks_for_the_image_of_its_variant(engine, job, gpu):
-    engine.has("consort/tf-cuda:cuda", labels("cuda"))
+    build(engine, "cuda")
     placed = placement.choose(job())
     assert (placed.runtime.name, placed.devices) == ("docker", "cuda NVIDIA H200")
     assert placed.device("tf-cuda") == "cuda"
@@ -265,7 +270,7 @@ def test_an_environment_is_at_hand_where_it_is_built_or_its_python_is_found_or_e
 
     monkeypatch.setattr(placement.interpreters, "find", find)
     monkeypatch.setattr(placement.VenvRuntime, "state", lambda *_: "ready" if found["built"] else "not built")
-    engine.has("consort/tf-cuda:cpu", labels())
+    build(engine)
     assert names() == ["venv", "venv"]
     found.update(built=False)
     assert names() == ["docker", "docker"]

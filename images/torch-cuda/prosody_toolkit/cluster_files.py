@@ -59,7 +59,7 @@ def save(model: ClusterModel, folder: str) -> ClusterModel:
         "n_clusters": model.n_clusters,
         "input_features_dim": model.input_features_dim,
         "reduced_dims": None if model.space.components is None else model.space.dim,
-        "features": None if model.features is None else model.features.dump(),
+        "features": None if model.features is None else dataclasses.asdict(model.features),
         "feature_weights": model.space.weights.cpu().tolist(),
         "centers_file": CENTRES,
         "centers_sha256": sha256,

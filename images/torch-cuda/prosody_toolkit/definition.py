@@ -27,34 +27,16 @@ class FeatureDefinition:
 
     def settings(self) -> features.Settings:
         """Return how the features are computed."""
-        return features.Settings(
-            frame_length=self.frame_length,
-            hop_length=self.hop_length,
-            emphasize_ratio=self.emphasize_ratio,
-            smoothing_level=self.smoothing_level,
-            output_normalize=self.normalized,
-        )
-
-    def dump(self) -> tp.Dict[str, tp.Any]:
-        """Return plain values, as JSON holds them."""
-        plain = dataclasses.asdict(self)
-        return {**plain, "names": list(self.names), "ranges": [list(pair) for pair in self.ranges]}
+        lengths = self.frame_length, self.hop_length
+        return features.Settings(*lengths, self.emphasize_ratio, self.smoothing_level, self.normalized)
 
 
 def today(settings: tp.Optional[features.Settings] = None) -> FeatureDefinition:
     """Return the definition of what `features.analyse` gives with `settings`; None takes the default ones."""
-    settings = settings or features.Settings()
-    return FeatureDefinition(
-        version=features.VERSION,
-        names=tuple(features.NAMES),
-        ranges=tuple((float(low), float(high)) for low, high in features.RANGES),
-        sample_rate=features.SAMPLE_RATE,
-        frame_length=settings.frame_length,
-        hop_length=settings.hop_length,
-        emphasize_ratio=settings.emphasize_ratio,
-        smoothing_level=settings.smoothing_level,
-        normalized=settings.output_normalize,
-    )
+    said = dataclasses.asdict(settings or features.Settings())
+    normalized = said.pop("output_normalize")
+    analysis = features.VERSION, features.NAMES, features.RANGES, features.SAMPLE_RATE
+    return FeatureDefinition(*analysis, normalized=normalized, **said)
 
 
 def of_settings(settings: features.Settings) -> FeatureDefinition:
@@ -66,7 +48,7 @@ def of_settings(settings: features.Settings) -> FeatureDefinition:
 
 
 def read(plain: tp.Any) -> FeatureDefinition:
-    """Return the definition of what `dump` gave.
+    """Return the definition that a model names, in plain values.
 
     Raises:
         ValueError: it is damaged.

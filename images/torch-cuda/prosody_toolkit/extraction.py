@@ -57,8 +57,7 @@ class ProsodicFeatureExtractor:
         self.voiced = np.zeros(0, np.uint8)  # [T] of the last `extract`: 1 where there is a pitch
         self._wave: tp.Optional[np.ndarray] = None  # what `load_audio` has read
         self._part: tp.Optional[tp.Tuple[np.ndarray, float]] = None  # what `extract` saw, and its start in seconds
-        said = features.Parameters(frame_ms, hop_ms, emphasize_ratio, smoothing_level, output_normalize)
-        self._settings = said.settings()
+        self._settings = features.Settings.of_ms(frame_ms, hop_ms, emphasize_ratio, smoothing_level, output_normalize)
 
     @property
     def frame_rate(self) -> float:

@@ -50,21 +50,10 @@ class Settings:
     smoothing_level: str = "light"
     output_normalize: bool = True
 
-
-@dataclasses.dataclass(frozen=True)
-class Parameters:
-    """The same as a job and a notebook say it, with lengths in milliseconds."""
-
-    frame_ms: float = 50.0
-    hop_ms: float = 16.0
-    emphasize_ratio: float = 0.7
-    smoothing_level: str = "light"
-    output_normalize: bool = True
-
-    def settings(self) -> Settings:
-        """Return them in samples, one at least."""
-        frame, hop = (max(1, round(length * SAMPLE_RATE / 1000)) for length in (self.frame_ms, self.hop_ms))
-        return Settings(frame, hop, self.emphasize_ratio, self.smoothing_level, self.output_normalize)
+    @classmethod
+    def of_ms(cls, frame_ms: float, hop_ms: float, *others: tp.Any) -> "Settings":
+        """Return them as a job and a notebook say them, with lengths in milliseconds: one sample at least."""
+        return cls(*(max(1, round(length * SAMPLE_RATE / 1000)) for length in (frame_ms, hop_ms)), *others)
 
 
 def analyse(wave: np.ndarray, settings: Settings) -> tp.Tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@
     clustering.train(collection.finalize(), "models/clusters")
 """
 
+import dataclasses
 import logging
 import typing as tp
 import warnings
@@ -107,11 +108,17 @@ class ClusteringPipeline:
         """
         vectors = collect(features_collation, self.input_features_dim)
         blocks = list(vectors.blocks())
-        space, held = self._space(blocks, reduced_dims, dim_reducer_method)
+        if dim_reducer_method == "umap":
+            raise ValueError(_UMAP)
+        if dim_reducer_method != "pca":
+            raise ValueError(f"dim_reducer_method: {dim_reducer_method!r} is not pca")
+        space, held = Space(self._weights), None
+        if reduced_dims is not None:
+            space, held = fit_pca(blocks, self._weights, reduced_dims)
         points = Points(blocks, space, self.device)
         random = np.random.default_rng(self.seed)
         fit = kmeans.refine(points, kmeans.seed(points, self.n_clusters, random), max_iter, say)
-        found = quality.measure(points, fit.centres, self.seed).dump()
+        found = dataclasses.asdict(quality.measure(points, fit.centres, self.seed))
         facts = {
             "seed": self.seed,
             "max_iter": max_iter,
@@ -142,18 +149,7 @@ class ClusteringPipeline:
         """Return inertia, silhouette, usage and perplexity of the tokens of vectors; see `quality.Quality`."""
         vectors = collect(features, self.input_features_dim)
         points = Points(list(vectors.blocks()), self.model.space, self.device)
-        return quality.measure(points, self.model.centres.to(self.device), self.seed).dump()
-
-    def _space(
-        self, blocks: tp.List[np.ndarray], reduced_dims: tp.Optional[int], method: str
-    ) -> tp.Tuple[Space, tp.Optional[float]]:
-        if method == "umap":
-            raise ValueError(_UMAP)
-        if method != "pca":
-            raise ValueError(f"dim_reducer_method: {method!r} is not pca")
-        if reduced_dims is None:
-            return Space(self._weights), None
-        return fit_pca(blocks, self._weights, reduced_dims)
+        return dataclasses.asdict(quality.measure(points, self.model.centres.to(self.device), self.seed))
 
     def _define(self, blocks: tp.List[np.ndarray]) -> tp.Optional[FeatureDefinition]:
         """Return what the vectors are, as far as that is known."""

@@ -1,8 +1,8 @@
-"""k-means: careful seeding, Lloyd's iteration, and how good the result is.
+"""k-means: careful seeding and Lloyd's iteration.
 
 S. Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information Theory 28, 1982; seeds by
 D. Arthur and S. Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007, in the greedy
-form of its section 5; silhouettes by P. Rousseeuw, Journal of Computational and Applied Mathematics 20, 1987.
+form of its section 5.
 
 Every pass reads the points chunk by chunk, so memory does not grow with their number. On a CPU equal
 points, seed and threads give equal bytes; a GPU adds up in any order.
@@ -78,7 +78,7 @@ def refine(points: Points, centres: torch.Tensor, max_iter: int, say: tp.Optiona
     """
     tolerance = TOLERANCE * points.variance()
     for iteration in range(1, max_iter + 1):
-        sums, counts, inertia = _sweep(points, centres)
+        sums, counts, inertia = sweep(points, centres)
         means = (sums / counts.clamp_min(1)[:, None]).float()
         moved = torch.where(counts[:, None] > 0, means, centres)
         empty = torch.nonzero(counts == 0)[:, 0]
@@ -97,7 +97,7 @@ def _squared(points: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
     return (points - centre).square().sum(1)
 
 
-def _sweep(points: Points, centres: torch.Tensor) -> tp.Tuple[torch.Tensor, torch.Tensor, float]:
+def sweep(points: Points, centres: torch.Tensor) -> tp.Tuple[torch.Tensor, torch.Tensor, float]:
     """Return the sums float64 `[K, R]` and the numbers `[K]` of the points of each centre, and the inertia."""
     sums = torch.zeros(centres.shape, dtype=torch.float64, device=centres.device)
     counts = torch.zeros(len(centres), dtype=torch.int64, device=centres.device)

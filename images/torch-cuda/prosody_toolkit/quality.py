@@ -1,7 +1,9 @@
-"""How well tokens describe the vectors they stand for."""
+"""How well tokens describe the vectors they stand for.
+
+Silhouettes by P. Rousseeuw, Journal of Computational and Applied Mathematics 20, 1987.
+"""
 
 import dataclasses
-import typing as tp
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ import torch
 from prosody_toolkit import kmeans
 from prosody_toolkit.points import Points
 
-SAMPLE = 5000  # vectors whose silhouettes are taken; their number enters squared
+_SAMPLE = 5000  # vectors whose silhouettes are taken; their number enters squared
 _ROWS = 500  # of the distances between them at once
 
 
@@ -31,21 +33,12 @@ class Quality:
     usage: float  # share of the tokens that occur
     perplexity: float
 
-    def dump(self) -> tp.Dict[str, tp.Any]:
-        """Return plain values."""
-        return dataclasses.asdict(self)
 
-
-def measure(points: Points, centres: torch.Tensor, seed: int = 0, sample: int = SAMPLE) -> Quality:
+def measure(points: Points, centres: torch.Tensor, seed: int = 0) -> Quality:
     """Return the quality of `centres` `[K, R]` for all points; the sample is drawn by `seed`."""
-    counts = torch.zeros(len(centres), dtype=torch.int64, device=centres.device)
-    inertia = 0.0
-    for chunk in points.chunks():
-        nearest, squared = kmeans.assign(chunk, centres)
-        counts += torch.bincount(nearest, minlength=len(centres))
-        inertia += float(squared.double().sum())
+    _, counts, inertia = kmeans.sweep(points, centres)
     total = points.variance() * points.space.dim * len(points)
-    drawn = points.sample(sample, np.random.default_rng(seed))
+    drawn = points.sample(_SAMPLE, np.random.default_rng(seed))
     used = int((counts > 0).sum())
     return Quality(
         vectors=len(points),

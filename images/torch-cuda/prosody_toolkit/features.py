@@ -65,8 +65,8 @@ def analyse(wave: np.ndarray, settings: Settings) -> tp.Tuple[np.ndarray, np.nda
     wave = np.require(wave, np.float32, ["C"])
     frames = _Frames(wave, settings)
     features = np.zeros((frames.count, len(NAMES)), np.float32)
-    candidates, features[:, 4] = _survey(frames, pitch.Costs())
-    f0, correlation = pitch.find_path(candidates, settings.hop_length / SAMPLE_RATE, pitch.Costs())
+    candidates, features[:, 4] = _survey(frames)
+    f0, correlation = pitch.find_path(candidates, settings.hop_length / SAMPLE_RATE)
     voiced = np.flatnonzero(f0)
     features[:, 0] = f0
     features[voiced, 1] = _measure_widths(frames, f0, voiced)
@@ -125,7 +125,7 @@ def _blocks(count: int, size: int) -> tp.Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _survey(frames: _Frames, costs: pitch.Costs) -> tp.Tuple[pitch.Candidates, np.ndarray]:
+def _survey(frames: _Frames) -> tp.Tuple[pitch.Candidates, np.ndarray]:
     """Return the pitch candidates and the power of all frames.
 
     The arrays of the whole file are there first: small results kept between large temporary ones would
@@ -137,7 +137,7 @@ def _survey(frames: _Frames, costs: pitch.Costs) -> tp.Tuple[pitch.Candidates, n
     for part in _blocks(frames.count, _BLOCK):
         chosen = np.arange(part.start, part.stop)
         samples, window = frames.cut(chosen)
-        pieces = pitch.find_candidates(samples, window, SAMPLE_RATE, costs)
+        pieces = pitch.find_candidates(samples, window, SAMPLE_RATE)
         for whole, piece in zip(found, pieces, strict=True):
             whole[part] = piece
         samples, inside = gather(frames.emphasized, chosen * frames.hop_length, frames.frame_length)

@@ -148,20 +148,15 @@ def choose(job: JobSpec, models: list[ModelSpec], options: FitOptions, clusters:
 
 def request(material: Material, options: FitOptions) -> Fit:
     """Return what the worker is asked to learn; what the options leave open is left to it."""
-    plan = {"epochs": options.epochs, "steps": options.steps}
-    encoder = {"size": options.size, "plan": {k: v for k, v in plan.items() if v is not None}}
-    asked = {
-        "seed": options.seed,
-        "n_clusters": options.clusters,
-        "max_iter": options.max_iter,
-        "encoder": {k: v for k, v in encoder.items() if v is not None},
-    }
-    return Fit(
-        options.stage,
-        material.holds,
-        [ArrayFile(r.item, r.path, r.sha256, r.shape, r.dtype) for r in sorted(material.files, key=lambda r: r.item)],
-        {key: value for key, value in asked.items() if value is not None},
-    )
+    encoder = _given(size=options.size, plan=_given(epochs=options.epochs, steps=options.steps))
+    asked = _given(seed=options.seed, n_clusters=options.clusters, max_iter=options.max_iter, encoder=encoder)
+    records = sorted(material.files, key=lambda record: record.item)
+    files = [ArrayFile(r.item, r.path, r.sha256, r.shape, r.dtype) for r in records]
+    return Fit(options.stage, material.holds, files, asked)
+
+
+def _given(**options: tp.Any) -> dict[str, tp.Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def rows(stage: str, facts: dict[str, tp.Any]) -> list[tuple[str, ...]]:

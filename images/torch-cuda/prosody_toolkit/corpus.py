@@ -17,9 +17,7 @@ _Say = tp.Callable[[int, int], None]  # gets how many files are read, and how ma
 class Corpus:
     """What `prosody` has written for many items: `features` `[T, 6]`, or `tokens` `[T]`."""
 
-    def __init__(
-        self, root: str, files: tp.Sequence[ArrayFile], settings: features.Settings, say: _Say | None = None
-    ) -> None:
+    def __init__(self, root: str, files: tp.Sequence[ArrayFile], settings: features.Settings, say: _Say) -> None:
         """Describe a corpus; nothing is read yet.
 
         Args:
@@ -31,7 +29,7 @@ class Corpus:
         self._root = root
         self._files = list(files)
         self._normalized = settings.output_normalize
-        self._say = say or (lambda done, total: None)
+        self._say = say
         self.features: FeatureDefinition = definition.of_settings(settings)
 
     def __len__(self) -> int:

@@ -29,7 +29,10 @@ class Describer:
         """
         self._settings = settings
         self._device = devices.choose(device)
-        self._model = self._read_clusters(*clusters) if clusters else None
+        self._model: tp.Optional[ClusterModel] = None
+        if clusters:
+            self._model = cluster_files.load_files(*clusters)
+            definition.refuse_others(self._model.features, definition.of_settings(settings), clusters[0])
         self._encoder = self._read_encoder(encoder, self._model) if encoder and self._model else None
 
     def describe(self, found: np.ndarray, voiced: np.ndarray, embed: bool = True) -> tp.Dict[str, np.ndarray]:
@@ -42,16 +45,13 @@ class Describer:
             vectors = found if self._settings.output_normalize else features.normalize(found)
             arrays["tokens"] = clustering.predict(self._model, vectors)[0]
         if embed and self._encoder is not None:
-            arrays["embedding"] = self._run_encoder(arrays["tokens"])
+            with torch.inference_mode():
+                sequence = torch.from_numpy(arrays["tokens"].astype(np.int64))[None].to(self._device)
+                arrays["embedding"] = self._encoder(sequence)[0].cpu().numpy()
         elif embed:
             count = self._model.n_clusters if self._model else 0
             arrays["embedding"] = summary.summarize(found, voiced, arrays.get("tokens"), count)
         return arrays
-
-    def _read_clusters(self, description: str, centres: str) -> ClusterModel:
-        model = cluster_files.load_files(description, centres)
-        definition.refuse_others(model.features, definition.of_settings(self._settings), description)
-        return model
 
     def _read_encoder(self, path: str, model: ClusterModel) -> ProsodicSequenceEncoder:
         encoder, facts = ProsodicSequenceEncoder.load(path)
@@ -63,8 +63,3 @@ class Describer:
                 "`consort fit --stage encoder`"
             )
         return encoder.to(self._device)
-
-    def _run_encoder(self, tokens: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            sequence = torch.from_numpy(tokens.astype(np.int64))[None].to(self._device)
-            return tp.cast(np.ndarray, self._encoder(sequence)[0].cpu().numpy())  # type: ignore[misc]

@@ -13,6 +13,7 @@ import typing as tp
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from prosody_toolkit import batches, masking, storage
 
@@ -176,23 +177,16 @@ class ProsodicSequenceEncoder(nn.Module):
         sizes = np.array([stop - start for _, start, stop in cut])
         for numbers in batches.group(np.argsort(sizes, kind="stable").tolist(), sizes, _TOKENS_AT_ONCE):
             windows = [cut[number] for number in numbers]
-            width = int(sizes[numbers].max())
-            part = tokens.new_full((len(windows), width), self.vocab_size - 2)
-            real = valid.new_zeros(part.shape)
-            for number, (row, start, stop) in enumerate(windows):
-                part[number, : stop - start] = tokens[row, start:stop]
-                real[number, : stop - start] = valid[row, start:stop]
+            part = pad_sequence([tokens[row, start:stop] for row, start, stop in windows], True, self.vocab_size - 2)
+            real = pad_sequence([valid[row, start:stop] for row, start, stop in windows], True)
             sums = self._run(part, real).masked_fill(~real[..., None], 0).sum(1)
             owners = torch.tensor([row for row, _, _ in windows], device=tokens.device)
             totals = totals.index_add(0, owners, sums)
         return totals / valid.sum(1, keepdim=True)
 
 
-_Window = tp.Tuple[int, int, int]  # row, first token, end
-
-
-def _cut(valid: Tensor, longest: int) -> tp.List[_Window]:
-    """Return windows of at most `longest` tokens over each sequence of `[B, T]`, up to its last token."""
+def _cut(valid: Tensor, longest: int) -> tp.List[tp.Tuple[int, int, int]]:
+    """Return windows (row, first token, end) of at most `longest` tokens over each sequence of `[B, T]`."""
     places = torch.arange(1, valid.shape[1] + 1, device=valid.device)
     windows = []
     for row, end in enumerate((valid * places).amax(1).tolist()):

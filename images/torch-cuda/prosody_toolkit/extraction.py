@@ -125,15 +125,8 @@ class ProsodicFeatureExtractor:
         known = [self._part or (None, 0.0), (self._wave, 0.0)]
         fits = [k for k in known if k[0] is not None and self.get_frames_count(len(k[0])) == len(values["f0"])]
         wave, start = fits[0] if fits else (None, 0.0)
-        return plots.draw_features(
-            values,
-            save_path,
-            self.frame_rate,
-            normalized=self._settings.output_normalize,
-            wave=wave,
-            sample_rate=self.sample_rate,
-            start=start,
-        )
+        normalized = self._settings.output_normalize
+        return plots.draw_features(values, save_path, self.frame_rate, normalized, wave, self.sample_rate, start=start)
 
     def _given(self, audio_tensor: tp.Optional[Waveform]) -> np.ndarray:
         wave = self._wave if audio_tensor is None else floats(audio_tensor)

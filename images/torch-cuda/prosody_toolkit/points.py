@@ -59,17 +59,14 @@ class Points:
             for start in range(0, len(block), self._chunk):
                 yield self._project(block[start : start + self._chunk])
 
-    def rows(self, index: np.ndarray) -> torch.Tensor:
-        """Return the points `[n, R]` of sorted numbers `[n]`."""
-        owner = np.searchsorted(self._starts, index, side="right") - 1
-        parts = [self._blocks[b][index[owner == b] - self._starts[b]] for b in np.unique(owner)]
-        return self._project(np.concatenate(parts))
-
     def sample(self, count: int, random: np.random.Generator) -> torch.Tensor:
         """Return `count` points drawn without repetition, in their order; all where there are no more."""
         if len(self) <= count:
             return torch.cat(list(self.chunks()))
-        return self.rows(np.sort(random.choice(len(self), count, replace=False)))
+        index = np.sort(random.choice(len(self), count, replace=False))
+        owner = np.searchsorted(self._starts, index, side="right") - 1
+        parts = [self._blocks[b][index[owner == b] - self._starts[b]] for b in np.unique(owner)]
+        return self._project(np.concatenate(parts))
 
     def variance(self) -> float:
         """Return the variance of the points, averaged over their R numbers."""

@@ -26,8 +26,7 @@ class ArrayClass:
         self._final = False
 
     def __len__(self) -> int:
-        full = sum(len(block) for block in self._blocks[:-1])
-        return full + self._filled
+        return sum(map(len, self.blocks()))
 
     @property
     def nbytes(self) -> int:
@@ -63,7 +62,7 @@ class ArrayClass:
 
     def blocks(self) -> tp.Iterator[np.ndarray]:
         """Yield float32 `[n, D]` in the order in which they came, without a copy."""
-        yield from (block for block in self._blocks[:-1])
+        yield from self._blocks[:-1]
         if self._filled:
             yield self._blocks[-1][: self._filled]
 

@@ -24,8 +24,6 @@ from worker.protocol import Record, Task
 from worker.request import ArrayFile, Fit
 
 EXTRACTOR = "prosody"
-STAGES = ("clusters", "encoder")
-SIZES = ("small", "default", "large")
 _DESCRIPTION, _CENTRES = "kmeans_model.json", "cluster_centers.pt"  # of a token model
 _ANALYSIS = ("frame_ms", "hop_ms", "emphasize_ratio", "smoothing_level", "output_normalize")
 

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 
-from prosody_toolkit import cluster_files, definition, features, kmeans, quality  # noqa: E402
+from prosody_toolkit import cluster_files, definition, features, kmeans  # noqa: E402
 from prosody_toolkit.clustering import ClusteringPipeline  # noqa: E402
 from prosody_toolkit.points import Points, Space  # noqa: E402
 from prosody_toolkit.vectors import ArrayClass  # noqa: E402
@@ -110,14 +110,14 @@ def test_silhouette_is_that_of_its_definition():
         a = distances[i, others].mean() if others else 0.0
         b = min(distances[i, labels == other].mean() for other in range(5) if other != own)
         expected.append((b - a) / max(a, b) if others else 0.0)
-    found = quality.silhouette(torch.from_numpy(vectors), torch.from_numpy(labels))
+    found = kmeans.silhouette(torch.from_numpy(vectors), torch.from_numpy(labels))
     assert found == pytest.approx(np.mean(expected), abs=1e-9)
-    assert quality.silhouette(torch.from_numpy(vectors), torch.zeros(120, dtype=torch.int64)) == 0.0
+    assert kmeans.silhouette(torch.from_numpy(vectors), torch.zeros(120, dtype=torch.int64)) == 0.0
 
 
 def test_perplexity_counts_equally_frequent_tokens():
-    assert quality.perplexity(np.array([5, 5, 5, 0])) == pytest.approx(3)
-    assert quality.perplexity(np.array([7, 0])) == pytest.approx(1)
+    assert kmeans.perplexity(np.array([5, 5, 5, 0])) == pytest.approx(3)
+    assert kmeans.perplexity(np.array([7, 0])) == pytest.approx(1)
 
 
 def test_a_loaded_model_is_the_same_and_says_what_it_is(tmp_path):

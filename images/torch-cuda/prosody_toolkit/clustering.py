@@ -17,7 +17,7 @@ import warnings
 import numpy as np
 import torch
 
-from prosody_toolkit import cluster_files, definition, devices, kmeans, quality
+from prosody_toolkit import cluster_files, definition, devices, kmeans
 from prosody_toolkit.cluster_files import ClusterModel
 from prosody_toolkit.definition import FeatureDefinition
 from prosody_toolkit.points import Points, Space, fit_pca
@@ -118,7 +118,7 @@ class ClusteringPipeline:
         points = Points(blocks, space, self.device)
         random = np.random.default_rng(self.seed)
         fit = kmeans.refine(points, kmeans.seed(points, self.n_clusters, random), max_iter, say)
-        found = dataclasses.asdict(quality.measure(points, fit.centres, self.seed))
+        found = dataclasses.asdict(kmeans.measure(points, fit.centres, self.seed))
         facts = {
             "seed": self.seed,
             "max_iter": max_iter,
@@ -146,10 +146,10 @@ class ClusteringPipeline:
         return predict(self.model, vectors, self.device)
 
     def clustering_quality_analysis(self, features: Collection) -> tp.Dict[str, tp.Any]:
-        """Return inertia, silhouette, usage and perplexity of the tokens of vectors; see `quality.Quality`."""
+        """Return inertia, silhouette, usage and perplexity of the tokens of vectors; see `kmeans.Quality`."""
         vectors = collect(features, self.input_features_dim)
         points = Points(list(vectors.blocks()), self.model.space, self.device)
-        return dataclasses.asdict(quality.measure(points, self.model.centres.to(self.device), self.seed))
+        return dataclasses.asdict(kmeans.measure(points, self.model.centres.to(self.device), self.seed))
 
     def _define(self, blocks: tp.List[np.ndarray]) -> tp.Optional[FeatureDefinition]:
         """Return what the vectors are, as far as that is known."""

@@ -88,7 +88,7 @@ def _fit_clusters(corpus: Corpus, folder: str, asked: _Asked, device: str, say: 
     quality = pipeline.train(collection.finalize(), folder, asked.reduced_dims, max_iter=asked.max_iter, say=tell)
     model = pipeline.model
     facts = {
-        "files": len(corpus),
+        "files": len(corpus.files),
         "n_clusters": asked.n_clusters,
         "iterations": model.facts["iterations"],
         "converged": model.facts["converged"],

@@ -8,8 +8,10 @@
 """
 
 import contextlib
+import csv
 import dataclasses
 import hashlib
+import io
 import os
 import threading
 import time
@@ -18,13 +20,15 @@ import typing as tp
 import numpy as np
 import torch
 
-from prosody_toolkit import batches, curve, devices, learning, scoring, storage
+from prosody_toolkit import batches, devices, learning, scoring, storage
 from prosody_toolkit.batches import Sequences
 from prosody_toolkit.encoder import ProsodicSequenceEncoder
 from prosody_toolkit.learning import Learning, TrainingPlan
 
 ENCODER = "encoder.pt"
+_COLUMNS = ("step", "epoch", "train_loss", "validation_loss", "validation_accuracy")  # of the learning curve
 
+_Rows = tp.Sequence[learning.Row]
 _Facts = tp.Dict[str, tp.Any]
 _Say = tp.Callable[[str, tp.Optional[float]], None]  # gets a line, and the share that is done; None: once for all
 
@@ -91,7 +95,7 @@ def fit(
             say(f"step {step}, loss {loss:.3f}", share)
 
     work = Learning(model, train, validation, folder, fingerprint, options.plan, devices.choose(device))
-    rows = work.run(stop, tell, lambda found: curve.write(found, folder))
+    rows = work.run(stop, tell, lambda found: _write_curve(found, folder))
     assert work.score is not None
     facts = {
         **_describe(rows, work.score, train, validation, n_tokens),
@@ -106,11 +110,11 @@ def fit(
     return facts
 
 
-def _write(model: ProsodicSequenceEncoder, rows: tp.List[learning.Row], facts: _Facts, folder: str, say: _Say) -> None:
+def _write(model: ProsodicSequenceEncoder, rows: _Rows, facts: _Facts, folder: str, say: _Say) -> None:
     """Write the curve and what is known of the encoder, then itself; the state that a kill leaves goes last."""
-    curve.write(rows, folder)
+    _write_curve(rows, folder)
     try:
-        curve.plot(rows, facts, folder)
+        plot_curve(rows, facts, folder)
     except ImportError:
         say("matplotlib is not in this environment, so there is no picture of curve.csv", None)
     named = ("size", "seed", "steps", "best_epoch", "validation", "unigram", "clusters")
@@ -118,6 +122,43 @@ def _write(model: ProsodicSequenceEncoder, rows: tp.List[learning.Row], facts: _
     model.save(os.path.join(folder, ENCODER), **facts)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(folder, learning.STATE))
+
+
+def _write_curve(rows: _Rows, folder: str) -> None:
+    """Write `curve.csv`, one row per epoch: losses in nats per hidden token, accuracy as a share."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    with storage.replacing(os.path.join(folder, "curve.csv")) as f:
+        f.write(text.getvalue().encode("ascii"))
+
+
+def plot_curve(rows: _Rows, facts: _Facts, folder: str) -> None:
+    """Write `curve.png` and `curve.svg`: losses and accuracy by epoch.
+
+    Dashed lines show what frequencies alone would guess, the `unigram` among the `facts`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    epochs = [row["epoch"] for row in rows]
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)  # no window, and no state that others share
+    losses, shares = figure.subplots(1, 2)
+    losses.plot(epochs, [row["train_loss"] for row in rows], label="training")
+    losses.plot(epochs, [row["validation_loss"] for row in rows], label="validation")
+    losses.axhline(facts["unigram"]["loss"], color="gray", linestyle="--", label="unigram")
+    losses.set(xlabel="epoch", ylabel="loss in nats per hidden token")
+    shares.plot(epochs, [row["validation_accuracy"] for row in rows], color="C1", label="validation")
+    shares.axhline(facts["unigram"]["accuracy"], color="gray", linestyle="--", label="unigram")
+    shares.set(xlabel="epoch", ylabel="hidden tokens guessed", ylim=(0, None))
+    for axes in (losses, shares):
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    for kind in ("png", "svg"):
+        with storage.replacing(os.path.join(folder, f"curve.{kind}")) as f:
+            figure.savefig(f, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
 
 
 def _windows(sequences: Sequences, options: Options) -> tp.Tuple[Sequences, Sequences]:
@@ -146,9 +187,7 @@ def _name(model: ProsodicSequenceEncoder, options: Options) -> str:
     return sizes if options.hidden_dim or options.num_layers or options.nhead else f"{options.size} ({sizes})"
 
 
-def _describe(
-    rows: tp.List[learning.Row], score: scoring.Score, train: Sequences, validation: Sequences, n_tokens: int
-) -> _Facts:
+def _describe(rows: _Rows, score: scoring.Score, train: Sequences, validation: Sequences, n_tokens: int) -> _Facts:
     best = min(rows, key=lambda row: row["validation_loss"])
     return {
         "steps": int(rows[-1]["step"]),

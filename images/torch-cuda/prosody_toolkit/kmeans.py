@@ -1,8 +1,8 @@
-"""k-means: careful seeding and Lloyd's iteration.
+"""k-means: careful seeding, Lloyd's iteration, and how good the result is.
 
 S. Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information Theory 28, 1982; seeds by
 D. Arthur and S. Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007, in the greedy
-form of its section 5.
+form of its section 5; silhouettes by P. Rousseeuw, Journal of Computational and Applied Mathematics 20, 1987.
 
 Every pass reads the points chunk by chunk, so memory does not grow with their number. On a CPU equal
 points, seed and threads give equal bytes; a GPU adds up in any order.
@@ -19,6 +19,8 @@ from prosody_toolkit.points import Points
 
 TOLERANCE = 1e-4  # of the variance: how little the centres may move together for Lloyd's iteration to end
 _SAMPLE = 100_000  # points that seeds, and new places for empty clusters, are chosen among
+_SCORED = 5000  # points whose silhouettes are taken; their number enters squared
+_ROWS = 500  # of the distances between them at once
 
 OnIteration = tp.Callable[[int, float], None]  # gets the iteration and the inertia per point
 
@@ -78,7 +80,7 @@ def refine(points: Points, centres: torch.Tensor, max_iter: int, say: tp.Optiona
     """
     tolerance = TOLERANCE * points.variance()
     for iteration in range(1, max_iter + 1):
-        sums, counts, inertia = sweep(points, centres)
+        sums, counts, inertia = _sweep(points, centres)
         means = (sums / counts.clamp_min(1)[:, None]).float()
         moved = torch.where(counts[:, None] > 0, means, centres)
         empty = torch.nonzero(counts == 0)[:, 0]
@@ -93,11 +95,77 @@ def refine(points: Points, centres: torch.Tensor, max_iter: int, say: tp.Optiona
     return KmeansFit(centres, max_iter, False)
 
 
+@dataclasses.dataclass(frozen=True)
+class Quality:
+    """Figures of a token model over a collection of vectors.
+
+    `inertia` is the sum of squared distances to the nearest centre, `explained` the share of the variance that
+    the tokens carry (1 - inertia / total). `silhouette` is the mean over a sample, from -1 to 1. `perplexity`
+    is 2 to the entropy of the tokens in bits: how many equally frequent tokens would be as rich.
+    """
+
+    vectors: int
+    inertia: float
+    explained: float
+    silhouette: float
+    silhouette_sample: int
+    used: int  # tokens that occur at all
+    usage: float  # share of the tokens that occur
+    perplexity: float
+
+
+def measure(points: Points, centres: torch.Tensor, seed: int = 0) -> Quality:
+    """Return the quality of `centres` `[K, R]` for all points; the sample is drawn by `seed`."""
+    _, counts, inertia = _sweep(points, centres)
+    total = points.variance() * points.space.dim * len(points)
+    drawn = points.sample(_SCORED, np.random.default_rng(seed))
+    used = int((counts > 0).sum())
+    return Quality(
+        vectors=len(points),
+        inertia=inertia,
+        explained=1 - inertia / total if total > 0 else 0.0,
+        silhouette=silhouette(drawn, assign(drawn, centres)[0]),
+        silhouette_sample=len(drawn),
+        used=used,
+        usage=used / len(centres),
+        perplexity=perplexity(counts.cpu().numpy()),
+    )
+
+
+def perplexity(counts: np.ndarray) -> float:
+    """Return 2^H of the distribution that `counts` `[K]` describe."""
+    share = counts[counts > 0] / max(1, counts.sum())
+    return float(2 ** -(share * np.log2(share)).sum())
+
+
+def silhouette(points: torch.Tensor, labels: torch.Tensor) -> float:
+    """Return the mean of (b - a) / max(a, b) over points `[N, R]` with labels `[N]`.
+
+    `a` is the mean distance to the others of the same label, `b` that to the nearest other label. A point
+    that is alone counts as 0; with a single label the mean is 0.
+    """
+    names, index, counts = labels.unique(return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        return 0.0
+    member = torch.nn.functional.one_hot(index).double()
+    scores = []
+    for start in range(0, len(points), _ROWS):
+        own = index[start : start + _ROWS, None]
+        sums = torch.cdist(points[start : start + _ROWS].double(), points.double()) @ member
+        mine = sums.gather(1, own)[:, 0]
+        others = counts[own[:, 0]] - 1
+        a = mine / others.clamp_min(1)
+        b = (sums / counts).scatter(1, own, float("inf")).amin(1)
+        score = (b - a) / torch.maximum(a, b).clamp_min(1e-30)
+        scores.append(torch.where(others > 0, score, torch.zeros_like(score)))
+    return float(torch.cat(scores).mean())
+
+
 def _squared(points: torch.Tensor, centre: torch.Tensor) -> torch.Tensor:
     return (points - centre).square().sum(1)
 
 
-def sweep(points: Points, centres: torch.Tensor) -> tp.Tuple[torch.Tensor, torch.Tensor, float]:
+def _sweep(points: Points, centres: torch.Tensor) -> tp.Tuple[torch.Tensor, torch.Tensor, float]:
     """Return the sums float64 `[K, R]` and the numbers `[K]` of the points of each centre, and the inertia."""
     sums = torch.zeros(centres.shape, dtype=torch.float64, device=centres.device)
     counts = torch.zeros(len(centres), dtype=torch.int64, device=centres.device)

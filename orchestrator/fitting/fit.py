@@ -89,7 +89,9 @@ def fit(job: JobSpec, options: FitOptions, shown: Progress) -> tuple[pathlib.Pat
     named = [model for model in models if options.model in (None, model.name)]
     clusters = None
     if options.stage == "encoder":
-        clusters = _clusters_folder(options.cluster_model or _named(named, "clusters") or "models/clusters")
+        clusters = pathlib.Path(options.cluster_model or _named(named, "clusters") or "models/clusters").absolute()
+        if not (clusters / _DESCRIPTION).is_file():
+            raise JobError(f"{clusters}: there is no token model; run `consort fit` without --stage first")
     material = choose(job, models, options, clusters)
     folder = pathlib.Path(options.output or _named(named, options.stage) or f"models/{options.stage}").absolute()
     if folder.suffix == ".pt":
@@ -199,13 +201,6 @@ def _material(ledger: Ledger, contexts: Contexts, model: ModelSpec, holds: str, 
     if any("time" not in record.axes for record in files):
         raise JobError(f"{model.name}: its {holds} are pooled, and a fit needs the frames; set `pooling: none`")
     return Material(model.name, holds, files, parameters, len(mine) - len(files))
-
-
-def _clusters_folder(name: str) -> pathlib.Path:
-    folder = pathlib.Path(name).absolute()
-    if not (folder / _DESCRIPTION).is_file():
-        raise JobError(f"{folder}: there is no token model; run `consort fit` without --stage first")
-    return folder
 
 
 def _named(models: list[ModelSpec], parameter: str) -> str | None:

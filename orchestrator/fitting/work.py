@@ -62,7 +62,10 @@ class Work:
                 facts = self._learn(engine, lambda number: self._shard(f"{run.id}-{number}", task, asked))
             except KeyboardInterrupt:
                 self.shown.say("stopping: a training keeps its state (Ctrl-C again to kill)")
-                _drain(engine)
+                engine.cancel()
+                while engine.busy():
+                    list(engine.poll())
+                    time.sleep(_PAUSE)
                 raise
             finally:
                 engine.close()
@@ -126,13 +129,6 @@ def _tell(event: Event, attempt: Attempt, shown: Progress) -> _Facts | None:
         case _:
             attempt.note(event)  # which knows all the others
     return None
-
-
-def _drain(engine: Engine) -> None:
-    engine.cancel()
-    while engine.busy():
-        list(engine.poll())
-        time.sleep(_PAUSE)
 
 
 def _trouble(attempt: Attempt, ended: Ended, folder: pathlib.Path) -> Exception:

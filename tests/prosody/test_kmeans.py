@@ -55,7 +55,7 @@ def test_lloyd_ends_where_that_of_scikit_learn_ends(points, seeds, fit, vectors)
     assert fit.converged and abs(fit.iterations - theirs.n_iter_) <= 2  # both round, each in its own way
     np.testing.assert_allclose(fit.centres.numpy(), theirs.cluster_centers_, atol=1e-4)
     found = kmeans.measure(points, fit.centres)
-    assert found.inertia == pytest.approx(theirs.inertia_, rel=1e-4)
+    assert found["inertia"] == pytest.approx(theirs.inertia_, rel=1e-4)
     assert np.mean(kmeans.assign(torch.from_numpy(vectors), fit.centres)[0].numpy() == theirs.labels_) > 0.999
 
 
@@ -63,7 +63,7 @@ def test_seeds_are_as_good_as_those_of_scikit_learn(points, vectors):
     ours = [kmeans.seed(points, CLUSTERS, np.random.default_rng(n)) for n in range(5)]
     theirs = [cluster.kmeans_plusplus(vectors, CLUSTERS, random_state=n)[0] for n in range(5)]
     inertia = [
-        np.mean([kmeans.measure(points, torch.as_tensor(one)).inertia for one in each]) for each in (ours, theirs)
+        np.mean([kmeans.measure(points, torch.as_tensor(one))["inertia"] for one in each]) for each in (ours, theirs)
     ]
     assert inertia[0] == pytest.approx(inertia[1], rel=0.05)
 

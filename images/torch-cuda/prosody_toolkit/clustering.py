@@ -9,7 +9,6 @@
     clustering.train(collection.finalize(), "models/clusters")
 """
 
-import dataclasses
 import logging
 import typing as tp
 import warnings
@@ -118,18 +117,18 @@ class ClusteringPipeline:
         points = Points(blocks, space, self.device)
         random = np.random.default_rng(self.seed)
         fit = kmeans.refine(points, kmeans.seed(points, self.n_clusters, random), max_iter, say)
-        found = dataclasses.asdict(kmeans.measure(points, fit.centres, self.seed))
+        quality = kmeans.measure(points, fit.centres, self.seed)
         facts = {
             "seed": self.seed,
             "max_iter": max_iter,
             "iterations": fit.iterations,
             "converged": fit.converged,
             "pca_variance": held,
-            "quality": found,
+            "quality": quality,
         }
         model = ClusterModel(fit.centres.cpu(), space, self._define(blocks), facts)
         self._model = cluster_files.save(model, clustering_model_dir)
-        return found
+        return quality
 
     def load_model(self, clustering_model_dir: str) -> "ClusteringPipeline":
         """Read a model, which takes the place of the numbers given at the start, and return self.
@@ -146,10 +145,10 @@ class ClusteringPipeline:
         return predict(self.model, vectors, self.device)
 
     def clustering_quality_analysis(self, features: Collection) -> tp.Dict[str, tp.Any]:
-        """Return inertia, silhouette, usage and perplexity of the tokens of vectors; see `kmeans.Quality`."""
+        """Return inertia, silhouette, usage and perplexity of the tokens of vectors; see `kmeans.measure`."""
         vectors = collect(features, self.input_features_dim)
         points = Points(list(vectors.blocks()), self.model.space, self.device)
-        return dataclasses.asdict(kmeans.measure(points, self.model.centres.to(self.device), self.seed))
+        return kmeans.measure(points, self.model.centres.to(self.device), self.seed)
 
     def _define(self, blocks: tp.List[np.ndarray]) -> tp.Optional[FeatureDefinition]:
         """Return what the vectors are, as far as that is known."""

@@ -84,7 +84,9 @@ def fit(
     if done is not None:
         say("this encoder is fitted already; remove its folder to fit it anew", None)
         return done
-    train, validation = _windows(sequences, options)
+    kept = [tokens for tokens in sequences if len(tokens) > 1]
+    parts = batches.split(len(kept), options.validation, options.plan.seed)
+    train, validation = (batches.cut((kept[number] for number in part), options.window) for part in parts)
     with torch.random.fork_rng([]):
         torch.manual_seed(options.plan.seed)
         model = _build(n_tokens, options)
@@ -96,7 +98,6 @@ def fit(
 
     work = Learning(model, train, validation, folder, fingerprint, options.plan, devices.choose(device))
     rows = work.run(stop, tell, lambda found: _write_curve(found, folder))
-    assert work.score is not None
     facts = {
         **_describe(rows, work.score, train, validation, n_tokens),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -161,13 +162,6 @@ def plot_curve(rows: _Rows, facts: _Facts, folder: str) -> None:
             figure.savefig(f, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
 
 
-def _windows(sequences: Sequences, options: Options) -> tp.Tuple[Sequences, Sequences]:
-    """Return windows to learn from, and others of other items to validate with."""
-    kept = [tokens for tokens in sequences if len(tokens) > 1]
-    learned, held = batches.split(len(kept), options.validation, options.plan.seed)
-    return tuple(batches.cut((kept[n] for n in part), options.window) for part in (learned, held))  # type: ignore
-
-
 def _build(n_tokens: int, options: Options) -> ProsodicSequenceEncoder:
     if options.size not in ProsodicSequenceEncoder.sizes:
         raise ValueError(f"size: {options.size!r} is not one of {', '.join(ProsodicSequenceEncoder.sizes)}")
@@ -197,7 +191,7 @@ def _describe(rows: _Rows, score: scoring.Score, train: Sequences, validation: S
         "final_validation_loss": rows[-1]["validation_loss"],
         "train_tokens": int(sum(map(len, train))),
         "validation_tokens": int(sum(map(len, validation))),
-        "validation": dataclasses.asdict(score),
+        "validation": score,
         "unigram": scoring.unigram(train, validation, n_tokens),
     }
 

@@ -95,41 +95,28 @@ def refine(points: Points, centres: torch.Tensor, max_iter: int, say: tp.Optiona
     return KmeansFit(centres, max_iter, False)
 
 
-@dataclasses.dataclass(frozen=True)
-class Quality:
-    """Figures of a token model over a collection of vectors.
+def measure(points: Points, centres: torch.Tensor, seed: int = 0) -> tp.Dict[str, float]:
+    """Return figures of `centres` `[K, R]` as tokens of all points, whose number is `vectors`.
 
     `inertia` is the sum of squared distances to the nearest centre, `explained` the share of the variance that
-    the tokens carry (1 - inertia / total). `silhouette` is the mean over a sample, from -1 to 1. `perplexity`
-    is 2 to the entropy of the tokens in bits: how many equally frequent tokens would be as rich.
+    the tokens carry (1 - inertia / total). `silhouette` is the mean over a sample of `silhouette_sample` points, from
+    -1 to 1, drawn by `seed`. `used` tokens occur at all, and `usage` is their share. `perplexity` is 2 to the entropy
+    of the tokens in bits: how many equally frequent tokens would be as rich.
     """
-
-    vectors: int
-    inertia: float
-    explained: float
-    silhouette: float
-    silhouette_sample: int
-    used: int  # tokens that occur at all
-    usage: float  # share of the tokens that occur
-    perplexity: float
-
-
-def measure(points: Points, centres: torch.Tensor, seed: int = 0) -> Quality:
-    """Return the quality of `centres` `[K, R]` for all points; the sample is drawn by `seed`."""
     _, counts, inertia = _sweep(points, centres)
     total = points.variance() * points.space.dim * len(points)
     drawn = points.sample(_SCORED, np.random.default_rng(seed))
     used = int((counts > 0).sum())
-    return Quality(
-        vectors=len(points),
-        inertia=inertia,
-        explained=1 - inertia / total if total > 0 else 0.0,
-        silhouette=silhouette(drawn, assign(drawn, centres)[0]),
-        silhouette_sample=len(drawn),
-        used=used,
-        usage=used / len(centres),
-        perplexity=perplexity(counts.cpu().numpy()),
-    )
+    return {
+        "vectors": len(points),
+        "inertia": inertia,
+        "explained": 1 - inertia / total if total > 0 else 0.0,
+        "silhouette": silhouette(drawn, assign(drawn, centres)[0]),
+        "silhouette_sample": len(drawn),
+        "used": used,
+        "usage": used / len(centres),
+        "perplexity": perplexity(counts.cpu().numpy()),
+    }
 
 
 def perplexity(counts: np.ndarray) -> float:

@@ -105,9 +105,7 @@ def test_the_limit_of_the_duration_is_the_users(model):
 def test_features_are_computed_as_the_model_was_fitted(tmp_path):
     settings = features.Settings(hop_length=160, smoothing_level="heavy")
     vectors, _ = features.analyse(glide(1.0), settings)
-    from prosody_toolkit import definition
-
-    ClusteringPipeline(5, device="cpu", features=definition.today(settings)).train(vectors, tmp_path)
+    ClusteringPipeline(5, device="cpu", features=features.define(settings)).train(vectors, tmp_path)
     tokens = ProsodicClusterSequences(str(tmp_path)).extract_cluster_sequences(glide(1.0))
     assert len(tokens[0]) == 1 + (RATE - 1) // 160
 

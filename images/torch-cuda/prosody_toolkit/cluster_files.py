@@ -16,8 +16,8 @@ import typing as tp
 
 import torch
 
-from prosody_toolkit import definition, storage
-from prosody_toolkit.definition import FeatureDefinition
+from prosody_toolkit import storage
+from prosody_toolkit.features import FeatureDefinition, read_definition
 from prosody_toolkit.points import Space
 
 DESCRIPTION = "kmeans_model.json"
@@ -103,7 +103,7 @@ def load_files(description: str, centres: str) -> ClusterModel:
     tensors = storage.read_tensors(centres)
     if not {"features", "feature_weights"} <= set(said) or "centers" not in tensors:
         raise ValueError(f"{os.path.basename(description)}: lacks a part of the model; fit the model again")
-    features = None if said["features"] is None else definition.read(said["features"])
+    features = None if said["features"] is None else read_definition(said["features"])
     space = Space(torch.tensor(said["feature_weights"]), tensors.get("pca_mean"), tensors.get("pca_components"))
     return _check(ClusterModel(tensors["centers"], space, features, said, sha256), said["n_clusters"], description)
 

@@ -16,9 +16,9 @@ import warnings
 import numpy as np
 import torch
 
-from prosody_toolkit import cluster_files, definition, devices, kmeans
+from prosody_toolkit import cluster_files, devices, kmeans
 from prosody_toolkit.cluster_files import ClusterModel
-from prosody_toolkit.definition import FeatureDefinition
+from prosody_toolkit.features import FeatureDefinition, define
 from prosody_toolkit.points import Points, Space, fit_pca
 from prosody_toolkit.vectors import ArrayClass, Vectors, collect
 
@@ -154,7 +154,7 @@ class ClusteringPipeline:
         """Return what the vectors are, as far as that is known."""
         if self._features is not None:
             return self._features
-        default = definition.today()
+        default = define()
         if self.input_features_dim != len(default.names):
             return None
         if all(block.min() >= 0 and block.max() <= 1 for block in blocks):

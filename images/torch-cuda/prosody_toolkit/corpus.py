@@ -6,9 +6,9 @@ import typing as tp
 
 import numpy as np
 
-from prosody_toolkit import clustering, definition, features
+from prosody_toolkit import clustering, features
 from prosody_toolkit.cluster_files import ClusterModel
-from prosody_toolkit.definition import FeatureDefinition
+from prosody_toolkit.features import FeatureDefinition
 from worker import formats
 from worker.request import ArrayFile
 
@@ -27,7 +27,7 @@ class Corpus:
     @property
     def features(self) -> FeatureDefinition:
         """What a token model is told of the vectors."""
-        return definition.of_settings(self.settings)
+        return features.define_normalized(self.settings)
 
     def vectors(self) -> tp.Iterator[np.ndarray]:
         """Yield normalised features float32 `[T, 6]`, file by file.

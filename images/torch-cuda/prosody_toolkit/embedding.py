@@ -5,7 +5,7 @@ import typing as tp
 import numpy as np
 import torch
 
-from prosody_toolkit import cluster_files, clustering, definition, devices, features
+from prosody_toolkit import cluster_files, clustering, devices, features
 from prosody_toolkit.cluster_files import ClusterModel
 from prosody_toolkit.encoder import ProsodicSequenceEncoder
 
@@ -35,7 +35,7 @@ class Describer:
         self._model: tp.Optional[ClusterModel] = None
         if clusters:
             self._model = cluster_files.load_files(*clusters)
-            definition.refuse_others(self._model.features, definition.of_settings(settings), clusters[0])
+            features.refuse_others(self._model.features, features.define_normalized(settings), clusters[0])
         self._encoder = self._read_encoder(encoder, self._model) if encoder and self._model else None
 
     def describe(self, found: np.ndarray, voiced: np.ndarray, embed: bool = True) -> tp.Dict[str, np.ndarray]:

@@ -17,8 +17,7 @@ import numpy as np
 import soxr
 import torch
 
-from prosody_toolkit import definition, features, plots, smoothing
-from prosody_toolkit.definition import FeatureDefinition
+from prosody_toolkit import features, plots, smoothing
 from worker.audio.decode import decode
 
 LOADERS = ("librosa", "soundfile", "ffmpeg", "auto")
@@ -65,9 +64,9 @@ class ProsodicFeatureExtractor:
         return features.SAMPLE_RATE / self._settings.hop_length
 
     @property
-    def definition(self) -> FeatureDefinition:
+    def definition(self) -> features.FeatureDefinition:
         """What the features are, for `ClusteringPipeline(features=...)`: tokens need the same ones again."""
-        return definition.today(self._settings)
+        return features.define(self._settings)
 
     def load_audio(self, path: tp.Union[str, "os.PathLike[str]"], loader: str = "librosa") -> torch.Tensor:
         """Return the mono audio of a file, float32 `[N]` at `sample_rate`, and keep it for `extract`.

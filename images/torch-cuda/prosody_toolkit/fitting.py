@@ -4,10 +4,9 @@ import dataclasses
 import os
 import typing as tp
 
-from prosody_toolkit import cluster_files, definition, fitting_encoder, learning, storage
+from prosody_toolkit import cluster_files, features, fitting_encoder, learning, storage
 from prosody_toolkit.clustering import ClusteringPipeline
 from prosody_toolkit.corpus import Corpus
-from prosody_toolkit.features import Settings
 from prosody_toolkit.vectors import ArrayClass
 from worker import schema
 from worker.extractor import Lesson, choice
@@ -31,7 +30,7 @@ class _Asked:
     encoder: fitting_encoder.Options = dataclasses.field(default_factory=fitting_encoder.Options)
 
 
-def run(asked: Fit, settings: Settings, device: str, files: tp.Mapping[str, str], lesson: Lesson) -> _Facts:
+def run(asked: Fit, settings: features.Settings, device: str, files: tp.Mapping[str, str], lesson: Lesson) -> _Facts:
     """Fit what is asked for, and return the facts.
 
     Args:
@@ -66,7 +65,7 @@ def run(asked: Fit, settings: Settings, device: str, files: tp.Mapping[str, str]
         raise ValueError("an encoder is made of tokens; give the folder of their model by --cluster-model")
     clusters = os.path.dirname(files[cluster_files.DESCRIPTION])
     model = cluster_files.load(clusters)
-    definition.refuse_others(model.features, arrays.features, clusters)
+    features.refuse_others(model.features, arrays.features, clusters)
     plan = dataclasses.replace(request.encoder.plan, seed=request.seed)
     options = dataclasses.replace(request.encoder, plan=plan)
     tokens = list(arrays.tokens(model.n_clusters) if request.holds == "tokens" else arrays.find_tokens(model))

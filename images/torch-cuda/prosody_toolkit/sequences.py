@@ -14,7 +14,7 @@ import soxr
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from prosody_toolkit import cluster_files, clustering, definition, devices, features
+from prosody_toolkit import cluster_files, clustering, devices, features
 from prosody_toolkit.extraction import Waveform, floats
 
 Waves = tp.Union[Waveform, tp.Sequence[np.ndarray], tp.Sequence[torch.Tensor]]
@@ -44,8 +44,8 @@ class ProsodicClusterSequences:
         self.device = devices.choose(device)
         self.model = cluster_files.load(prosodic_cluster_model_dir)
         fitted = self.model.features
-        given = definition.today(fitted.settings() if fitted else None)
-        definition.refuse_others(fitted, given, prosodic_cluster_model_dir)
+        given = features.define(fitted.settings() if fitted else None)
+        features.refuse_others(fitted, given, prosodic_cluster_model_dir)
         self.max_duration = max_duration
         self.sample_rate = given.sample_rate
         self._settings = given.settings()

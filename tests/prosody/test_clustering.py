@@ -12,8 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: run in the 
 
 from prosody_toolkit import cluster_files, features, kmeans  # noqa: E402
 from prosody_toolkit.clustering import ClusteringPipeline  # noqa: E402
-from prosody_toolkit.points import Points, Space  # noqa: E402
-from prosody_toolkit.vectors import ArrayClass  # noqa: E402
+from prosody_toolkit.vectors import ArrayClass, Points, Space  # noqa: E402
 
 
 def blobs(clusters=12, each=200, seed=0, spread=0.01):

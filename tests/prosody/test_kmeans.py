@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 
 from prosody_toolkit import kmeans  # noqa: E402
-from prosody_toolkit.points import Points, Space, fit_pca  # noqa: E402
+from prosody_toolkit.vectors import Points, Space, fit_pca  # noqa: E402
 from sklearn import cluster, decomposition, metrics  # noqa: E402
 
 CLUSTERS = 24

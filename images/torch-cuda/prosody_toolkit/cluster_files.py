@@ -18,7 +18,7 @@ import torch
 
 from prosody_toolkit import storage
 from prosody_toolkit.features import FeatureDefinition, read_definition
-from prosody_toolkit.points import Space
+from prosody_toolkit.vectors import Space
 
 DESCRIPTION = "kmeans_model.json"
 CENTRES = "cluster_centers.pt"

@@ -19,8 +19,7 @@ import torch
 from prosody_toolkit import cluster_files, devices, kmeans
 from prosody_toolkit.cluster_files import ClusterModel
 from prosody_toolkit.features import FeatureDefinition, define
-from prosody_toolkit.points import Points, Space, fit_pca
-from prosody_toolkit.vectors import ArrayClass, Vectors, collect
+from prosody_toolkit.vectors import ArrayClass, Points, Space, Vectors, collect, fit_pca
 
 Collection = tp.Union[ArrayClass, Vectors]
 

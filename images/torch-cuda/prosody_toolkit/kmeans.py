@@ -15,7 +15,7 @@ import typing as tp
 import numpy as np
 import torch
 
-from prosody_toolkit.points import Points
+from prosody_toolkit.vectors import Points
 
 TOLERANCE = 1e-4  # of the variance: how little the centres may move together for Lloyd's iteration to end
 _SAMPLE = 100_000  # points that seeds, and new places for empty clusters, are chosen among

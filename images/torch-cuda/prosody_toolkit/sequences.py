@@ -78,7 +78,15 @@ class ProsodicClusterSequences:
         if not waves or len(counts) != len(waves):
             raise ValueError(f"got {len(waves)} waveforms and {len(counts)} lengths")
         for number, (wave, count) in enumerate(zip(waves, counts, strict=True)):
-            self._check(wave[:count], count, len(wave), number)
+            if not 1 <= count <= len(wave):
+                raise ValueError(f"waveform {number}: {count} samples are asked for, {len(wave)} are there")
+            if not np.isfinite(wave[:count]).all():
+                raise ValueError(f"waveform {number}: holds NaN or infinity")
+            if self.max_duration is not None and count > self.max_duration * self.sample_rate:
+                raise ValueError(
+                    f"waveform {number}: {count / self.sample_rate:.1f} s are longer than max_duration="
+                    f"{self.max_duration:g}; raise it, or cut the audio into pieces"
+                )
         parts = [torch.from_numpy(wave[:count].copy()) for wave, count in zip(waves, counts, strict=True)]
         return pad_sequence(parts, batch_first=True), torch.tensor(counts)
 
@@ -109,17 +117,6 @@ class ProsodicClusterSequences:
             tokens.append(nearest.tolist())
             distances.append(distance.tolist())
         return (tokens, distances) if return_distances else tokens
-
-    def _check(self, wave: np.ndarray, count: int, there: int, number: int) -> None:
-        if not 1 <= count <= there:
-            raise ValueError(f"waveform {number}: {count} samples are asked for, {there} are there")
-        if not np.isfinite(wave).all():
-            raise ValueError(f"waveform {number}: holds NaN or infinity")
-        if self.max_duration is not None and count > self.max_duration * self.sample_rate:
-            raise ValueError(
-                f"waveform {number}: {count / self.sample_rate:.1f} s are longer than max_duration="
-                f"{self.max_duration:g}; raise it, or cut the audio into pieces"
-            )
 
 
 def _flat(wave: Waveform) -> np.ndarray:

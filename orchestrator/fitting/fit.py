@@ -204,11 +204,7 @@ def _material(ledger: Ledger, contexts: Contexts, model: ModelSpec, holds: str, 
 
 
 def _named(models: list[ModelSpec], parameter: str) -> str | None:
-    """Return the path that the job gives for a model of its own, or None.
-
-    Raises:
-        JobError: it gives several, and a fit must not guess which one to replace.
-    """
+    """Return the path that the job gives for a model of its own, or None; of several a fit must not guess one."""
     found = {path for model in models if (path := getattr(model.built, parameter)) is not None}
     if len(found) > 1:
         raise JobError(f"{parameter}: the job names {', '.join(sorted(found))}; choose by --model")

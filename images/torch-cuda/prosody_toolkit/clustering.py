@@ -25,11 +25,6 @@ Collection = tp.Union[ArrayClass, Vectors]
 
 _LOG = logging.getLogger(__name__)
 
-_UMAP = (
-    "dim_reducer_method='umap': a UMAP can only be kept as pickled Python objects, which may run code when "
-    "loaded; use 'pca', or no reduction, which six features do not need"
-)
-
 
 class ClusteringPipeline:
     """k-means++ and Lloyd's iteration; seeded, on a CPU the same bytes every time."""
@@ -107,7 +102,10 @@ class ClusteringPipeline:
         vectors = collect(features_collation, self.input_features_dim)
         blocks = list(vectors.blocks())
         if dim_reducer_method == "umap":
-            raise ValueError(_UMAP)
+            raise ValueError(
+                "dim_reducer_method='umap': a UMAP can only be kept as pickled Python objects, which may run code when "
+                "loaded; use 'pca', or no reduction, which six features do not need"
+            )
         if dim_reducer_method != "pca":
             raise ValueError(f"dim_reducer_method: {dim_reducer_method!r} is not pca")
         space, held = Space(self._weights), None

@@ -169,12 +169,9 @@ class ProsodicSequenceEncoder(nn.Module):
         return tp.cast(Tensor, self.layers(self.dropout(embedded), src_key_padding_mask=~valid))
 
     def _embed(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Return the mean of the states `[B, D]`; a long sequence in windows of nearly equal length.
-
-        Windows are cut by a sequence's own length, so that padding changes nothing.
-        """
+        """Return the mean of the states `[B, D]`; a long sequence in windows of nearly equal length."""
         totals = torch.zeros(len(tokens), self.hidden_dim, device=tokens.device, dtype=self.head.weight.dtype)
-        cut = _cut(valid, self.pos_max_len)
+        cut = _cut(valid, self.pos_max_len)  # by a sequence's own length, so that padding changes nothing
         sizes = np.array([stop - start for _, start, stop in cut])
         for numbers in batches.group(np.argsort(sizes, kind="stable").tolist(), sizes, _TOKENS_AT_ONCE):
             windows = [cut[number] for number in numbers]

@@ -199,12 +199,10 @@ def _blocks(count: int, size: int) -> tp.Iterator[slice]:
 
 
 def _survey(frames: _Frames) -> tp.Tuple[pitch.Candidates, np.ndarray]:
-    """Return the pitch candidates and the power of all frames.
-
-    The arrays of the whole file are there first: small results kept between large temporary ones would
-    splinter the heap.
-    """
-    found = pitch.reserve(frames.count)
+    """Return the pitch candidates and the power of all frames."""
+    # The arrays of the whole file come first: small results between large temporary ones would splinter the heap.
+    shape = (frames.count, pitch.CANDIDATES)
+    found = pitch.Candidates(*(np.zeros(one, np.float32) for one in (shape, shape, frames.count)))
     power = np.zeros(frames.count, np.float32)
     short = hann(frames.frame_length)[None]
     for part in _blocks(frames.count, _BLOCK):

@@ -47,12 +47,6 @@ def centre(frames: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return centred
 
 
-def reserve(count: int) -> Candidates:
-    """Return empty candidates for `count` frames."""
-    shape = (count, CANDIDATES)
-    return Candidates(np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(count, np.float32))
-
-
 def find_candidates(frames: np.ndarray, window: np.ndarray, sample_rate: int) -> Candidates:
     """Find where a frame resembles itself (r = r_windowed / r_window, Boersma's equation 9).
 
@@ -111,15 +105,12 @@ def harmonicity(correlation: np.ndarray) -> np.ndarray:
 
 
 def _autocorrelation(frames: np.ndarray, last: int) -> np.ndarray:
-    """Return lags 0 .. `last` `[B, last + 1]`, on an axis `_OVERSAMPLING` times finer.
-
-    The power spectrum is zero-padded before its inverse transform, which interpolates by sinc.
-    """
+    """Return lags 0 .. `last` `[B, last + 1]`, on an axis `_OVERSAMPLING` times finer."""
     size = _fast_length(frames.shape[-1] + last // _OVERSAMPLING + 2)
     spectrum = np.fft.rfft(frames, size)
     power = spectrum.real**2 + spectrum.imag**2
     power[:, -1] *= 0.5  # the Nyquist bin of the short transform stands for two of the long one
-    lags: np.ndarray = np.fft.irfft(power, _OVERSAMPLING * size)[:, : last + 1]
+    lags: np.ndarray = np.fft.irfft(power, _OVERSAMPLING * size)[:, : last + 1]  # zero-padding interpolates by sinc
     return lags
 
 

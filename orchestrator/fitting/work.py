@@ -113,11 +113,11 @@ def _follow(engine: Engine, job: Job, attempt: Attempt, shown: Progress) -> tupl
         for _, happening in engine.poll():
             if isinstance(happening, Ended):
                 return facts, happening
-            facts = _tell(happening, attempt, shown) or facts
+            facts = tell(happening, attempt, shown) or facts
         time.sleep(_PAUSE)
 
 
-def _tell(event: Event, attempt: Attempt, shown: Progress) -> _Facts | None:
+def tell(event: Event, attempt: Attempt, shown: Progress) -> _Facts | None:
     """Take in one event of the worker; return what the model is like once it is fitted."""
     match event.kind:
         case "progress":

@@ -71,7 +71,7 @@ def run(asked: Fit, settings: features.Settings, device: str, files: tp.Mapping[
     return fitting_encoder.fit(tokens, lesson.folder, model.n_clusters, options, model.sha256, device, say, lesson.stop)
 
 
-def _fit_clusters(corpus: Corpus, folder: str, asked: _Asked, device: str, say: fitting_encoder.Say) -> _Facts:
+def _fit_clusters(corpus: Corpus, folder: str, asked: _Asked, device: str, say: fitting_encoder.SayShare) -> _Facts:
     """Fit k-means to all frames of a corpus, write the model, and return what it is like."""
     dim = len(corpus.features.names)
     collection = ArrayClass(dim, _BLOCK)

@@ -30,7 +30,7 @@ _COLUMNS = ("step", "epoch", "train_loss", "validation_loss", "validation_accura
 
 _Rows = tp.Sequence[learning.Row]
 _Facts = tp.Dict[str, tp.Any]
-Say = tp.Callable[[str, tp.Optional[float]], None]  # gets a line, and the share that is done; None: once for all
+SayShare = tp.Callable[[str, tp.Optional[float]], None]  # gets a line, and the share that is done; None: once for all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ def fit(
     options: Options,
     clusters: str = "",
     device: str = "cpu",
-    say: Say = lambda text, share: None,
+    say: SayShare = lambda text, share: None,
     stop: tp.Optional[threading.Event] = None,
 ) -> _Facts:
     """Train an encoder, or go on where a killed training of the same data and options stands.
@@ -111,7 +111,7 @@ def fit(
     return facts
 
 
-def _write(model: ProsodicSequenceEncoder, rows: _Rows, facts: _Facts, folder: str, say: Say) -> None:
+def _write(model: ProsodicSequenceEncoder, rows: _Rows, facts: _Facts, folder: str, say: SayShare) -> None:
     """Write the curve and what is known of the encoder, then itself; the state that a kill leaves goes last."""
     _write_curve(rows, folder)
     try:

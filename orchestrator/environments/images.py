@@ -120,7 +120,7 @@ def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | 
         return
     say(f"builds the image {tag(environment, variant)}")
     settings = pip_settings.read()
-    with image_inputs.wheels(environment, variant, settings) as placed:
+    with image_inputs.wheels(environment, settings) as placed:
         secrets = image_inputs.secrets(settings, placed or image_inputs.offered(environment, variant, settings))
         with image_inputs.context(environment) as folder:
             _build(definition(environment, variant), folder, secrets, environment.name, say, log)

@@ -22,8 +22,14 @@ status: .venv/installed    ## show what a job has done so far
 envs: .venv/installed      ## build all environments now instead of on first use
 	@$(CONSORT) envs build
 
-images: .venv/installed    ## build the container images, for the GPU where there is one
-	@$(CONSORT) envs build --runtime docker
+images: .venv/installed    ## build the container images, for the GPU where there is one; ATTEST=1: with attestations
+	@$(CONSORT) envs build --runtime docker $(if $(ATTEST),--attest)
+
+push: .venv/installed      ## push them: make push REGISTRY=host:port/name; digests go to images/digests.lock
+	@$(CONSORT) envs push --registry '$(REGISTRY)'
+
+pull: .venv/installed      ## pull the images that images/digests.lock names, instead of building them
+	@$(CONSORT) envs pull
 
 up: .venv/installed        ## the same in docker compose alone: make up CONFIG=... AUDIO=... OUTPUT=...
 	@$(CONSORT) compose up '$(CONFIG)' $(if $(AUDIO),--audio '$(AUDIO)') $(if $(OUTPUT),--output '$(OUTPUT)')
@@ -82,4 +88,4 @@ clean:                     ## forget .venv and caches of the tools; keep outputs
 	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r tests/requirements.lock
 	@touch $@
 
-.PHONY: help install extract plan status envs images up down models doctor check lint types layers unit test test-docker reproduce lock clean
+.PHONY: help install extract plan status envs images push pull up down models doctor check lint types layers unit test test-docker reproduce lock clean

@@ -6,13 +6,14 @@ import typing as tp
 
 from orchestrator import errors
 from orchestrator.cli import flags
-from orchestrator.environments import definitions, devices, images, registry
+from orchestrator.environments import definitions, devices
 from orchestrator.environments.definitions import Environment
 from orchestrator.errors import EnvironmentUnavailable, JobError
 from orchestrator.running import progress
 from orchestrator.text import size, table
 
 if tp.TYPE_CHECKING:
+    from orchestrator.environments.images import Wanted
     from orchestrator.running.runtimes.base import Runtime
 
 
@@ -46,11 +47,14 @@ def run(arguments: argparse.Namespace) -> int:
         return errors.OK
     variants = arguments.variants or _variants_of_this_machine(runtime)
     if moves:
+        from orchestrator.environments import images
+
         wanted = [images.wanted(one, variant) for one in chosen for variant in _known(one, variants)]
         return _move([*wanted, *([] if arguments.names else [images.wanted_host()])], arguments.registry)
     if arguments.attest:
         runtime.attest()
     with progress.choose() as shown:
+        runtime.warn = shown.say
         good = _build(chosen, runtime, variants, shown) if arguments.names else build_all(runtime, variants, shown)
     return errors.OK if good else errors.UNAVAILABLE
 
@@ -69,11 +73,15 @@ def _check(arguments: argparse.Namespace, moves: bool) -> None:
     if arguments.attest and arguments.action != "build":
         raise JobError(f"envs {arguments.action}: --attest goes with `envs build --runtime docker`")
     if arguments.registry is not None:
+        from orchestrator.environments import registry
+
         registry.check(arguments.registry)
 
 
-def _move(wanted: list[images.Wanted], place: str | None) -> int:
+def _move(wanted: "list[Wanted]", place: str | None) -> int:
     """Push images, or pull those that are not there; return the exit code."""
+    from orchestrator.environments import registry
+
     good = True
     with progress.choose() as shown:
         for one in wanted:
@@ -87,7 +95,9 @@ def _move(wanted: list[images.Wanted], place: str | None) -> int:
     return errors.OK if good else errors.UNAVAILABLE
 
 
-def _pull(wanted: images.Wanted, say: tp.Callable[[str], None]) -> str:
+def _pull(wanted: "Wanted", say: tp.Callable[[str], None]) -> str:
+    from orchestrator.environments import images, registry
+
     if images.is_there(wanted):
         return "ready"
     registry.pull(wanted, say)

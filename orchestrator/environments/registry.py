@@ -132,14 +132,20 @@ def pull(wanted: Wanted, say: Say) -> None:
         images.forget(before.id)
 
 
-def pulled(wanted: Wanted, say: Say) -> bool:
-    """Pull an image rather than build it, where somebody has pushed it; return whether it is there now."""
+def pulled(wanted: Wanted, say: Say, warn: Say) -> bool:
+    """Pull an image rather than build it, where somebody has pushed it; return whether it is there now.
+
+    Args:
+        wanted: which.
+        say: gets a line of progress now and then.
+        warn: gets why it could not be pulled.
+    """
     try:
         if find(wanted) is None:
             return False
         pull(wanted, say)
     except EnvironmentUnavailable as error:
-        say(f"{error}; builds it instead")
+        warn(f"{error}; builds it instead")
         return False
     return True
 

@@ -98,23 +98,29 @@ def registry(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pushed(tmp_path_factory, registry):
-    """Return a checkout, the ids of its images, and what its push wrote; the host image is put back at the end."""
-    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
-    kept = docker("images", "--quiet", HOST)
+def host_image():
+    """Put the image of the host side, whose name all checkouts share, back at the end."""
+    kept = image_id(HOST)
     if kept:
-        docker("tag", HOST, "kept/orchestrator:before")
+        docker("tag", kept, "kept/orchestrator:before")
+    yield
+    remove(SMALL, HOST)
+    if kept:
+        docker("tag", kept, HOST)
+        docker("rmi", "kept/orchestrator:before")
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory, registry, host_image):
+    """Return a checkout, the ids of its images, and what its push wrote."""
+    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
     done = checkout("push", "small-env", "--registry", registry.address)
     assert done.returncode == 3 and f"{SMALL}: not built, and not pushed; `make images` builds it" in done.stderr
     assert not checkout.digests.exists()
     for action in (("build", "--runtime", "docker"), ("push", "--registry", registry.address)):
         done = checkout(*action, "--variant", "cpu")
         assert done.returncode == 0, done.stderr
-    yield checkout, {name: image_id(name) for name in (SMALL, HOST)}, checkout.digests.read_text()
-    remove(SMALL, HOST)
-    if kept:
-        docker("tag", "kept/orchestrator:before", HOST)
-        docker("rmi", "kept/orchestrator:before")
+    return checkout, {name: image_id(name) for name in (SMALL, HOST)}, checkout.digests.read_text()
 
 
 @pytest.fixture
@@ -127,7 +133,7 @@ def checkout(pushed, registry):
     if registry.process.poll() is not None:
         registry.start()
     named = docker("images", "--digests", "--format", "{{.Repository}}@{{.Digest}}").split()
-    assert [name for name in named if name.startswith("127.0.0.1")] == [], "an address has stayed as a name"
+    assert [name for name in named if name.startswith(registry.address)] == [], "an address has stayed as a name"
 
 
 def remove(*names):
@@ -232,9 +238,9 @@ def test_what_does_not_match_its_digest_is_refused(checkout, registry):
         blob.write_bytes(before)
 
 
-def test_an_image_of_another_code_is_refused_and_removed(checkout, registry, tmp_path, pushed):
+def test_an_image_of_another_code_is_refused_and_removed(checkout, registry, tmp_path):
     (tmp_path / "made-of.json").write_text('{"lock": "0", "worker": "0"}')
-    dockerfile = f"FROM {pushed[1][SMALL]}\nCOPY made-of.json /opt/consort/\n"
+    dockerfile = f"FROM {SMALL}\nCOPY made-of.json /opt/consort/\n"
     checkout("pull", "small-env")
     digest = send(registry, dockerfile, tmp_path)
     remove(SMALL)

@@ -77,6 +77,7 @@ class Runtime(abc.ABC):
     name: tp.ClassVar[str]
     every_variant: tp.ClassVar[bool] = False  # that for the CPU is kept beside the one for the GPU
     log: pathlib.Path | None = None  # folder for what building prints
+    warn: tp.Callable[[str], None] | None = None  # gets what went another way than was meant; None: as progress
 
     @classmethod
     @abc.abstractmethod

@@ -85,9 +85,13 @@ class DockerRuntime(Runtime):
 
     def build_beside(self, say: tp.Callable[[str], None]) -> list[str]:
         """Build the host side, for docker-compose.yml."""
-        if self._attest or not _is_there_or_pulled(images.wanted_host(), say):
+        if self._attest or not self._is_there(images.wanted_host(), say):
             images.build_host(say, self._attest)
         return [images.HOST_TAG]
+
+    def _is_there(self, wanted: images.Wanted, say: tp.Callable[[str], None]) -> bool:
+        """Return whether an image is there, or could be pulled."""
+        return images.is_there(wanted) or registry.pulled(wanted, say, self.warn or say)
 
     def attest(self) -> None:
         images.check_attestations()
@@ -98,7 +102,7 @@ class DockerRuntime(Runtime):
 
     def build(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
         log = self.log / f"build-{environment.name}.log" if self.log else None
-        if not self._attest and _is_there_or_pulled(images.wanted(environment, variant), say):
+        if not self._attest and self._is_there(images.wanted(environment, variant), say):
             return
         images.build(environment, variant, say, log, self._attest)
 
@@ -200,10 +204,6 @@ class DockerRuntime(Runtime):
         if self._cdi:
             return [word for gpu in gpus for word in ("--device", f"nvidia.com/gpu={gpu}")]
         return ["--gpus", f'"device={",".join(gpus)}","capabilities=compute,utility"']
-
-
-def _is_there_or_pulled(wanted: images.Wanted, say: tp.Callable[[str], None]) -> bool:
-    return images.is_there(wanted) or registry.pulled(wanted, say)
 
 
 def sweep(output: OutputDir) -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import io
 import os
 import pathlib
+import re
 import shutil
 import tarfile
 import time
@@ -22,6 +23,7 @@ PREFIX = "consort"  # of images, labels and names of containers
 _TIMEOUT = 20.0  # seconds for an answer
 _REMOVAL = 120.0  # seconds for that to a removal
 _SOCKET = "unix:///var/run/docker.sock"  # where an engine listens unless somebody says otherwise
+_OLDEST = [20, 10]  # whose BuildKit can do what images/Dockerfile asks for
 _NO_NAME = "<none>:<none>"
 
 
@@ -77,8 +79,12 @@ def find() -> DockerEngine:
     options = info.get("SecurityOptions") or []
     component = (facts.get("Components") or [{}])[0]
     podman = "podman" in component.get("Name", "").lower()
+    version = component.get("Version") or facts.get("Version", "")
+    numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
+    if not podman and numbers < _OLDEST:
+        raise EnvironmentUnavailable(f"Docker {version} is too old, 20.10 is needed; update it, or use `runtime: venv`")
     return DockerEngine(
-        name=f"{'Podman' if podman else 'Docker'} {component.get('Version') or facts.get('Version', '')}".strip(),
+        name=f"{'Podman' if podman else 'Docker'} {version}".strip(),
         podman=podman,
         rootless=any("rootless" in option for option in options),
         selinux=any("selinux" in option for option in options),

@@ -99,6 +99,7 @@ class Shard:
     memory: tp.Optional[int] = None
     timeout: float = 600.0
     flags: tp.List[str] = dataclasses.field(default_factory=list)  # of every record of a model that could use a GPU
+    gpu_module: str = ""  # of the environment: tries its GPU, and frees memory there
     kind: str = dataclasses.field(default="extract", metadata={"choices": ("extract", "fit")})
     fit: tp.Optional[requests.Fit] = None  # of a shard of that kind, which has one task and no items
     protocol: int = VERSION

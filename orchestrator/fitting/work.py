@@ -82,7 +82,7 @@ class Work:
         gpus, runtime = Gpus(self._placed), self._placed.runtime
         for number in itertools.count():
             shard = make(number)
-            attempt = Attempt(shard, gpus.take() if shard.device == "cuda" else (), runtime.way)
+            attempt = Attempt(shard, gpus.take(shard) if shard.device == "cuda" else (), runtime.way)
             job = Job(shard, attempt.gpus, self._job.memory_bytes, default_slots())  # nothing else runs beside it
             facts, ended = _follow(engine, job, attempt, self._shown)
             gpus.give_back(attempt.gpus)
@@ -103,10 +103,10 @@ class Work:
         environment, runtime = definitions.find(catalog.find(task.extractor).environment), self._placed.runtime
         runtime.build(
             environment,
-            self._placed.device(environment.name),
+            self._placed.device(environment.name, task.name),
             lambda text: self._shown.stage(environment.name, text),
         )
-        shared = shards.fields(self._job, environment, self._placed, slots=1)
+        shared = shards.fields(self._job, environment, self._placed, 1, task.name)
         shard = shards.fit(name, environment.name, task, asked, shared)
         for why in filter(None, map(runtime.refuses, own_paths(shard.plugins, shard.tasks))):
             raise JobError(why)

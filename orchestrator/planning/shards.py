@@ -19,10 +19,10 @@ _TIMEOUT = 600.0  # seconds of it where the job says none
 class Placed(tp.Protocol):
     """Where an environment's workers run."""
 
-    def device(self, environment: str) -> str:
-        """Return cpu or cuda."""
+    def device(self, environment: str, model: str = "") -> str:
+        """Return cpu or cuda, for a model that is alone, or for those beside which none is alone."""
 
-    def flags(self, environment: str) -> list[str]:
+    def flags(self, environment: str, model: str = "") -> list[str]:
         """Return what every record must say that would have been made on a GPU."""
 
 
@@ -36,11 +36,12 @@ class ShardFields:
     worker: str = ""
     flags: list[str] = dataclasses.field(default_factory=list)
     plugins: list[str] = dataclasses.field(default_factory=list)
+    gpu_module: str = ""
     memory: int | None = None
     timeout: float = _DECODING * _TIMEOUT
 
 
-def fields(job: JobSpec, environment: Environment, placement: Placed, slots: int) -> ShardFields:
+def fields(job: JobSpec, environment: Environment, placement: Placed, slots: int, model: str = "") -> ShardFields:
     """Return what the shards of an environment share.
 
     Args:
@@ -49,15 +50,17 @@ def fields(job: JobSpec, environment: Environment, placement: Placed, slots: int
         placement: where they run.
         slots: workers side by side; without a limit of the job they share what is free, as each of them
             alone would take it all.
+        model: that is alone in its shards, as it could not be loaded where others can.
     """
     free = memory.available()
-    variant = placement.device(environment.name)  # an environment has a lock for each kind of device
+    variant = placement.device(environment.name, model)  # an environment has a lock for each kind of device
     return ShardFields(
-        device=placement.device(environment.name),
+        device=variant,
         variant=variant,
         lock=environment.lock_sha256(variant),
         worker=environment.worker_sha256(),
-        flags=placement.flags(environment.name),
+        flags=placement.flags(environment.name, model),
+        gpu_module=environment.spec.cuda.module if environment.spec.cuda else "",
         plugins=job.plugins,
         memory=job.memory_bytes or (free // slots if free else None),
         timeout=_DECODING * (job.timeout_per_item or _TIMEOUT),

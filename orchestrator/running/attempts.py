@@ -11,6 +11,7 @@ from worker import protocol, regular
 from worker.protocol import Event, Failure, Item, Shard
 
 _STRIKES = 2  # ends of a worker that an (item, model) may cause before it is left out
+_ORDERLY = (protocol.EXIT_PERMANENT, protocol.EXIT_NO_MODEL, protocol.EXIT_OUTPUT, protocol.EXIT_AGAIN)
 _RESTARTS = 3  # attempts at the same items by workers that end for no visible reason
 
 
@@ -29,11 +30,13 @@ class Attempt:
         self.gpus = gpus
         self.dropped: dict[str, str] = {}  # models that could not load, with the reason
         self.trouble: str | None = None  # why the output folder cannot be used
-        self.device: str | None = None  # why the worker has not got its GPU, or could not load anything there
+        self.device: str | None = None  # why the worker has not got its GPU, or could not load a model there
+        self.unloadable = ""  # that model; none: it is all the same to any model of its environment
         self.broken: str | None = None  # why its GPU was of no use any more in the middle of the work
         self.way = way
         self._accounted: set[tuple[str, str]] = set()
         self._loading: str | None = None
+        self._tried = False  # whether the worker was done with its GPU, and came to a model
         self._decoding: list[str] = []
         self._running: tuple[str, str] | None = None
 
@@ -44,13 +47,13 @@ class Attempt:
             case "device_missing":
                 self.device = words
             case "device_lost" if event.model:
-                self.device, self._loading = words, None
+                self.device, self.unloadable, self._loading = words, model, None
             case "device_lost":
                 self.broken = words
             case "output_lost":
                 self.trouble, self._loading = words, None
             case "loading":
-                self._loading = model
+                self._loading, self._tried = model, True
             case "loaded":
                 self._loading = None
             case "model_refused":
@@ -88,6 +91,14 @@ class Attempt:
     def suspects(self) -> set[tuple[str, str]]:
         """Return what the worker was busy with: (item, model), or (item, "") while decoding."""
         return {(item, "") for item in self._decoding} | ({self._running} if self._running else set())
+
+    def crashed_on_gpu(self, ended: Ended) -> str | None:
+        """Return how the worker ended, where it did so while it tried its GPU or loaded a model there."""
+        orderly = ended.ok or ended.code in _ORDERLY or ended.problem or memory(ended)
+        if orderly or (self._tried and self._loading is None):
+            return None
+        self.unloadable = self._loading or ""
+        return f"the worker ended while it {'loaded a model' if self._tried else 'tried it'} ({words(ended)})"
 
     def crashed_loading(self) -> str | None:
         """Return the model whose loading ended the worker."""
@@ -234,6 +245,17 @@ def without(shard: Shard, models: set[str]) -> Shard:
     items = [dataclasses.replace(i, tasks=[t for t in i.tasks if t not in models]) for i in shard.items]
     tasks = [task for task in shard.tasks if task.name not in models]
     return dataclasses.replace(shard, items=[item for item in items if item.tasks], tasks=tasks)
+
+
+def split(shard: Shard, alone: list[str]) -> list[tuple[Shard, str]]:
+    """Return a shard as one for each of some models, and one for the others; each with the name of that model, or ""."""
+    every = {task.name for task in shard.tasks}
+    parts = [(without(shard, every - {name}), name) for name in alone] + [(without(shard, set(alone)), "")]
+    return [
+        (dataclasses.replace(part, id=f"{part.id}-{name}" if name and part.tasks != shard.tasks else part.id), name)
+        for part, name in parts
+        if part.tasks
+    ]
 
 
 def _smaller(shard: Shard) -> Shard:

@@ -2,12 +2,18 @@
 
 import collections
 import dataclasses
+import functools
+import typing as tp
 
-from orchestrator.environments import devices
+from orchestrator.environments import definitions, devices
+from orchestrator.planning import shards
+from orchestrator.planning.shards import ShardFields
+from orchestrator.running import attempts
 from orchestrator.running.attempts import Attempt
 from orchestrator.running.engines.base import Ended
 from orchestrator.running.placement import Placement
 from orchestrator.running.runtimes.base import Runtime
+from worker.protocol import Shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Cpu:
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """Without the models that use a GPU: the job insists on one."""
+    """Without the models that have no GPU any more: the job insists on one."""
 
     why: str
 
@@ -40,7 +46,7 @@ class Gpus:
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
         self._free = [gpu.uuid for gpu in placement.grant.gpus]
-        self._broken: collections.Counter[str] = collections.Counter()  # how often each failed in the middle
+        self._broken: collections.Counter[tuple[str, str]] = collections.Counter()  # in the middle of the work
         self._refusal: str | None = None  # what the engine first said about GPUs
 
     @property
@@ -58,9 +64,42 @@ class Gpus:
         """Whether the job insists on them."""
         return self._placement.grant.strict
 
-    def take(self) -> tuple[str, ...]:
-        """Return the UUID of one, which is not free from now on."""
-        return (self._free.pop(0),)
+    def serves(self, shard: Shard) -> bool:
+        """Return whether one is free that may serve a shard."""
+        return bool(self._fitting(shard))
+
+    def take(self, shard: Shard) -> tuple[str, ...]:
+        """Return the UUID of one that may serve a shard; it is not free from now on."""
+        gpu = self._fitting(shard)[0]
+        self._free.remove(gpu)
+        return (gpu,)
+
+    def _fitting(self, shard: Shard) -> list[str]:
+        name = shard.environment
+        (alone, *_) = self._placement.alone(name, [task.name for task in shard.tasks]) or [""]
+        usable = self._placement.gpus(name, alone)
+        return [gpu for gpu in self._free if gpu in usable]
+
+    def place(self, waiting: tp.Iterable[Shard], fields: tp.Callable[[str, str], ShardFields]) -> list[Shard]:
+        """Return shards that wait as they can run by now: on a GPU that serves all their models, or on the CPU.
+
+        Args:
+            waiting: not begun.
+            fields: what the shards of an environment share, or those of a model that is alone in its own.
+        """
+        if not self._placement.refused:
+            return list(waiting)
+        shared, placed = functools.cache(fields), []
+        for shard in waiting:
+            names = [task.name for task in shard.tasks]
+            if shard.device == "cuda":
+                parts = attempts.split(shard, self._placement.alone(shard.environment, names))
+                placed += [shards.again(part, shared(part.environment, model)) for part, model in parts]
+            elif shard.variant == "cuda" and self._placement.device(shard.environment) == "cpu":
+                placed.append(shards.again(shard, shared(shard.environment, "")))  # it may be what could not be built
+            else:
+                placed.append(shard)
+        return placed
 
     def give_back(self, gpus: tuple[str, ...]) -> None:
         """Take back what a worker had."""
@@ -74,9 +113,10 @@ class Gpus:
         if not attempt.gpus:
             return None
         if attempt.broken:
-            self._broken.update(attempt.gpus)
-            return attempt.broken if self._broken[attempt.gpus[0]] > 1 else None
-        return attempt.device or devices.problem(ended.problem)
+            here = (attempt.shard.environment, attempt.gpus[0])
+            self._broken[here] += 1
+            return attempt.broken if self._broken[here] > 1 else None
+        return attempt.device or devices.problem(ended.problem) or attempt.crashed_on_gpu(ended)
 
     def lose(self, attempt: Attempt, why: str, refused: bool, runtime: Runtime) -> Decision:
         """Ask for the GPU in another way, go on with the others, with the CPU, or not at all: as the job allows.
@@ -90,17 +130,20 @@ class Gpus:
         if refused and (attempt.way != runtime.way or runtime.another_way()):
             self._refusal = self._refusal or why
             return GoOn()
-        why = self._refusal or why  # the first word is the one about the usual way
-        (gpu,) = attempt.gpus
-        self._free.remove(gpu)
-        if self._placement.give_up(gpu, f"GPU {gpu}: {why}"):
-            return GoOn(f"GPU {gpu} is left out: {why}")
+        (gpu,), environment, model = attempt.gpus, attempt.shard.environment, attempt.unloadable
+        if refused:
+            why = self._refusal or why  # the first word is the one about the usual way
+            for name in self._placement.gpu_environments:
+                self._placement.refuse(gpu, f"GPU {gpu}: {why}", name)
+        if self._placement.refuse(gpu, f"GPU {gpu}: {why}", environment, model):
+            return GoOn(f"{model or environment}: GPU {gpu} is left out: {why}")
+        mend = devices.mend(definitions.find(environment))
         if self.strict:
-            return Drop(f"GPU {gpu}: {why}; {devices.MEND}")
-        return Cpu(f"NO GPU: {why}; goes on with the CPU ({devices.MEND})")
+            return Drop(f"GPU {gpu}: {why}; {mend}")
+        return Cpu(f"{model or environment}: NO GPU: {why}; goes on with the CPU ({mend})")
 
-    def lose_all(self, why: str) -> Cpu:
-        """Go on with the CPU, whatever GPUs there are."""
+    def lose_all(self, environment: str, why: str) -> Cpu:
+        """Let an environment go on with the CPU, whatever GPUs there are."""
         for gpu in self._placement.grant.gpus:
-            self._placement.give_up(gpu.uuid, why)
-        return Cpu(f"NO GPU: {why}; goes on with the CPU")
+            self._placement.refuse(gpu.uuid, why, environment)
+        return Cpu(f"{environment}: NO GPU: {why}; goes on with the CPU")

@@ -107,9 +107,9 @@ class Session:
         own = own_paths(self._surveyed.job.plugins, [task])
         return next((why for path in own if (why := self._runtime.refuses(path))), None)
 
-    def _fields(self, environment: str) -> shards.ShardFields:
+    def _fields(self, environment: str, model: str = "") -> shards.ShardFields:
         found = definitions.find(environment)
-        return shards.fields(self._surveyed.job, found, self._placement, self._engine.slots)
+        return shards.fields(self._surveyed.job, found, self._placement, self._engine.slots, model)
 
     def _next(self) -> Shard | None:
         """Return the first shard that can start now; drop those whose environment is not to be had."""
@@ -121,13 +121,15 @@ class Session:
             late = self._not_before.get(f"{shard.id}.{shard.attempt}", 0.0) > now
             if late or not room[shard.device == "cuda"] or not self._builds.done(shard):
                 continue
+            if shard.device == "cuda" and not self._gpus.serves(shard):
+                continue
             self._queue.remove(shard)
             try:
                 self._builds.require(shard)
             except ConsortError as error:
                 if shard.device == "cuda" and not self._gpus.strict:
                     self._queue.appendleft(shard)
-                    self._obey(self._gpus.lose_all(str(error)))
+                    self._obey(self._gpus.lose_all(shard.environment, str(error)))
                     return None
                 for task in shard.tasks:
                     self._drop(task.name, str(error))
@@ -136,9 +138,9 @@ class Session:
         return None
 
     def _submit(self, shard: Shard) -> None:
-        shard = attempts.without(shard, {name for name, count in self._report.models.items() if count.unavailable})
+        shard = self._without_dropped(shard)
         if shard.items:
-            gpus = self._gpus.take() if shard.device == "cuda" else ()
+            gpus = self._gpus.take(shard) if shard.device == "cuda" else ()
             job = Job(shard, gpus, self._surveyed.job.memory_bytes)
             self._attempts[job.name] = Attempt(shard, gpus, self._runtime.way)
             self._engine.submit([job])
@@ -164,15 +166,23 @@ class Session:
         """Do what the loss of a GPU means for the shards that wait."""
         if isinstance(decision, Drop):
             for model in self._surveyed.plan.models:
-                if model.extractor.uses_gpu() and self._surveyed.plan.work(model):
+                without = self._placement.device(model.environment, model.name) == "cpu"
+                if without and model.extractor.uses_gpu() and self._surveyed.plan.work(model):
                     self._drop(model.name, decision.why)
         elif decision.text:
             self._progress.say(decision.text)
-        if isinstance(decision, Drop | Cpu):  # also the models beside them, which wait for the same worker
-            for name in {shard.environment: None for shard in self._queue}:
-                self._builds.begin(definitions.find(name), self._placement.device(name))
-            shared = {shard.environment: self._fields(shard.environment) for shard in self._queue}
-            self._queue = collections.deque(shards.again(shard, shared[shard.environment]) for shard in self._queue)
+        self._queue = collections.deque(self._place(self._queue))
+
+    def _place(self, waiting: tp.Iterable[Shard]) -> list[Shard]:
+        """Return shards as they can run by now, with the environments that they need begun."""
+        possible = [shard for one in waiting if (shard := self._without_dropped(one)).items]
+        placed = self._gpus.place(possible, self._fields)
+        for name, variant in {(shard.environment, shard.variant): None for shard in placed}:
+            self._builds.begin(definitions.find(name), variant)
+        return placed
+
+    def _without_dropped(self, shard: Shard) -> Shard:
+        return attempts.without(shard, {name for name, count in self._report.models.items() if count.unavailable})
 
     def _follow(self, attempt: Attempt, ended: Ended, verdict: Verdict) -> None:
         environment = attempt.shard.environment
@@ -186,11 +196,12 @@ class Session:
         if verdict.lost:
             self._report.lost.append(f"{environment}: {verdict.lost}")
             self._progress.say(f"{environment}: {verdict.lost}")
+        again = self._place(verdict.shards)
         if ended.problem:  # as when the engine is started anew
-            for shard in verdict.shards:
+            for shard in again:
                 wait = _WAITS[min(shard.attempt, len(_WAITS)) - 1]
                 self._not_before[f"{shard.id}.{shard.attempt}"] = time.monotonic() + wait
-        self._queue.extendleft(reversed(verdict.shards))
+        self._queue.extendleft(reversed(again))
 
     def _drop(self, model: str, why: str) -> None:
         if self._report.unavailable(model, why if why.startswith(f"{model}:") else f"{model}: {why}"):

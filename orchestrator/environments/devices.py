@@ -109,13 +109,18 @@ def unfit(gpu: Gpu, environment: Environment) -> str | None:
     needs = environment.spec.cuda
     if needs is None:
         return None
-    version = gpu.driver.partition(".")[0]
-    if version.isdigit() and int(version) < needs.driver:
+    if too_old(gpu, environment):
         return f"driver {gpu.driver} is too old: {environment.name} needs {needs.driver} or newer"
     number = gpu.capability.replace(".", "")
     if number.isdigit() and not needs.sm[0] <= int(number) < needs.sm[1] // 10 * 10 + 10:
         return f"{gpu.name} is sm_{number}: {environment.name} serves sm_{needs.sm[0]} to sm_{needs.sm[1]}"
     return None
+
+
+def too_old(gpu: Gpu, environment: Environment) -> bool:
+    """Return whether another driver is what an environment would need."""
+    version, needs = gpu.driver.partition(".")[0], environment.spec.cuda
+    return needs is not None and version.isdigit() and int(version) < needs.driver
 
 
 def mend(environment: Environment) -> str:

@@ -248,7 +248,7 @@ def without(shard: Shard, models: set[str]) -> Shard:
 
 
 def split(shard: Shard, alone: list[str]) -> list[tuple[Shard, str]]:
-    """Return a shard as one for each of some models, and one for the others; each with the name of that model, or ""."""
+    """Return a shard as one for each of some models, with its name, and one for the others, with ""."""
     every = {task.name for task in shard.tasks}
     parts = [(without(shard, every - {name}), name) for name in alone] + [(without(shard, set(alone)), "")]
     return [

@@ -135,19 +135,20 @@ def choose(job: JobSpec, fits: bool = False) -> Placement:
     raise EnvironmentUnavailable(f"runtime: none can be had here: {'; '.join(reasons)}")
 
 
-def ready(environment: Environment, buildable: bool = False) -> Runtime:
+def ready(environment: Environment, buildable: bool = False, variant: str = "cpu") -> Runtime:
     """Return the runtime that has an environment at hand: virtual environments, which see more, before containers.
 
     Args:
-        environment: in its variant for the CPU.
+        environment: what is looked for.
         buildable: one that could be built as a virtual environment is at hand as well.
+        variant: of it.
     """
     venv = VenvRuntime.open()
-    if venv.state(environment, "cpu") == READY or (buildable and _has_python(environment)):
+    if venv.state(environment, variant) == READY or (buildable and _has_python(environment)):
         return venv
     with contextlib.suppress(EnvironmentUnavailable):
         docker = DockerRuntime.open()
-        return docker if docker.state(environment, "cpu") == READY else venv
+        return docker if docker.state(environment, variant) == READY else venv
     return venv
 
 
@@ -186,6 +187,6 @@ def _refuse_unfit(placement: Placement) -> None:
     for environment in map(definitions.find, sorted(placement.gpu_environments)):
         for gpu in placement.grant.gpus:
             why = devices.unfit(gpu, environment)
-            if why and not placement.refuse(gpu.uuid, f"GPU {gpu.uuid}: {why}", environment.name):
-                if placement.grant.strict:
-                    raise EnvironmentUnavailable(f"devices: GPU {gpu.uuid}: {why}; {devices.mend(environment)}")
+            left = not why or placement.refuse(gpu.uuid, f"GPU {gpu.uuid}: {why}", environment.name)
+            if not left and placement.grant.strict:
+                raise EnvironmentUnavailable(f"devices: GPU {gpu.uuid}: {why}; {devices.mend(environment)}")

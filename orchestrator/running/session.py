@@ -13,7 +13,7 @@ from orchestrator.running import attempts
 from orchestrator.running.attempts import Attempt, Judge, Verdict
 from orchestrator.running.builds import Builds
 from orchestrator.running.engines.base import Ended, Engine, Job
-from orchestrator.running.gpus import Cpu, Decision, Drop, Gpus
+from orchestrator.running.gpus import Decision, Drop, Gpus
 from orchestrator.running.placement import Placement
 from orchestrator.running.progress import Progress
 from orchestrator.running.report import Report

@@ -161,13 +161,16 @@ class Runtime(abc.ABC):
         """
 
     @abc.abstractmethod
-    def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
-        """Return the command that runs a person's own script in an environment's variant for the CPU.
+    def script(
+        self, environment: Environment, arguments: list[str], folder: str, gpus: tp.Sequence[str] = ()
+    ) -> Command:
+        """Return the command that runs a script in an environment: for the CPU, or for GPUs where it is given any.
 
         Args:
             environment: is ready.
             arguments: of its Python.
             folder: the current one, which a script may write whatever else it sees.
+            gpus: UUIDs.
 
         Raises:
             EnvironmentUnavailable: the folder cannot be seen there; one line that says what to do.

@@ -66,7 +66,9 @@ class VenvRuntime(Runtime):
         python = venvs.python(environment, shard.variant)
         return Command([str(python), "-m", "worker", str(file)], env, mounts.scratch)
 
-    def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
+    def script(
+        self, environment: Environment, arguments: list[str], folder: str, gpus: tp.Sequence[str] = ()
+    ) -> Command:
         weights = Weights()
         own = {"PYTHONPATH": _path(environment), "PYTHONNOUSERSITE": "1", "CONSORT_WEIGHTS": str(weights.root)}
         decoder = weights.program()
@@ -75,8 +77,10 @@ class VenvRuntime(Runtime):
             **environment.spec.variables,
             **own,
             **({"CONSORT_FFMPEG": decoder} if decoder else {}),
+            **(_visible(gpus) if gpus else {}),
         }
-        return Command([str(venvs.python(environment, "cpu")), *arguments], variables, folder)
+        python = venvs.python(environment, "cuda" if gpus else "cpu")
+        return Command([str(python), *arguments], variables, folder)
 
 
 def _visible(gpus: tp.Sequence[str]) -> dict[str, str]:

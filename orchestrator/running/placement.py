@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import typing as tp
 
@@ -18,6 +19,10 @@ from orchestrator.running.runtimes.docker import DockerRuntime
 from orchestrator.running.runtimes.venv import VenvRuntime
 
 
+# Why GPUs are of no use, by UUID: to an environment as ("tf-cuda", ""), to a model as ("tf-cuda", "crepe").
+Refused = dict[tuple[str, str], dict[str, str]]
+
+
 @dataclasses.dataclass
 class Placement:
     """The runtime and the devices of one run.
@@ -30,8 +35,7 @@ class Placement:
     why: str  # this runtime
     grant: Grant
     gpu_environments: frozenset[str]  # those with models that use a GPU
-    # Why GPUs are of no use, by UUID: to an environment as ("tf-cuda", ""), to a model as ("tf-cuda", "crepe").
-    refused: dict[tuple[str, str], dict[str, str]] = dataclasses.field(default_factory=dict)
+    refused: Refused = dataclasses.field(default_factory=dict)
 
     def gpus(self, environment: str, model: str = "") -> list[str]:
         """Return the UUIDs of those that may serve an environment, or a model that cannot have every one of these."""
@@ -117,12 +121,13 @@ def choose(job: JobSpec, fits: bool = False) -> Placement:
     able = {e.environment for e in extractors if fits or e.uses_gpu()}
     able = {name for name in able if definitions.find(name).spec.gpu != "none"}
     grant = devices.grant(job.devices)
+    settle = functools.partial(_settle, grant=grant, able=frozenset(able), refused=_unfit(grant, able))
     if job.runtime != "auto":
-        return _settle(RUNTIMES[job.runtime].open(), "asked for", grant, frozenset(able), asked=True)
+        return settle(RUNTIMES[job.runtime].open(), "asked for", asked=True)
     reasons: list[str] = []
     for runtime in RUNTIMES.values():
         try:
-            placement = _settle(runtime.open(), "", grant, frozenset(able), asked=False)
+            placement = settle(runtime.open(), "", asked=False)
         except EnvironmentUnavailable as error:
             reasons.append(str(error).partition(";")[0])
             continue
@@ -158,16 +163,15 @@ def _has_python(environment: Environment) -> bool:
     return False
 
 
-def _settle(runtime: Runtime, why: str, grant: Grant, able: frozenset[str], asked: bool) -> Placement:
+def _settle(runtime: Runtime, why: str, asked: bool, grant: Grant, able: frozenset[str], refused: Refused) -> Placement:
     """Return the placement in one runtime, without GPUs where it cannot give any.
 
     Raises:
         EnvironmentUnavailable: the job insists on GPUs, or another runtime may have them.
     """
     lack = runtime.without_gpus() if grant.gpus else None
-    placement = Placement(runtime, why, grant, able)
+    placement = Placement(runtime, why, grant, able, refused)
     if lack is None:
-        _refuse_unfit(placement)
         return placement
     if grant.strict:
         raise EnvironmentUnavailable(f"devices: {lack}; use Docker, `runtime: venv`, or `devices: cpu`")
@@ -178,15 +182,17 @@ def _settle(runtime: Runtime, why: str, grant: Grant, able: frozenset[str], aske
     return placement
 
 
-def _refuse_unfit(placement: Placement) -> None:
-    """Let no environment have a GPU that its wheels do not serve.
+def _unfit(grant: Grant, able: tp.Iterable[str]) -> Refused:
+    """Return the GPUs that the wheels of environments do not serve.
 
     Raises:
         EnvironmentUnavailable: the job insists on one, and there is no other.
     """
-    for environment in map(definitions.find, sorted(placement.gpu_environments)):
-        for gpu in placement.grant.gpus:
-            why = devices.unfit(gpu, environment)
-            left = not why or placement.refuse(gpu.uuid, f"GPU {gpu.uuid}: {why}", environment.name)
-            if not left and placement.grant.strict:
-                raise EnvironmentUnavailable(f"devices: GPU {gpu.uuid}: {why}; {devices.mend(environment)}")
+    refused: Refused = {}
+    for environment in map(definitions.find, sorted(able)):
+        unfit = {gpu.uuid: f"GPU {gpu.uuid}: {why}" for gpu in grant.gpus if (why := devices.unfit(gpu, environment))}
+        if unfit:
+            refused[environment.name, ""] = unfit
+        if grant.strict and len(unfit) == len(grant.gpus):
+            raise EnvironmentUnavailable(f"devices: {'; '.join(unfit.values())}; {devices.mend(environment)}")
+    return refused

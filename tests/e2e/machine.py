@@ -101,9 +101,7 @@ def build(folder: pathlib.Path) -> Machine:
     for place in (found.programs, found.driver):
         place.mkdir()
     (folder / "driver.c").write_text(_DRIVER)
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-o", found.driver / "libcuda.so.1", folder / "driver.c"], check=True
-    )
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", found.driver / "libcuda.so.1", folder / "driver.c"], check=True)
     found.list()
     found.declare()
     return found

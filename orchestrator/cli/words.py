@@ -3,7 +3,6 @@
 import os
 import typing as tp
 
-from orchestrator.running import report
 from orchestrator.text import printable
 from worker.protocol import Failure
 
@@ -26,9 +25,9 @@ def print_failures(failures: tp.Iterable[Failure], everything: bool) -> None:
 
 
 def warn_of_random(models: tp.Iterable[str]) -> None:
-    """Say loudly which models' weights were never trained."""
-    if warning := report.random_warning(models):
-        print(warning)
+    """Say loudly which models' weights were never trained: their arrays only look like embeddings."""
+    if names := ", ".join(sorted(models)):
+        print(f"RANDOM WEIGHTS: {names}: never trained, their arrays mean nothing (PROVENANCE.json)")
 
 
 def near(path: str | os.PathLike[str]) -> str:

@@ -18,10 +18,9 @@ from orchestrator.running.attempts import Attempt
 from orchestrator.running.engines import ENGINES
 from orchestrator.running.engines.base import Ended, Engine, Job, Site
 from orchestrator.running.engines.local import default_slots
-from orchestrator.running.gpus import Drop, Gpus
+from orchestrator.running.gpus import Gpus
 from orchestrator.running.placement import Placement
 from orchestrator.running.progress import Progress
-from orchestrator.running.runtimes.base import own_paths
 from worker import catalog, protocol
 from worker.protocol import Event, Shard, Task
 from worker.request import Fit
@@ -92,8 +91,8 @@ class Work:
             if fault is None:
                 raise _trouble(attempt, ended, self._output.root)
             decision = gpus.lose(attempt, fault, ended.problem is not None, runtime)
-            if isinstance(decision, Drop):
-                raise EnvironmentUnavailable(decision.why)
+            if decision.drop:
+                raise EnvironmentUnavailable(decision.text)
             if decision.text:
                 self._shown.say(decision.text)
         raise AssertionError("attempts end one way or the other")
@@ -101,14 +100,12 @@ class Work:
     def _shard(self, name: str, task: Task, asked: Fit) -> Shard:
         """Return the shard of one attempt, whose environment is ready."""
         environment, runtime = definitions.find(catalog.find(task.extractor).environment), self._placed.runtime
-        runtime.build(
-            environment,
-            self._placed.device(environment.name, task.name),
-            lambda text: self._shown.stage(environment.name, text),
-        )
-        shared = shards.fields(self._job, environment, self._placed, 1, task.name)
+        who = (environment.name, task.name)
+        device, flags = self._placed.device(*who), self._placed.flags(*who)
+        runtime.build(environment, device, lambda text: self._shown.stage(environment.name, text))
+        shared = shards.fields(self._job, environment.name, device, flags, slots=1)
         shard = shards.fit(name, environment.name, task, asked, shared)
-        for why in filter(None, map(runtime.refuses, own_paths(shard.plugins, shard.tasks))):
+        if why := runtime.refusal(shard.plugins, shard.tasks):
             raise JobError(why)
         return shard
 

@@ -3,14 +3,15 @@
 import collections
 import dataclasses
 import json
+import math
 import os
-import typing as tp
 
 from orchestrator.job.scan import Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import naming
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning.keys import ModelPlan
+from orchestrator.planning.look import Look
 from worker import catalog, protocol
 from worker.protocol import Record
 from worker.work import store
@@ -64,7 +65,7 @@ def make(
     sources: list[Source],
     ledger: Ledger,
     seconds: dict[str, float],
-    look: "Look",
+    look: Look,
 ) -> Plan:
     """Return what is done and what is to do.
 
@@ -102,19 +103,6 @@ def _first(lacking: list[Choice], limit: int, ledger: Ledger) -> list[Choice]:
     failed = {c.source.id for c in lacking if any((c.source.id, model) in ledger.failures for model in c.missing)}
     chosen = sorted(lacking, key=lambda choice: choice.source.id in failed)[:limit]
     return sorted(chosen, key=lambda choice: choice.source.id)
-
-
-class Look(tp.Protocol):
-    """What planning asks about files."""
-
-    def sha256(self, source: Source, ledger: Ledger) -> str:
-        """Return the hash of a source, from the cache while size and time are the same; "" if unreadable."""
-
-    def present(self, path: str, size: int | None) -> bool:
-        """Return whether an array is there, with that size."""
-
-    def strict(self, record: Record, model: ModelPlan) -> bool:
-        """Return whether lock and backend of a record are today's."""
 
 
 def _state(job: JobSpec, model: ModelPlan, source: Source, name: str, sha: str, ledger: Ledger, look: Look) -> str:
@@ -167,9 +155,7 @@ def _size(model: ModelPlan, seconds: float) -> float:
     for output in catalog.wanted(model.extractor):
         pooled = model.task.pooling.get(output.name, "none") != "none"
         frames = 1.0 if pooled or output.frame_rate is None else max(1.0, seconds * output.frame_rate)
-        features = 1
-        for size in output.shape:
-            features *= size or 1
+        features = math.prod(size or 1 for size in output.shape)
         total += 128 + frames * features * (2 if model.task.dtype == "float16" else 4)
     return total
 

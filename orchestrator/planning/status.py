@@ -51,8 +51,7 @@ def of_output(root: str) -> Status:
     Raises:
         JobError: no run has written there.
     """
-    surveyed = look(*kept(root))
-    return _others(_of(surveyed), surveyed.ledger)
+    return _of(look(*kept(root)), others=True)
 
 
 def kept(root: str) -> tuple[JobSpec, Audio]:
@@ -86,27 +85,31 @@ def look(job: JobSpec, audio: Audio | None = None) -> Survey:
     return survey.take(dataclasses.replace(job, resume=resume, retry_failed=False, limit=None), audio)
 
 
-def _of(surveyed: Survey) -> Status:
-    plan = surveyed.plan
+def _of(surveyed: Survey, others: bool = False) -> Status:
+    """Return the status of a job's models, and of `others` that other jobs have written into the same folder."""
+    plan, ledger = surveyed.plan, surveyed.ledger
     strangers = collections.Counter(model for model, _ in orphans(surveyed))
     states = {(c.source.id, model): state for c in plan.choices for model, state in c.states.items()}
-    current = [f for key, f in surveyed.ledger.failures.items() if states.get(key, DONE) != DONE]
-    computed_on = _devices(surveyed.output, surveyed.ledger)
-    models, failures = {}, []
+    current = [f for key, f in ledger.failures.items() if states.get(key, DONE) != DONE]
+    computed_on = _devices(surveyed.output, ledger)
+    models = {}
     for model in plan.models:
-        mine = [f for f in current if f.model == model.name]
-        failures += mine
         models[model.name] = ModelStatus(
             done=plan.count(model.name, DONE),
             pending=plan.count(model.name, TODO) + plan.count(model.name, STALE),
-            failed=dict(collections.Counter(f.kind for f in mine)),
+            failed=dict(collections.Counter(f.kind for f in current if f.model == model.name)),
             stale=len({record.item for record in stale(surveyed, model)}),
             orphaned=strangers[model.name],
             devices=computed_on.get(model.name, []),
         )
-    failures.sort(key=lambda f: (f.item, f.model))
-    random = sorted(ledgers.random_models(surveyed.ledger) & set(models))
-    return Status(surveyed.job.output, models, failures, _running(surveyed.output), random)
+    current.sort(key=lambda f: (f.item, f.model))
+    for name in sorted({r.model for r in ledger.records.values()} - set(models)) if others else ():
+        done = len({r.item for r in ledger.records.values() if r.model == name})
+        failed = collections.Counter(f.kind for f in ledger.failures.values() if f.model == name)
+        models[name] = ModelStatus(done, 0, dict(failed), 0, 0, computed_on.get(name, []))
+    random = sorted(ledgers.random_models(ledger) & set(models))
+    running = any(map(ledgers.locked, ledgers.attempts(surveyed.output)))
+    return Status(surveyed.job.output, models, current, running, random)
 
 
 def stale(surveyed: Survey, model: ModelPlan) -> list[Record]:
@@ -123,18 +126,6 @@ def stale(surveyed: Survey, model: ModelPlan) -> list[Record]:
         if state == FAILED or (state == STALE and asked) or (state in (DONE, STALE) and not asked and not same):
             found.append(record)
     return found
-
-
-def _others(found: Status, ledger: Ledger) -> Status:
-    """Add the models that other jobs have written into the same folder."""
-    others = sorted({r.model for r in ledger.records.values()} - set(found.models))
-    computed_on, counts = _devices(OutputDir(found.output), ledger), {}
-    for name in others:
-        done = len({r.item for r in ledger.records.values() if r.model == name})
-        failed = collections.Counter(f.kind for f in ledger.failures.values() if f.model == name)
-        counts[name] = ModelStatus(done, 0, dict(failed), 0, 0, computed_on.get(name, []))
-    random = sorted(ledgers.random_models(ledger))
-    return dataclasses.replace(found, models={**found.models, **counts}, random_weights=random)
 
 
 def _devices(output: OutputDir, ledger: Ledger) -> dict[str, list[str]]:
@@ -184,7 +175,3 @@ def orphans(surveyed: Survey) -> list[tuple[str, str]]:
                     if path not in named and place not in sources:
                         found.append((model.name, path))
     return found
-
-
-def _running(output: OutputDir) -> bool:
-    return any(ledgers.locked(path) for path in ledgers.attempts(output))

@@ -15,30 +15,23 @@ _ORDERLY = (protocol.EXIT_PERMANENT, protocol.EXIT_NO_MODEL, protocol.EXIT_OUTPU
 _RESTARTS = 3  # attempts at the same items by workers that end for no visible reason
 
 
+@dataclasses.dataclass(eq=False)
 class Attempt:
     """One shard under way: what it has accounted for, and where it stands."""
 
-    def __init__(self, shard: Shard, gpus: tuple[str, ...] = (), way: str = "") -> None:
-        """Begin.
-
-        Args:
-            shard: what is done.
-            gpus: UUIDs of those that it was granted.
-            way: how they were asked for.
-        """
-        self.shard = shard
-        self.gpus = gpus
-        self.dropped: dict[str, str] = {}  # models that could not load, with the reason
-        self.trouble: str | None = None  # why the output folder cannot be used
-        self.device: str | None = None  # why the worker has not got its GPU, or could not load a model there
-        self.unloadable = ""  # that model; none: it is all the same to any model of its environment
-        self.broken: str | None = None  # why its GPU was of no use any more in the middle of the work
-        self.way = way
-        self._accounted: set[tuple[str, str]] = set()
-        self._loading: str | None = None
-        self._tried = False  # whether the worker was done with its GPU, and came to a model
-        self._decoding: list[str] = []
-        self._running: tuple[str, str] | None = None
+    shard: Shard
+    gpus: tuple[str, ...] = ()  # UUIDs of those that it was granted
+    way: str = ""  # how they were asked for
+    loading: str | None = None  # the model that has begun to load, and not ended
+    dropped: dict[str, str] = dataclasses.field(default_factory=dict)  # models that could not load, with the reason
+    trouble: str | None = None  # why the output folder cannot be used
+    device: str | None = None  # why the worker has not got its GPU, or could not load a model there
+    unloadable: str = ""  # that model; "": it is all the same to any model of its environment
+    tried: bool = False  # the worker was done with its GPU, and came to a model
+    broken: str | None = None  # why its GPU was of no use any more in the middle of the work
+    _accounted: set[tuple[str, str]] = dataclasses.field(default_factory=set)
+    _decoding: list[str] = dataclasses.field(default_factory=list)
+    _running: tuple[str, str] | None = None
 
     def note(self, event: Event) -> None:
         """Take in one event of the worker."""
@@ -47,17 +40,17 @@ class Attempt:
             case "device_missing":
                 self.device = words
             case "device_lost" if event.model:
-                self.device, self.unloadable, self._loading = words, model, None
+                self.device, self.unloadable, self.loading = words, model, None
             case "device_lost":
                 self.broken = words
             case "output_lost":
-                self.trouble, self._loading = words, None
+                self.trouble, self.loading = words, None
             case "loading":
-                self._loading, self._tried = model, True
+                self.loading, self.tried = model, True
             case "loaded":
-                self._loading = None
+                self.loading = None
             case "model_refused":
-                self.dropped[model], self._loading = words, None
+                self.dropped[model], self.loading = words, None
             case "opened" | "decoded" | "wrote" | "failed":
                 self._follow(event.kind, event.item or "", model)
             case "hello" | "batch_reduced" | "heartbeat" | "finished" | "progress" | "note" | "fitted":
@@ -81,28 +74,19 @@ class Attempt:
 
     def left(self) -> list[Item]:
         """Return the items with the models that are not accounted for."""
-        items = []
-        for item in self.shard.items:
-            tasks = [t for t in item.tasks if (item.id, t) not in self._accounted and t not in self.dropped]
-            if tasks:
-                items.append(dataclasses.replace(item, tasks=tasks))
-        return items
-
-    def suspects(self) -> set[tuple[str, str]]:
-        """Return what the worker was busy with: (item, model), or (item, "") while decoding."""
-        return {(item, "") for item in self._decoding} | ({self._running} if self._running else set())
+        return _with(self.shard.items, lambda item, t: (item, t) not in self._accounted and t not in self.dropped)
 
     def crashed_on_gpu(self, ended: Ended) -> str | None:
         """Return how the worker ended, where it did so while it tried its GPU or loaded a model there."""
         orderly = ended.ok or ended.code in _ORDERLY or ended.problem or memory(ended)
-        if orderly or (self._tried and self._loading is None):
+        if orderly or (self.tried and self.loading is None):
             return None
-        self.unloadable = self._loading or ""
-        return f"the worker ended while it {'loaded a model' if self._tried else 'tried it'} ({words(ended)})"
+        self.unloadable = self.loading or ""
+        return f"the worker ended while it {'loaded a model' if self.tried else 'tried it'} ({words(ended)})"
 
-    def crashed_loading(self) -> str | None:
-        """Return the model whose loading ended the worker."""
-        return self._loading
+    def suspects(self) -> set[tuple[str, str]]:
+        """Return what the worker was busy with: (item, model), or (item, "") while decoding."""
+        return {(item, "") for item in self._decoding} | ({self._running} if self._running else set())
 
 
 @dataclasses.dataclass
@@ -125,56 +109,47 @@ class Verdict:
 class Judge:
     """Counts the strikes of a run, and decides."""
 
-    def __init__(self, unread_key: tp.Callable[[Item, str], str]) -> None:
-        """Start without strikes.
-
-        Args:
-            unread_key: the key of a failure of an (item, model) whose source may be unread.
-        """
-        self._strikes: dict[tuple[str, str], int] = {}
+    def __init__(self) -> None:
+        self._strikes: collections.Counter[tuple[str, str]] = collections.Counter()
         self._restarts: collections.Counter[tuple[tuple[str, ...], ...]] = collections.Counter()
-        self._key = unread_key
 
     def end(self, attempt: Attempt, ended: Ended) -> Verdict:
         """Return what follows from the end of an attempt that was not asked to end."""
         verdict = Verdict(dropped=dict(attempt.dropped))
         left = attempt.left()
-        if ended.ok and left:
-            verdict.lost = f"worker left {len(left)} items out; see {ended.log}"
-            return verdict
         if not left:
             return verdict
+        if ended.ok:
+            return dataclasses.replace(verdict, lost=f"worker left {len(left)} items out; see {ended.log}")
         if ended.code == protocol.EXIT_PERMANENT:
-            verdict.lost = f"worker could not start: {_last_words(ended.log)}; see {ended.log}"
-            return verdict
+            why = f"worker could not start: {_last_words(ended.log)}; see {ended.log}"
+            return dataclasses.replace(verdict, lost=why)
         if ended.code == protocol.EXIT_AGAIN:
             return self._restart(attempt, left, ended, verdict)
-        loading = attempt.crashed_loading()
+        loading = attempt.loading
         if loading is not None and memory(ended) and not self._struck((("", loading),)):
             return self._restart(attempt, left, ended, verdict)  # somebody's kill, or memory that others held
         if loading is not None:
             verdict.dropped[loading] = f"ended its process while loading ({words(ended)}); see {ended.log}"
-            left = [dataclasses.replace(i, tasks=[t for t in i.tasks if t != loading]) for i in left]
+            left = _with(left, lambda _, task: task != loading)
         suspects = attempt.suspects()
         if not suspects and loading is None:
             return self._restart(attempt, left, ended, verdict)
         if not (memory(ended) and _can_shrink(attempt.shard, suspects)):
             self._struck(suspects)
-        left = [self._without_quarantined(item, ended, verdict) for item in left]
+        verdict.failures = self._quarantined(attempt.shard, left, ended)
+        given_up = {(failure.item, failure.model) for failure in verdict.failures}
+        left = _with(left, lambda *pair: pair not in given_up)
         alone = {item for item, _ in suspects}
-        rest = [item for item in left if item.tasks and item.id not in alone]
-        groups = [rest] if rest else []
-        groups += [[item] for item in left if item.tasks and item.id in alone]
+        groups = [[item for item in left if item.id not in alone], *([item] for item in left if item.id in alone)]
         small = _smaller(attempt.shard) if memory(ended) else attempt.shard
-        verdict.shards = [rerun(small, part, n) for n, part in enumerate(groups)]
+        verdict.shards = [rerun(small, part, n) for n, part in enumerate(filter(None, groups))]
         return verdict
 
-    def _struck(self, suspects: tp.Iterable[tuple[str, str]]) -> bool:
+    def _struck(self, suspects: tp.Collection[tuple[str, str]]) -> bool:
         """Count a strike for each, and return whether any of them had one."""
-        had = False
-        for suspect in suspects:
-            had = had or suspect in self._strikes
-            self._strikes[suspect] = self._strikes.get(suspect, 0) + 1
+        had = any(self._strikes[suspect] for suspect in suspects)
+        self._strikes.update(suspects)
         return had
 
     def _restart(self, attempt: Attempt, left: list[Item], ended: Ended, verdict: Verdict) -> Verdict:
@@ -187,16 +162,17 @@ class Judge:
             verdict.shards = [rerun(attempt.shard, left, 0)]
         return verdict
 
-    def _without_quarantined(self, item: Item, ended: Ended, verdict: Verdict) -> Item:
-        kept = []
-        for task in item.tasks:
-            if max(self._strikes.get((item.id, task), 0), self._strikes.get((item.id, ""), 0)) < _STRIKES:
-                kept.append(task)
-                continue
-            kind = "timeout" if ended.hung else "memory" if memory(ended) else "quarantine"
-            message = f"ended its process {_STRIKES} times ({words(ended)}); see {ended.log.name}"
-            verdict.failures.append(Failure(item.id, task, kind, message, self._key(item, task)))
-        return dataclasses.replace(item, tasks=kept)
+    def _quarantined(self, shard: Shard, left: list[Item], ended: Ended) -> list[Failure]:
+        """Return the failures of those that have ended their process too often."""
+        kind = "timeout" if ended.hung else "memory" if memory(ended) else "quarantine"
+        message = f"ended its process {_STRIKES} times ({words(ended)}); see {ended.log.name}"
+        keys = {task.name: task.key for task in shard.tasks}
+        return [
+            Failure(i.id, t, kind, message, protocol.key_of(keys[t], "", f"{i.size}:{i.mtime_ns}"))  # may be unread
+            for i in left
+            for t in i.tasks
+            if max(self._strikes[i.id, t], self._strikes[i.id, ""]) >= _STRIKES
+        ]
 
 
 def _last_words(log: pathlib.Path) -> str:
@@ -242,26 +218,33 @@ def rerun(shard: Shard, items: list[Item], number: int = 0) -> Shard:
 
 def without(shard: Shard, models: set[str]) -> Shard:
     """Return the shard without models that turned out not to run."""
-    items = [dataclasses.replace(i, tasks=[t for t in i.tasks if t not in models]) for i in shard.items]
     tasks = [task for task in shard.tasks if task.name not in models]
-    return dataclasses.replace(shard, items=[item for item in items if item.tasks], tasks=tasks)
+    return dataclasses.replace(shard, items=_with(shard.items, lambda _, task: task not in models), tasks=tasks)
 
 
 def split(shard: Shard, alone: list[str]) -> list[tuple[Shard, str]]:
     """Return a shard as one for each of some models, with its name, and one for the others, with ""."""
+    if not alone:
+        return [(shard, "")]
     every = {task.name for task in shard.tasks}
     parts = [(without(shard, every - {name}), name) for name in alone] + [(without(shard, set(alone)), "")]
     return [
         (dataclasses.replace(part, id=f"{part.id}-{name}" if name and part.tasks != shard.tasks else part.id), name)
         for part, name in parts
-        if part.tasks
+        if part.items
     ]
+
+
+def _with(items: list[Item], wanted: tp.Callable[[str, str], bool]) -> list[Item]:
+    """Return the items with the models that are wanted of (item, model); one without any is left out."""
+    found = [dataclasses.replace(item, tasks=[t for t in item.tasks if wanted(item.id, t)]) for item in items]
+    return [item for item in found if item.tasks]
 
 
 def _smaller(shard: Shard) -> Shard:
     """Halve the batches of a shard that ran out of memory; the next time leave them no more to give."""
-    sizes = {t.name: t.batch_size // 2 if t.batch_size and shard.attempt == 1 else 1 for t in shard.tasks}
-    tasks = [dataclasses.replace(t, batch_size=max(1, sizes[t.name])) for t in shard.tasks]
+    half = [t.batch_size // 2 if t.batch_size and shard.attempt == 1 else 1 for t in shard.tasks]
+    tasks = [dataclasses.replace(t, batch_size=max(1, size)) for t, size in zip(shard.tasks, half, strict=True)]
     return dataclasses.replace(shard, tasks=tasks)
 
 

@@ -9,18 +9,15 @@ import dataclasses
 import json
 import os
 import shutil
-import typing as tp
 
 from orchestrator import errors, files
 from orchestrator.environments import definitions
-from orchestrator.environments.definitions import Environment
 from orchestrator.environments.devices import Gpu, Grant
 from orchestrator.errors import EnvironmentUnavailable, RunFailed
 from orchestrator.job.spec import BELOW_ROOT
 from orchestrator.output import folder as folders
 from orchestrator.output import ledger as ledgers
 from orchestrator.planning import shards, status
-from orchestrator.planning.keys import ModelPlan
 from orchestrator.planning.status import Status
 from orchestrator.planning.survey import Survey
 from orchestrator.running import tables
@@ -42,10 +39,9 @@ def place(surveyed: Survey) -> Placement:
         EnvironmentUnavailable: the job insists on a GPU, and there is none in this composition; or it brings an
             environment of its own.
     """
-    environments = {model.environment: definitions.find(model.environment) for model in surveyed.plan.models}
-    outside = [name for name, environment in environments.items() if environment.outside]
-    if outside:
-        raise EnvironmentUnavailable(f"{outside[0]}: docker-compose.yml has no service for it; use `consort extract`")
+    for model in surveyed.plan.models:
+        if definitions.find(name := model.environment).outside:
+            raise EnvironmentUnavailable(f"{name}: docker-compose.yml has no service for it; use `consort extract`")
     given = bool(os.environ.get(_GPU)) and surveyed.job.devices != "cpu"
     if surveyed.job.devices not in ("auto", "cpu") and not given:
         raise EnvironmentUnavailable(
@@ -59,15 +55,13 @@ def place(surveyed: Survey) -> Placement:
 def write_plan(surveyed: Survey, progress: Progress) -> list[str]:
     """Write a shard for every environment, an empty one where there is nothing to do.
 
-    Args:
-        surveyed: the output folder's lock is held and its leftovers are swept.
-        progress: shows downloads.
-
-    Returns:
-        Why models cannot run, a line each.
+    The output folder's lock is held and its leftovers are swept. Returns why models cannot run, a line each.
     """
     placement = place(surveyed)
-    _refuse_unseen(surveyed)
+    for model in surveyed.plan.models:  # the user's own must be mounted: a job without it is not begun
+        for path in [surveyed.weights.path(one) for one in model.extractor.checkpoints() if one.own]:
+            if not path.exists():
+                raise EnvironmentUnavailable(f"{model.name}: {path} is not seen here; {BELOW_ROOT}")
     surveyed.keep(surveyed.output.new_run())
     missing: list[str] = []
     work = [m for m in surveyed.plan.models if surveyed.plan.work(m)]
@@ -75,31 +69,28 @@ def write_plan(surveyed: Survey, progress: Progress) -> list[str]:
     ready = supplies.fetch_all(work, lambda name, why: missing.append(why))
     folder = surveyed.output.inner / _FOLDER
     surveyed.output.make(folder)
-    for name in definitions.names():
-        _write_shard(surveyed, definitions.find(name), [m for m in ready if m.environment == name], placement)
+    plan, names = dataclasses.replace(surveyed.plan, models=ready), definitions.names()
+    for name in names:
+        shared = shards.fields(surveyed.job, name, placement.device(name), placement.flags(name), len(names))
+        shard = shards.whole(plan, f"{_FOLDER}-{name}", name, shared)
+        surveyed.output.make(surveyed.output.scratch / shard.id)
+        files.replace(folder / f"{name}.json", protocol.canonical(schema.dump(shard)))
     waiting = sum(len(c.missing) for c in surveyed.plan.choices) - sum(len(c.missing) for c in surveyed.plan.chosen)
     files.replace(folder / "plan.json", json.dumps({"missing": missing, "waiting": waiting}) + "\n")
     return missing
-
-
-def _refuse_unseen(surveyed: Survey) -> None:
-    """Weights and token models of the user's own must be mounted: a job without them is not begun."""
-    for model in surveyed.plan.models:
-        for checkpoint in model.extractor.checkpoints():
-            path = surveyed.weights.path(checkpoint)
-            if checkpoint.own and not path.exists():
-                raise EnvironmentUnavailable(f"{model.name}: {path} is not seen here; {BELOW_ROOT}")
 
 
 def report(surveyed: Survey) -> tuple[Status, list[str], int]:
     """Fold what the workers wrote; return what is done, what could not run, and the exit code."""
     output = surveyed.output
     reasons = _reasons(output)
-    ledger = ledgers.fold(output)
-    tables.write(surveyed, ledger)
+    tables.write(surveyed, ledgers.fold(output))
     shutil.rmtree(output.scratch, ignore_errors=True)
     output.create()
-    planned = _planned(output)
+    try:  # what `write_plan` has left: models that cannot run, and how much a limit leaves for later
+        planned = dict(json.loads(files.read_text(output.inner / _FOLDER / "plan.json")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunFailed(f"output {output.root}: nothing was planned here; run `consort compose plan` first") from error
     found = status.of_job(surveyed.job, surveyed.audio)
     counts = found.models.values()
     missing = [*planned["missing"], *reasons]
@@ -129,19 +120,3 @@ def _reasons(output: folders.OutputDir) -> list[str]:
                 case _:
                     protocol.refuse_kind(event.kind)
     return found
-
-
-def _write_shard(surveyed: Survey, environment: Environment, models: list[ModelPlan], placed: Placement) -> None:
-    output, name = surveyed.output, f"{_FOLDER}-{environment.name}"
-    shared = shards.fields(surveyed.job, environment, placed, len(definitions.names()))
-    shard = shards.whole(dataclasses.replace(surveyed.plan, models=models), name, environment.name, shared)
-    output.make(output.scratch / name)
-    files.replace(output.inner / _FOLDER / f"{environment.name}.json", protocol.canonical(schema.dump(shard)))
-
-
-def _planned(output: folders.OutputDir) -> dict[str, tp.Any]:
-    """Return what `write_plan` has left: models that cannot run, and how much a limit leaves for later."""
-    try:
-        return dict(json.loads(files.read_text(output.inner / _FOLDER / "plan.json")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunFailed(f"output {output.root}: nothing was planned here; run `consort compose plan` first") from error

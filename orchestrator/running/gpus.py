@@ -2,13 +2,8 @@
 
 import collections
 import dataclasses
-import functools
-import typing as tp
 
 from orchestrator.environments import definitions, devices
-from orchestrator.planning import shards
-from orchestrator.planning.shards import ShardFields
-from orchestrator.running import attempts
 from orchestrator.running.attempts import Attempt
 from orchestrator.running.engines.base import Ended
 from orchestrator.running.placement import Placement
@@ -17,27 +12,11 @@ from worker.protocol import Shard
 
 
 @dataclasses.dataclass(frozen=True)
-class GoOn:
-    """With the GPUs that are left, or with the same one asked for in another way."""
+class Decision:
+    """How a run goes on after the loss of a GPU: with what the placement says by now, unless ..."""
 
-    text: str | None = None  # for people
-
-
-@dataclasses.dataclass(frozen=True)
-class Cpu:
-    """On the CPU."""
-
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Drop:
-    """Without the models that have no GPU any more: the job insists on one."""
-
-    why: str
-
-
-Decision = GoOn | Cpu | Drop
+    text: str = ""  # for people
+    drop: bool = False  # without the models that have none any more: the job insists on one
 
 
 class Gpus:
@@ -75,31 +54,9 @@ class Gpus:
         return (gpu,)
 
     def _fitting(self, shard: Shard) -> list[str]:
-        name = shard.environment
-        (alone, *_) = self._placement.alone(name, [task.name for task in shard.tasks]) or [""]
-        usable = self._placement.gpus(name, alone)
+        alone = self._placement.alone(shard.environment, [task.name for task in shard.tasks])
+        usable = self._placement.gpus(shard.environment, *alone[:1])
         return [gpu for gpu in self._free if gpu in usable]
-
-    def place(self, waiting: tp.Iterable[Shard], fields: tp.Callable[[str, str], ShardFields]) -> list[Shard]:
-        """Return shards that wait as they can run by now: on a GPU that serves all their models, or on the CPU.
-
-        Args:
-            waiting: not begun.
-            fields: what the shards of an environment share, or those of a model that is alone in its own.
-        """
-        if not self._placement.refused:
-            return list(waiting)
-        shared, placed = functools.cache(fields), []
-        for shard in waiting:
-            names = [task.name for task in shard.tasks]
-            if shard.device == "cuda":
-                parts = attempts.split(shard, self._placement.alone(shard.environment, names))
-                placed += [shards.again(part, shared(part.environment, model)) for part, model in parts]
-            elif shard.variant == "cuda" and self._placement.device(shard.environment) == "cpu":
-                placed.append(shards.again(shard, shared(shard.environment, "")))  # it may be what could not be built
-            else:
-                placed.append(shard)
-        return placed
 
     def give_back(self, gpus: tuple[str, ...]) -> None:
         """Take back what a worker had."""
@@ -129,21 +86,21 @@ class Gpus:
         """
         if refused and (attempt.way != runtime.way or runtime.another_way()):
             self._refusal = self._refusal or why
-            return GoOn()
+            return Decision()
         (gpu,), environment, model = attempt.gpus, attempt.shard.environment, attempt.unloadable
         if refused:
             why = self._refusal or why  # the first word is the one about the usual way
             for name in self._placement.gpu_environments:
                 self._placement.refuse(gpu, f"GPU {gpu}: {why}", name)
         if self._placement.refuse(gpu, f"GPU {gpu}: {why}", environment, model):
-            return GoOn(f"{model or environment}: GPU {gpu} is left out: {why}")
+            return Decision(f"{model or environment}: GPU {gpu} is left out: {why}")
         mend = devices.mend(definitions.find(environment))
         if self.strict:
-            return Drop(f"GPU {gpu}: {why}; {mend}")
-        return Cpu(f"{model or environment}: NO GPU: {why}; goes on with the CPU ({mend})")
+            return Decision(f"GPU {gpu}: {why}; {mend}", drop=True)
+        return Decision(f"{model or environment}: NO GPU: {why}; goes on with the CPU ({mend})")
 
-    def lose_all(self, environment: str, why: str) -> Cpu:
+    def lose_all(self, environment: str, why: str) -> Decision:
         """Let an environment go on with the CPU, whatever GPUs there are."""
         for gpu in self._placement.grant.gpus:
             self._placement.refuse(gpu.uuid, why, environment)
-        return Cpu(f"{environment}: NO GPU: {why}; goes on with the CPU")
+        return Decision(f"{environment}: NO GPU: {why}; goes on with the CPU")

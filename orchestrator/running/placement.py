@@ -18,7 +18,6 @@ from orchestrator.running.runtimes.base import READY, Runtime
 from orchestrator.running.runtimes.docker import DockerRuntime
 from orchestrator.running.runtimes.venv import VenvRuntime
 
-
 # Why GPUs are of no use, by UUID: to an environment as ("tf-cuda", ""), to a model as ("tf-cuda", "crepe").
 Refused = dict[tuple[str, str], dict[str, str]]
 
@@ -118,16 +117,16 @@ def choose(job: JobSpec, fits: bool = False) -> Placement:
     definitions.add(job.environments)
     extractors = [model.built for model in job.models]
     used = [definitions.find(name) for name in sorted({extractor.environment for extractor in extractors})]
-    able = {e.environment for e in extractors if fits or e.uses_gpu()}
-    able = {name for name in able if definitions.find(name).spec.gpu != "none"}
+    gpu = {e.environment for e in extractors if fits or e.uses_gpu()}
+    able = frozenset(one.name for one in used if one.name in gpu and one.spec.gpu != "none")
     grant = devices.grant(job.devices)
-    settle = functools.partial(_settle, grant=grant, able=frozenset(able), refused=_unfit(grant, able))
+    settle = functools.partial(_settle, grant=grant, able=able, refused=_unfit(grant, able))
     if job.runtime != "auto":
-        return settle(RUNTIMES[job.runtime].open(), "asked for", asked=True)
+        return settle(RUNTIMES[job.runtime].open(), asked=True)
     reasons: list[str] = []
     for runtime in RUNTIMES.values():
         try:
-            placement = settle(runtime.open(), "", asked=False)
+            placement = settle(runtime.open(), asked=False)
         except EnvironmentUnavailable as error:
             reasons.append(str(error).partition(";")[0])
             continue
@@ -143,32 +142,27 @@ def choose(job: JobSpec, fits: bool = False) -> Placement:
 def ready(environment: Environment, buildable: bool = False, variant: str = "cpu") -> Runtime:
     """Return the runtime that has an environment at hand: virtual environments, which see more, before containers.
 
-    Args:
-        environment: what is looked for.
-        buildable: one that could be built as a virtual environment is at hand as well.
-        variant: of it.
+    It is meant in one variant; where `buildable`, one that could be built as a virtual environment is at hand as well.
     """
     venv = VenvRuntime.open()
-    if venv.state(environment, variant) == READY or (buildable and _has_python(environment)):
+    if venv.state(environment, variant) == READY:
         return venv
+    with contextlib.suppress(EnvironmentUnavailable):
+        if buildable and interpreters.find(environment.spec.python):
+            return venv
     with contextlib.suppress(EnvironmentUnavailable):
         docker = DockerRuntime.open()
         return docker if docker.state(environment, variant) == READY else venv
     return venv
 
 
-def _has_python(environment: Environment) -> bool:
-    with contextlib.suppress(EnvironmentUnavailable):
-        return bool(interpreters.find(environment.spec.python))
-    return False
-
-
-def _settle(runtime: Runtime, why: str, asked: bool, grant: Grant, able: frozenset[str], refused: Refused) -> Placement:
+def _settle(runtime: Runtime, grant: Grant, able: frozenset[str], refused: Refused, asked: bool) -> Placement:
     """Return the placement in one runtime, without GPUs where it cannot give any.
 
     Raises:
         EnvironmentUnavailable: the job insists on GPUs, or another runtime may have them.
     """
+    why = "asked for" if asked else ""
     lack = runtime.without_gpus() if grant.gpus else None
     placement = Placement(runtime, why, grant, able, refused)
     if lack is None:

@@ -5,7 +5,7 @@ import sys
 import time
 import typing as tp
 
-from orchestrator.running.report import Report
+from orchestrator.running.report import ModelCount, Report
 from orchestrator.text import duration
 
 _EVERY = 10.0  # seconds between two lines of the same environment in a pipe
@@ -102,19 +102,18 @@ def choose(stream: tp.TextIO | None = None) -> Progress:
 
 def states(report: Report) -> dict[str, str]:
     """Return a line for each environment that has begun: model, done/all, failed, x real time, ETA."""
-    groups: dict[str, list[str]] = collections.defaultdict(list)
-    for name, count in report.models.items():
-        groups[count.environment].append(name)
+    groups: dict[str, list[ModelCount]] = collections.defaultdict(list)
+    for count in report.models.values():
+        groups[count.environment].append(count)
     lines = {}
-    for environment, names in groups.items():
-        if environment not in report.current:
-            waiting = sum(report.models[name].left for name in names)
-            lines.update({environment: f"{'waiting':<18} 0/{waiting}"} if waiting else {})
-            continue
-        counts = [report.models[name] for name in names]
-        now = time.monotonic() if any(c.left for c in counts) else report.until[environment]
-        elapsed = max(0.1, now - report.since[environment])
+    for environment, counts in groups.items():
         total, left = sum(c.total for c in counts), sum(c.left for c in counts)
+        if environment not in report.current:
+            if left:
+                lines[environment] = f"{'waiting':<18} 0/{left}"
+            continue
+        now = time.monotonic() if left else report.until[environment]
+        elapsed = max(0.1, now - report.since[environment])
         failed = sum(c.failures for c in counts)
         speed = sum(c.audio for c in counts) / elapsed
         eta = f", ETA {duration(elapsed / (total - left) * left)}" if left and total > left else ""

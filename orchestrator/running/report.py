@@ -4,10 +4,8 @@ import collections
 import dataclasses
 import json
 import time
-import typing as tp
 
 from orchestrator import errors
-from orchestrator.planning.keys import ModelPlan
 from orchestrator.planning.plan import DONE, FAILED, Plan
 from worker import protocol
 from worker.protocol import Event, Failure, Record
@@ -60,7 +58,10 @@ class Report:
         self.until: dict[str, float] = {}  # environment -> when it spoke last
         self._seconds = dict(plan.seconds)
         self._seen: set[tuple[str, str]] = set()
-        self.models = {m.name: _count(plan, m) for m in plan.models}
+        self.models: dict[str, ModelCount] = {}
+        for m in plan.models:
+            skipped, known = plan.count(m.name, DONE), plan.count(m.name, FAILED)
+            self.models[m.name] = ModelCount(m.environment, len(plan.work(m)), skipped=skipped, known=known)
 
     def add(self, environment: str, event: Event) -> None:  # noqa: C901 - a case for each kind
         """Take in one event of a worker of `environment`."""
@@ -126,50 +127,26 @@ class Report:
 
     def json(self) -> str:
         """Return the report as it is kept in the run's folder."""
-        models = {
-            name: {**vars(count), "failed": dict(count.failed), "left": count.left}
-            for name, count in self.models.items()
+        kept = {
+            "exit_code": self.exit_code,
+            "seconds": round(time.monotonic() - self.began, 3),
+            "models": {name: {**vars(count), "left": count.left} for name, count in self.models.items()},
+            "failures": [vars(failure) for failure in self.failures],
+            "lost": self.lost,
+            "random_weights": sorted(self.random),
+            "placement": self.placement,
+            "devices": self.devices,
         }
-        return (
-            json.dumps(
-                {
-                    "exit_code": self.exit_code,
-                    "seconds": round(time.monotonic() - self.began, 3),
-                    "models": models,
-                    "failures": [dataclasses.asdict(failure) for failure in self.failures],
-                    "lost": self.lost,
-                    "random_weights": sorted(self.random),
-                    "placement": self.placement,
-                    "devices": self.devices,
-                },
-                indent=1,
-            )
-            + "\n"
-        )
+        return json.dumps(kept, indent=1) + "\n"
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the final table: model, done, skipped, failed by class, x real time."""
         rows: list[tuple[str, ...]] = [("model", "environment", "done", "skipped", "failed", "left", "x real time")]
         for name, count in self.models.items():
-            failed = ", ".join(f"{n} {kind}" for kind, n in sorted(count.failed.items()))
-            if count.known:
-                failed = ", ".join(filter(None, (failed, f"{count.known} earlier")))
+            failed = [f"{n} {kind}" for kind, n in sorted(count.failed.items())]
+            failed += [f"{count.known} earlier"] if count.known else []
             speed = f"{count.speed:.1f}" if count.speed else "-"
             left = f"{count.left} unavailable" if count.unavailable else str(count.left)
-            rows.append((name, count.environment, str(count.done), str(count.skipped), failed or "0", left, speed))
+            done, skipped, reasons = str(count.done), str(count.skipped), ", ".join(failed) or "0"
+            rows.append((name, count.environment, done, skipped, reasons, left, speed))
         return rows
-
-
-def _count(plan: Plan, model: ModelPlan) -> ModelCount:
-    return ModelCount(
-        environment=model.environment,
-        total=len(plan.work(model)),
-        skipped=plan.count(model.name, DONE),
-        known=plan.count(model.name, FAILED),
-    )
-
-
-def random_warning(models: tp.Iterable[str]) -> str | None:
-    """Return what must be said, loudly, of arrays that only look like embeddings."""
-    names = ", ".join(sorted(models))
-    return f"RANDOM WEIGHTS: {names}: never trained, their arrays mean nothing (PROVENANCE.json)" if names else None

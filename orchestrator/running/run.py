@@ -1,8 +1,8 @@
 """Run a plan: keep what was asked, work through the session, fold the records, write the report."""
 
+import contextlib
 import errno
 import signal
-import types
 import typing as tp
 
 from orchestrator import files
@@ -55,12 +55,9 @@ def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline
         if problems := engine.check():
             raise EnvironmentUnavailable(f"engine {surveyed.job.engine}: {'; '.join(problems)}")
         session = Session(surveyed, placement, engine, run.id, report, progress)
-        with _Signals(session):
-            try:
-                session.start(offline)
-                session.loop()
-            finally:
-                session.close()
+        with _signals(session.stop), contextlib.closing(session):
+            session.start(offline)
+            session.loop()
         surveyed.output.refuse_links(surveyed.job.folders)
         if session.unclean:
             ledgers.sweep(surveyed.output)
@@ -72,20 +69,12 @@ def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline
     return report, run
 
 
-class _Signals:
+@contextlib.contextmanager
+def _signals(stop: tp.Callable[[], None]) -> tp.Iterator[None]:
     """Turn Ctrl-C and a polite kill into an orderly end, for as long as the run lasts."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._old: dict[signal.Signals, tp.Any] = {}
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._old[number] = signal.signal(number, self._stop)
-
-    def __exit__(self, *exc: object) -> None:
-        for number, handler in self._old.items():
+    old = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
             signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: types.FrameType | None) -> None:
-        self._session.stop()

@@ -78,26 +78,18 @@ def _table(surveyed: Survey, model: ModelPlan, ledger: Ledger, rows: list[_Row])
     for choice, record in rows:
         tokens = run.array(model.name, record.item, record.output).ravel()
         given = [choice.source.labels.get(key, "") for key in labels]
-        chunks = _chunks(model, ledger, record.item)
-        values = [len(tokens), _shape(record), chunks, f"{record.duration:.6g}", *tokens.tolist()]
+        # how many windows a file was cut into, if that was asked for
+        starts = _find(model, ledger, record.item, "starts") if "starts" in model.task.outputs else None
+        chunks = starts.shape[0] if starts else 1
+        values = [len(tokens), tuple(record.shape), chunks, f"{record.duration:.6g}", *tokens.tolist()]
         table.writerow([choice.source.id, *given, *values, *[""] * (longest - len(tokens))])
     return text.getvalue()
-
-
-def _chunks(model: ModelPlan, ledger: Ledger, item: str) -> int:
-    """Return how many windows a file was cut into: the length of the output `starts`, if it was asked for."""
-    starts = _find(model, ledger, item, "starts") if "starts" in model.task.outputs else None
-    return starts.shape[0] if starts else 1
-
-
-def _shape(record: Record) -> str:
-    return str(tuple(record.shape))
 
 
 def _summary(surveyed: Survey, model: ModelPlan, ledger: Ledger, rows: list[_Row]) -> str:
     records = [record for _, record in rows]
     failed = sum((choice.source.id, model.name) in ledger.failures for choice in surveyed.plan.choices)
-    shapes: tp.Counter[str] = collections.Counter(map(_shape, records))
+    shapes: tp.Counter[str] = collections.Counter(str(tuple(record.shape)) for record in records)
     lines = [
         f"total samples processed: {len(records)}",
         f"samples that failed: {failed}",

@@ -1,7 +1,6 @@
 """The files that a run needs beside its audio: weights of the models, and ffmpeg. Fetched with progress."""
 
 import dataclasses
-import pathlib
 import typing as tp
 
 from orchestrator.errors import EnvironmentUnavailable
@@ -18,22 +17,14 @@ class FetchStopped(Exception):
     """The user wants to end; what was downloaded stays and is resumed."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Supplies:
     """Brings what is missing, unless the run is offline."""
 
-    def __init__(self, weights: Weights, progress: Progress, offline: bool, stopped: tp.Callable[[], bool]) -> None:
-        """Prepare.
-
-        Args:
-            weights: the cache.
-            progress: shows downloads and licences.
-            offline: fetch nothing; what is missing fails.
-            stopped: asked during downloads; they end when it says so.
-        """
-        self._weights = weights
-        self._progress = progress
-        self._offline = offline
-        self._stopped = stopped
+    weights: Weights  # the cache
+    progress: Progress  # shows downloads and licences
+    offline: bool  # fetch nothing; what is missing fails
+    stopped: tp.Callable[[], bool]  # asked during downloads; they end when it says so
 
     def fetch_all(
         self,
@@ -54,36 +45,28 @@ class Supplies:
         available = []
         for model in models:
             try:
-                fetched = self.fetch(model)
+                fetched = self._fetch(model)
+                if why := refuses(fetched.task):
+                    raise EnvironmentUnavailable(why)
+                available.append(fetched)
             except EnvironmentUnavailable as error:
                 left_out(model.name, str(error))
-                continue
-            if why := refuses(fetched.task):
-                left_out(model.name, why)
-            else:
-                available.append(fetched)
         return available
 
-    def fetch(self, model: ModelPlan) -> ModelPlan:
-        """Return the model with the paths of its weights; licences are said the first time.
-
-        Raises:
-            EnvironmentUnavailable: a checkpoint is missing and cannot be had.
-            FetchStopped: the user wants to end.
-        """
+    def _fetch(self, model: ModelPlan) -> ModelPlan:
+        """Return the model with the paths of its weights; licences are said the first time."""
         checkpoints = model.extractor.checkpoints()
-        if not self._offline and any(self._weights.problem(c) for c in checkpoints):
-            self._weights.pull(_with_siblings(model), self._show)
-        found = self._weights.files(checkpoints, model.name, _arguments(model))
-        for line in self._weights.licence_news(checkpoints):
-            self._progress.say(f"licence: {line}")
-        files = {name: self._portable(path) for name, path in found.items()}
+        if not self.offline and any(self.weights.problem(c) for c in checkpoints):
+            self.weights.pull(_with_siblings(model), self._show)
+        found = self.weights.files(checkpoints, model.name, _arguments(model))
+        for line in self.weights.licence_news(checkpoints):
+            self.progress.say(f"licence: {line}")
+        root = self.weights.root  # wherever a worker finds it, its files have the same names there
+        files = {
+            name: path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+            for name, path in found.items()
+        }
         return dataclasses.replace(model, task=dataclasses.replace(model.task, files=files))
-
-    def _portable(self, path: pathlib.Path) -> str:
-        """Return the path as a shard names it: relative to the weights, wherever a worker finds those."""
-        root = self._weights.root
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
     def fetch_ffmpeg(self) -> None:
         """Bring ffmpeg; where it cannot be had, say what that means.
@@ -93,16 +76,16 @@ class Supplies:
         """
         try:
             checkpoint = ffmpeg.checkpoint()
-            if not self._offline:
-                self._weights.pull([checkpoint], self._show)
-            self._weights.files([checkpoint], "ffmpeg")
+            if not self.offline:
+                self.weights.pull([checkpoint], self._show)
+            self.weights.files([checkpoint], "ffmpeg")
         except EnvironmentUnavailable as error:
-            self._progress.say(f"no ffmpeg, so m4a, wma and their like will fail: {error}")
+            self.progress.say(f"no ffmpeg, so m4a, wma and their like will fail: {error}")
 
     def _show(self, name: str, done: int, total: int | None) -> None:
-        if self._stopped():
+        if self.stopped():
             raise FetchStopped
-        self._progress.stage("weights", transfer.share(name, done, total))
+        self.progress.stage("weights", transfer.share(name, done, total))
 
 
 def _arguments(model: ModelPlan) -> str:
@@ -117,7 +100,7 @@ def fetch_unpinned(job: JobSpec, progress: Progress) -> None:
     """Fetch the weights whose content nobody has published a hash of.
 
     They are part of the keys, so a plan can only be made once they are here. What cannot be had is left
-    to `Supplies.fetch`, which says why.
+    to `Supplies.fetch_all`, which says why.
     """
     weights = Weights()
     for model in job.models:

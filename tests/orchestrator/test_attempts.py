@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.running.attempts import Attempt, Judge, words
 from orchestrator.running.engines.base import Ended
+from worker import protocol
 from worker.protocol import Event, Failure, Item, Shard, Task
 
 LOG = pathlib.Path("/logs/s.1.log")
@@ -43,7 +44,7 @@ def attempt_of(work, *events):
 
 
 def judge():
-    return Judge(lambda item, model: f"{item.id} {model}")
+    return Judge()
 
 
 def parts(verdict):
@@ -86,7 +87,9 @@ def test_two_crashes_quarantine_the_guilty_pair_alone():
     first = court.end(attempt_of(shard(item("a"), item("b")), *running("a", "m", "b")), ended())
     assert parts(first) == [[("a", "m", "n")], [("b", "m", "n")]]
     second = court.end(attempt_of(first.shards[0], *running("a", "m")), ended())
-    assert [(f.item, f.model, f.kind, f.key) for f in second.failures] == [("a", "m", "quarantine", "a m")]
+    assert [(f.item, f.model, f.kind, f.key) for f in second.failures] == [
+        ("a", "m", "quarantine", protocol.key_of("key of m", "", "1:2"))
+    ]
     assert "2 times (killed by signal 11); see s.1.log" in second.failures[0].message
     assert parts(second) == [[("a", "n")]] and [t.name for t in second.shards[0].tasks] == ["n"]
     innocent = court.end(attempt_of(first.shards[1], *running("b", "n")), ended())

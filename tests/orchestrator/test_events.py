@@ -97,6 +97,6 @@ def test_a_gpu_that_breaks_while_loading_is_missing_and_later_it_is_lost():
     attempt = Attempt(Shard("s", 1, "env", [], []))
     attempt.note(Event("loading", model="m"))
     attempt.note(Event("device_lost", model="m", message="out of memory"))
-    assert (attempt.device, attempt.broken, attempt.crashed_loading()) == ("out of memory", None, None)
+    assert (attempt.device, attempt.broken, attempt.loading) == ("out of memory", None, None)
     attempt.note(Event("device_lost", message="CUDA error"))
     assert (attempt.device, attempt.broken) == ("out of memory", "CUDA error")

@@ -1,5 +1,6 @@
 """A session with an engine that plays its workers."""
 
+import concurrent.futures
 import dataclasses
 import io
 import threading
@@ -13,7 +14,6 @@ from orchestrator.environments.devices import Gpu, Grant
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.planning import shards
 from orchestrator.planning.shards import ShardFields
-from orchestrator.running.builds import Builds
 from orchestrator.running.engines.base import Ended, Engine
 from orchestrator.running.placement import Placement
 from orchestrator.running.progress import Lines
@@ -101,7 +101,7 @@ def test_an_interrupt_during_a_submission_reaches_its_worker_and_launches_no_mor
     engine = Playing(2, lambda job: session.stop())
     session, surveyed, *_ = begin(engine)
     session.start(offline=True)
-    session.add(three(surveyed))
+    session.waiting.add(three(surveyed))
     session.loop()
     assert len(engine.asked) == 1 and session.stops == 1
 
@@ -131,10 +131,12 @@ def test_waiting_shards_cost_no_look_at_environments_or_locks(begin, monkeypatch
     engine = Playing(1, lambda job: None)
     engine.polls = -1000
     monkeypatch.setattr(engine, "takes", lambda gpu: wait_for != "a slot")
-    monkeypatch.setattr(Builds, "done", lambda self, shard: wait_for != "their environment")
+    monkeypatch.setattr(concurrent.futures.Future, "done", lambda self: wait_for != "their environment")
     session, surveyed, *_ = begin(engine)
     session.start(offline=True)
-    session.add(dataclasses.replace(shard, id=f"{shard.id}-{n}") for n in range(64) for shard in three(surveyed))
+    session.waiting.add(
+        dataclasses.replace(shard, id=f"{shard.id}-{n}") for n in range(64) for shard in three(surveyed)
+    )
 
     def read(*arguments):
         raise AssertionError("read")

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator import files
 from orchestrator.errors import RunFailed
-from orchestrator.planning import survey
+from orchestrator.planning import look, survey
 from orchestrator.text import size
 
 
@@ -15,7 +15,7 @@ def hashed(monkeypatch):
     """Count what is hashed."""
     seen = []
     real = files.sha256_of
-    monkeypatch.setattr(survey, "sha256_of", lambda path: seen.append(path.name) or real(path))
+    monkeypatch.setattr(look, "sha256_of", lambda path: seen.append(path.name) or real(path))
     return seen
 
 

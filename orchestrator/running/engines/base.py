@@ -14,19 +14,12 @@ from worker.protocol import Event, Shard
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A shard, which is the same JSON wherever it runs, and what it needs there.
+    """A shard, which is the same JSON wherever it runs, and what it needs there."""
 
-    Args:
-        shard: names its environment and variant.
-        gpus: UUIDs of those that it was granted; one with GPUs takes no slot of the CPU's.
-        memory: bytes that it may take, where the user limits them.
-        threads: that each of its libraries may start.
-    """
-
-    shard: Shard
-    gpus: tuple[str, ...] = ()
-    memory: int | None = None
-    threads: int = 1
+    shard: Shard  # names its environment and variant
+    gpus: tuple[str, ...] = ()  # UUIDs of those that it was granted; one with GPUs takes no slot of the CPU's
+    memory: int | None = None  # bytes that it may take, where the user limits them
+    threads: int = 1  # that each of its libraries may start
 
     @property
     def name(self) -> str:

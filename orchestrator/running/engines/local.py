@@ -22,7 +22,7 @@ from worker.protocol import Event
 _GRACE = 30.0  # seconds a worker gets to commit and end when it is asked to
 _KILLING = 15.0  # seconds in which what a command has started elsewhere must have ended when it is killed
 _LOADING = 600.0  # seconds a model may take to load, however short an item's time limit is
-_LIMITS = (600.0, 30.0)  # seconds of any one step, and what a second of audio adds to them
+_LIMITS = (600.0, 30.0)  # seconds of any step (decoding, a model on an item), and what a second of audio adds
 _LEARNING = (86400.0, 0.0)  # of a fit, which validates a whole epoch, or seeds, without a word; nothing waits for it
 
 
@@ -30,13 +30,7 @@ class LocalEngine(Engine):
     """Runs as many workers as there are slots; kills one that shows no progress for its item's time limit."""
 
     def __init__(self, site: Site, limits: tuple[float, float] = _LIMITS) -> None:
-        """Set the limits.
-
-        Args:
-            site: where the run's things are.
-            limits: seconds of any one step (decoding, a model on an item; loading has its own), and what a
-                second of audio adds to them. A limit of the job takes the place of both.
-        """
+        """Take seconds of any one step but loading, and what a second of audio adds; the job's limit replaces both."""
         limit = site.spec.timeout_per_item
         self.slots = site.spec.workers or default_slots()
         self._site = site
@@ -51,9 +45,7 @@ class LocalEngine(Engine):
 
     def submit(self, jobs: tp.Sequence[Job]) -> None:
         for job in jobs:
-            events, log, command = self._place(job)
-            limits = _LEARNING if job.shard.kind == "fit" else self._limits
-            self._running.append(_Process(job, command, events, log, limits))
+            self._running.append(self._start(job))
 
     def poll(self) -> tp.Iterator[Happening]:
         for process in list(self._running):
@@ -73,8 +65,8 @@ class LocalEngine(Engine):
         super().close()
         self._site.runtime.close()
 
-    def _place(self, job: Job) -> tuple[pathlib.Path, pathlib.Path, Command]:
-        """Make the files of an attempt; return its events, its log, and the command that runs it."""
+    def _start(self, job: Job) -> "_Process":
+        """Make the files of an attempt, and start the command that runs it."""
         site = self._site
         self._refuse_moved()
         scratch = site.output.scratch / job.name
@@ -87,7 +79,8 @@ class LocalEngine(Engine):
         own = tuple(own_paths(job.shard.plugins, job.shard.tasks))
         mounts = Mounts(site.audio, str(site.output.root), weights, str(scratch), ffmpeg, own)
         resources = Resources(job.gpus, job.memory, job.threads)
-        return events, log, site.runtime.command(job.shard, mounts, file, events, resources)
+        command = site.runtime.command(job.shard, mounts, file, events, resources)
+        return _Process(job, command, events, log, _LEARNING if job.shard.kind == "fit" else self._limits)
 
     def _end(self, process: "_Process", code: int) -> Ended:
         self._refuse_moved()
@@ -123,14 +116,9 @@ class _Process:
         out = _open(log, os.O_WRONLY | os.O_APPEND)
         try:
             self._process = subprocess.Popen(
-                command.argv,
-                env=command.env,
-                cwd=command.cwd,
-                stdin=subprocess.PIPE,
-                stdout=out,
-                stderr=out,
+                command.argv, env=command.env, cwd=command.cwd, stdin=subprocess.PIPE, stdout=out, stderr=out,
                 start_new_session=True,  # Ctrl-C reaches this process alone, which ends them in order
-            )
+            )  # fmt: skip
         finally:
             os.close(out)
 

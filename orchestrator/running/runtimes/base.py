@@ -16,16 +16,10 @@ from worker.protocol import Shard, Task
 READY, OUTDATED, MISSING = "ready", "of other code", "not built"
 # One single-threaded process per core beats one process with many threads, and gives the same bytes
 # on every machine.
-THREADS = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "NUMBA_NUM_THREADS": "1",
-    "VECLIB_MAXIMUM_THREADS": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-}
+THREADS = dict.fromkeys((
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",
+), "1")  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,17 +49,11 @@ class Mounts:
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-    """What a worker may use.
+    """What a worker may use."""
 
-    Args:
-        gpus: UUIDs; none: the CPU.
-        memory: bytes, where the job limits them.
-        threads: of each library; what they compute may depend on their number.
-    """
-
-    gpus: tuple[str, ...] = ()
-    memory: int | None = None
-    threads: int = 1
+    gpus: tuple[str, ...] = ()  # UUIDs; none: the CPU
+    memory: int | None = None  # bytes, where the job limits them
+    threads: int = 1  # of each library; what they compute may depend on their number
 
     @property
     def thread_variables(self) -> dict[str, str]:
@@ -152,25 +140,17 @@ class Runtime(abc.ABC):
     ) -> Command:
         """Return the command that runs the shard in `file` and appends its events to `events`.
 
-        Args:
-            shard: what is run.
-            mounts: where things are.
-            file: the shard, below the output folder.
-            events: of this attempt, below the output folder.
-            resources: what it may use.
+        Both are below the output folder.
         """
 
     @abc.abstractmethod
     def script(
         self, environment: Environment, arguments: list[str], folder: str, gpus: tp.Sequence[str] = ()
     ) -> Command:
-        """Return the command that runs a script in an environment: for the CPU, or for GPUs where it is given any.
+        """Return the command that runs the Python of a ready environment for a person.
 
-        Args:
-            environment: is ready.
-            arguments: of its Python.
-            folder: the current one, which a script may write whatever else it sees.
-            gpus: UUIDs.
+        The folder is the current one, which a script of theirs may write whatever else it sees. With `gpus`, which are
+        UUIDs, it is the environment's variant for them.
 
         Raises:
             EnvironmentUnavailable: the folder cannot be seen there; one line that says what to do.
@@ -179,6 +159,10 @@ class Runtime(abc.ABC):
     def refuses(self, path: str) -> str | None:
         """Return why a file or folder of the user's own cannot be given to a worker, or None."""
         return None
+
+    def refusal(self, plugins: tp.Iterable[str], tasks: tp.Iterable[Task]) -> str | None:
+        """Return why a worker cannot be given what a job and its tasks name of the user's own, or None."""
+        return next(filter(None, map(self.refuses, own_paths(plugins, tasks))), None)
 
     def end(self, name: str, code: int, log: pathlib.Path) -> Cause:
         """Clean up after the attempt `name`, and return why it ended as it did."""

@@ -132,7 +132,7 @@ class DockerRuntime(Runtime):
         """The folder keeps its path, and nothing else of this machine is seen but the weights."""
         if why := self.refuses(folder):
             raise EnvironmentUnavailable(why)
-        terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+        terminal = ["--tty"] if not gpus and sys.stdin.isatty() and sys.stdout.isatty() else []
         argv = ["docker", "run", "--rm", "--interactive", *terminal, "--pull", "never", "--workdir", folder]
         argv += [*_isolation(self._engine, os.stat(folder)), *_limits(None), *self._gpus(gpus)]
         for key, value in {**environment.spec.variables, "CONSORT_WEIGHTS": WEIGHTS}.items():

@@ -18,9 +18,6 @@ class VenvRuntime(Runtime):
 
     name = "venv"
 
-    def __init__(self, log: pathlib.Path | None = None) -> None:
-        self.log = log
-
     @classmethod
     def open(cls) -> "VenvRuntime":
         return cls()
@@ -50,7 +47,12 @@ class VenvRuntime(Runtime):
     ) -> Command:
         environment = definitions.find(shard.environment)
         env = {
-            **_variables(environment, mounts.scratch),
+            **{name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ},
+            "HOME": mounts.scratch,
+            "PYTHONPATH": _path(environment),
+            "PYTHONNOUSERSITE": "1",
+            "PYTHONUNBUFFERED": "1",  # what is printed before a crash must reach the log
+            "PYTHONDONTWRITEBYTECODE": "1",
             **resources.thread_variables,
             **environment.spec.variables,
             "CONSORT_AUDIO": mounts.audio,
@@ -71,14 +73,11 @@ class VenvRuntime(Runtime):
     ) -> Command:
         weights = Weights()
         own = {"PYTHONPATH": _path(environment), "PYTHONNOUSERSITE": "1", "CONSORT_WEIGHTS": str(weights.root)}
-        decoder = weights.program()
-        variables = {
-            **os.environ,
-            **environment.spec.variables,
-            **own,
-            **({"CONSORT_FFMPEG": decoder} if decoder else {}),
-            **(_visible(gpus) if gpus else {}),
-        }
+        variables = {**os.environ, **environment.spec.variables, **own}
+        if decoder := weights.program():
+            variables["CONSORT_FFMPEG"] = decoder
+        if gpus:
+            variables.update(_visible(gpus))
         python = venvs.python(environment, "cuda" if gpus else "cpu")
         return Command([str(python), *arguments], variables, folder)
 
@@ -88,18 +87,6 @@ def _visible(gpus: tp.Sequence[str]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
-def _variables(environment: Environment, scratch: str) -> dict[str, str]:
-    """Return a scrubbed environment in which the worker and the environment's modules are found."""
-    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG") if name in os.environ}
-    return {
-        **kept,
-        "HOME": scratch,
-        "PYTHONPATH": _path(environment),
-        "PYTHONNOUSERSITE": "1",
-        "PYTHONUNBUFFERED": "1",  # what is printed before a crash must reach the log
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-
-
 def _path(environment: Environment) -> str:
+    """Return where Python finds the worker and the environment's modules."""
     return os.pathsep.join([str(IMAGES), str(environment.folder)])

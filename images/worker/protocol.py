@@ -176,7 +176,7 @@ else:
 # What happens to a shard, and the fields in which an event says more about it.
 KINDS: tp.Dict[Kind, tp.Tuple[str, ...]] = {
     "hello": ("protocol", "packages", "device"),  # it has what it was granted
-    "device_missing": ("message",),  # it has not; the worker ends
+    "device_missing": ("message",),  # it has not, or its framework cannot use it; the worker ends
     "loading": ("model",),
     "loaded": ("model", "seconds"),
     "model_refused": ("model", "message"),  # cannot load, and the others go on; or cannot learn what it is to

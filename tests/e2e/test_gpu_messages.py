@@ -191,3 +191,33 @@ def test_doctor_says_what_each_environment_needs_and_how_to_mend_what_lacks(gpus
     assert text.endswith("`consort envs build torch-cuda --variant cuda`")
     os.unlink(gpus.programs / "nvidia-smi")
     assert "none is here; it would need driver 525 or newer" in doctor()["ok", "tf-cuda on G"]
+
+
+PLAYED = {
+    "torch-cuda": """
+import torch
+from torch_models import devices
+ones = torch.ones
+torch.ones = lambda *size, device: ones(*size)
+""",
+    "tf-cuda": """
+import contextlib
+import tensorflow as tf
+from tf_models import devices
+devices.choose = lambda device: None
+tf.device = lambda name: contextlib.nullcontext()
+""",
+}
+
+
+@pytest.mark.parametrize("environment", PLAYED)
+def test_what_a_real_framework_computes_to_try_a_gpu_is_right_and_without_one_it_says_so(environment, tmp_path):
+    assert harness.consort("envs", "build", environment, timeout=1500).returncode == 0
+    script = tmp_path / "script.py"
+    module = f"{environment.partition('-')[0]}_models.devices"
+    script.write_text(f"from worker.work import devices\ndevices.probe('{module}')\n")
+    done = harness.consort("python", environment, script)
+    assert "DeviceMissing: the framework cannot use its GPU: " in done.stderr
+    script.write_text(f"{PLAYED[environment]}\ndevices.probe()\nprint('computes')\n")
+    done = harness.consort("python", environment, script)
+    assert done.stdout.endswith("computes\n"), done.stderr

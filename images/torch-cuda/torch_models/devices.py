@@ -23,7 +23,7 @@ def probe() -> None:
     """
     switch_off_tf32()
     ones = torch.ones(1, 32, 32, device="cuda")
-    found = torch.nn.functional.conv1d(ones @ ones, ones[:, :, :1].expand(1, 32, 1).contiguous()).cpu()
+    found = torch.nn.functional.conv1d(ones @ ones, ones[:, :, :1].contiguous()).cpu()
     if not torch.equal(found, torch.full((1, 1, 32), 1024.0)):
         raise RuntimeError(f"the GPU computes wrongly: {found.flatten()[:4].tolist()} should be 1024")
 

@@ -68,7 +68,7 @@ def discover(environ: tp.Mapping[str, str] = os.environ) -> Found:
         return Found((), "no NVIDIA driver (nvidia-smi is not there)")
     try:
         done = _ask(program, _FIELDS)
-        if "not a valid field" in done.stdout:
+        if "not a valid field" in done.stdout + done.stderr:
             done = _ask(program, _OLD_FIELDS)
     except (OSError, subprocess.SubprocessError) as error:
         return Found((), f"nvidia-smi does not answer ({type(error).__name__})")

@@ -1,20 +1,28 @@
-"""The Docker engine of this machine, asked through its command line.
+"""The Docker engine of this machine, asked through Docker's SDK for Python.
 
-The command line and not an API client: it is there wherever Docker is, knows the user's contexts and
-plugins, and builds with BuildKit.
+It answers with values and typed errors where the command line prints text, and goes to the engine that the
+command line would ask: that of `DOCKER_HOST`, of `DOCKER_CONTEXT`, or of `docker context use`. The command line
+still starts workers, whose standard input it holds, and builds images, which needs BuildKit.
 """
 
+import calendar
 import contextlib
 import dataclasses
-import json
+import io
+import os
+import pathlib
 import shutil
-import subprocess
+import tarfile
+import time
 import typing as tp
 
 from orchestrator.errors import EnvironmentUnavailable
 
 PREFIX = "consort"  # of images, labels and names of containers
-_TIMEOUT = 20.0  # seconds for a question
+_TIMEOUT = 20.0  # seconds for an answer
+_REMOVAL = 120.0  # seconds for that to a removal
+_SOCKET = "unix:///var/run/docker.sock"  # where an engine listens unless somebody says otherwise
+_NO_NAME = "<none>:<none>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,22 +34,47 @@ class DockerEngine:
     rootless: bool
     selinux: bool
     remapped: bool = False  # users inside are others outside, unless a container asks for the host's
+    memory: int = 0  # bytes of the machine it runs on, which may be a smaller one than this; 0: it does not say
+    cpus: int = 0  # of that machine; 0: it does not say, or cannot limit them, as most rootless engines
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """An image of the engine; `made` is in seconds since 1970."""
+
+    id: str
+    names: tuple[str, ...]
+    labels: dict[str, str]
+    size: int
+    made: float
+
+
+class _Absent(EnvironmentUnavailable):
+    """The engine does not know what it was asked about."""
 
 
 def find() -> DockerEngine:
     """Return the engine that answers.
 
     Raises:
-        EnvironmentUnavailable: none does; one line that says what to do.
+        EnvironmentUnavailable: none does, or nothing can start containers in it; one line that says what to do.
     """
-    if shutil.which("docker") is None:
-        raise EnvironmentUnavailable("docker is not installed; install Docker, or use `runtime: venv`")
+    command = shutil.which("docker")
     try:
-        facts = json.loads(ask("version", "--format", "{{json .Server}}") or "null") or {}
+        with _client() as client:
+            facts, info = client.version(api_version=False), client.info()
     except EnvironmentUnavailable as error:
-        words = str(error).removeprefix("docker version: ").partition(". Is the docker")[0]
-        raise EnvironmentUnavailable(f"no Docker engine answers ({words}); start it, or use `runtime: venv`") from error
-    options = json.loads(ask("info", "--format", "{{json .SecurityOptions}}") or "null") or []
+        if command is None:
+            raise EnvironmentUnavailable("docker is not installed; install Docker, or use `runtime: venv`") from error
+        why = str(error).removeprefix("docker: ")
+        mend = "let your user use it (group `docker`)" if "ermission denied" in why else "start it"
+        raise EnvironmentUnavailable(f"no Docker engine answers ({why}); {mend}, or use `runtime: venv`") from error
+    if command is None:
+        raise EnvironmentUnavailable(
+            "a Docker engine answers, but the `docker` command that starts its containers is not installed; "
+            "install Docker's client, or use `runtime: venv`"
+        )
+    options = info.get("SecurityOptions") or []
     component = (facts.get("Components") or [{}])[0]
     podman = "podman" in component.get("Name", "").lower()
     return DockerEngine(
@@ -50,30 +83,79 @@ def find() -> DockerEngine:
         rootless=any("rootless" in option for option in options),
         selinux=any("selinux" in option for option in options),
         remapped=any("name=userns" in option for option in options),
+        memory=info.get("MemTotal") or 0,
+        cpus=(info.get("NCPU") or 0) if info.get("CpuCfsQuota") else 0,
     )
 
 
-def ask(*arguments: str, timeout: float = _TIMEOUT) -> str:
-    """Return what `docker` prints.
+def image(name: str) -> Image | None:
+    """Return the image of a name or id, or None where there is none.
 
     Raises:
-        EnvironmentUnavailable: it fails; its own last line says why.
+        EnvironmentUnavailable: no engine answers.
     """
-    try:
-        done = subprocess.run(
-            ["docker", *arguments], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
-        )
-    except subprocess.TimeoutExpired as error:
-        raise EnvironmentUnavailable(f"docker {arguments[0]}: no answer within {timeout:.0f} s") from error
-    except OSError as error:
-        raise EnvironmentUnavailable(f"docker cannot be run: {error.strerror}; use `runtime: venv`") from error
-    if done.returncode:
-        raise EnvironmentUnavailable(f"docker {arguments[0]}: {reason(done.stderr)}")
-    return done.stdout.strip()
+    with contextlib.suppress(_Absent), _client() as client:
+        facts = client.inspect_image(name)
+        made = calendar.timegm(time.strptime((facts.get("Created") or "1970-01-01T00:00:00")[:19], "%Y-%m-%dT%H:%M:%S"))
+        labels = (facts.get("Config") or {}).get("Labels") or {}
+        return Image(facts["Id"], _names(facts), labels, facts["Size"], made)
+    return None
+
+
+def images(label: str) -> list[Image]:
+    """Return the images with a label, also those that have lost their name.
+
+    Raises:
+        EnvironmentUnavailable: no engine answers.
+    """
+    with _client() as client:
+        found = client.images(filters={"label": label})
+    return [Image(one["Id"], _names(one), one.get("Labels") or {}, one["Size"], one["Created"]) for one in found]
+
+
+def remove_image(name: str) -> None:
+    """Remove a name of an image, and with the last one the image; one that is gone already is no trouble.
+
+    Raises:
+        EnvironmentUnavailable: the engine refuses, as while a container uses it.
+    """
+    with contextlib.suppress(_Absent), _client(_REMOVAL) as client:
+        client.remove_image(name)
+
+
+def containers(label: str, running: bool = False) -> list[str]:
+    """Return the ids of the containers with a label, also of those that only were created or have ended.
+
+    Raises:
+        EnvironmentUnavailable: no engine answers.
+    """
+    with _client() as client:
+        return [one["Id"] for one in client.containers(all=not running, filters={"label": label})]
+
+
+def ran_out_of_memory(name: str) -> bool:
+    """Return whether the kernel ended a container for its memory; not of one that is gone, or was never made.
+
+    Raises:
+        EnvironmentUnavailable: no engine answers.
+    """
+    with contextlib.suppress(_Absent), _client() as client:
+        return bool(client.inspect_container(name)["State"].get("OOMKilled"))
+    return False
+
+
+def remove(names: tp.Sequence[str]) -> None:
+    """Remove containers, whatever they do; one that is gone already, or an engine too busy, is no trouble.
+
+    What is left is swept by the next run.
+    """
+    for name in names:
+        with contextlib.suppress(EnvironmentUnavailable), _client() as client:
+            client.remove_container(name, v=True, force=True)
 
 
 def reason(text: str) -> str:
-    """Return the line of docker's words that says why, without its own dressing."""
+    """Return the line of the `docker` command's words that says why, without its own dressing."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if not line.startswith(("See '", "Run 'docker", "time="))]
     line = next((line for line in told if "Error" in line or "error" in line), (told or lines or ["no words"])[-1])
@@ -82,18 +164,94 @@ def reason(text: str) -> str:
     return line.removesuffix(".")
 
 
-def containers(label: str, running: bool = False) -> list[str]:
-    """Return the ids of the containers with a label, also of those that only were created or have ended."""
-    every = [] if running else ["--all"]
-    return ask("ps", *every, "--quiet", "--no-trunc", "--filter", f"label={label}").split()
+def read_file(image: str, path: str) -> bytes:
+    """Return what a file of an image holds; nothing of the image is run.
 
-
-def remove(names: tp.Sequence[str]) -> None:
-    """Remove containers, whatever they do; one that is gone already, or an engine too busy, is no trouble.
-
-    What is left is swept by the next run.
+    Raises:
+        EnvironmentUnavailable: it has no such file, or no engine answers.
     """
-    if names:
-        command = ["docker", "rm", "--force", "--volumes", *names]
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            subprocess.run(command, capture_output=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+    with _client() as client:
+        container = client.create_container(image, labels={f"{PREFIX}.look": ""})["Id"]
+        try:
+            stream, _ = client.get_archive(container, path)
+            with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+                found = archive.extractfile(archive.getmembers()[0])
+                return found.read() if found else b""
+        finally:
+            client.remove_container(container, force=True)
+
+
+@contextlib.contextmanager
+def _client(timeout: float | None = None) -> tp.Iterator[tp.Any]:
+    """Yield a client of its own for each question, as several threads ask, and engines come and go.
+
+    Raises:
+        EnvironmentUnavailable: the engine does not answer, or refuses; one line.
+    """
+    host, client, timeout = _host(), None, timeout or _TIMEOUT
+    import docker  # after it, and nowhere else: without an engine nobody needs the SDK
+
+    try:
+        client = docker.from_env(timeout=timeout)
+        yield client.api
+    except docker.errors.NotFound as error:
+        raise _Absent(f"docker: {_first_line(error.explanation)}") from error
+    except docker.errors.APIError as error:
+        raise EnvironmentUnavailable(f"docker: {_first_line(error.explanation or error)}") from error
+    except (docker.errors.DockerException, OSError) as error:
+        raise EnvironmentUnavailable(f"docker: {host}: {_why(error, timeout)}") from error
+    finally:
+        if client is not None:
+            client.close()
+
+
+def _host() -> str:
+    """Return the address of the engine; what the SDK would pass over in silence is an error here."""
+    host = os.environ.get("DOCKER_HOST") or (_of_context() if _has_context() else _SOCKET)
+    if host.startswith("ssh://"):
+        raise EnvironmentUnavailable(f"docker: {host}: an engine elsewhere does not see the folders of this machine")
+    if host.startswith("unix://") and not os.path.exists(host.removeprefix("unix://")):
+        raise EnvironmentUnavailable(f"docker: {host}: no such socket")
+    return host
+
+
+def _has_context() -> bool:
+    folder = pathlib.Path(os.environ.get("DOCKER_CONFIG") or "~/.docker").expanduser()
+    with contextlib.suppress(OSError):
+        if "currentContext" in (folder / "config.json").read_text(encoding="utf-8", errors="replace"):
+            return True
+    return bool(os.environ.get("DOCKER_CONTEXT"))
+
+
+def _of_context() -> str:
+    import docker
+
+    name = os.environ.get("DOCKER_CONTEXT")
+    try:
+        context = docker.ContextAPI.get_context(name)
+    except Exception as error:  # the SDK has no error of its own for a context that cannot be read
+        raise EnvironmentUnavailable(f"docker: context {name or 'in use'}: {_first_line(error)}") from error
+    if context is None:  # the SDK would ask another engine
+        raise EnvironmentUnavailable(f"docker: no context {name or 'of that name'}; see `docker context ls`")
+    return str(context.Host)
+
+
+def _why(error: BaseException, timeout: float) -> str:
+    """Return what the system said below the layers of libraries that the SDK asks through."""
+    below: BaseException | None = error
+    while below is not None:
+        if "imeout" in type(below).__name__:
+            return f"no answer within {timeout:.0f} s"
+        if isinstance(below, OSError) and below.strerror:
+            return below.strerror
+        below = below.__cause__ or below.__context__
+    return _first_line(error)
+
+
+def _first_line(words: object) -> str:
+    return (str(words).strip().splitlines() or ["no words"])[0].removesuffix(".")
+
+
+def _names(facts: dict[str, tp.Any]) -> tuple[str, ...]:
+    names = [name for name in facts.get("RepoTags") or () if name != _NO_NAME]
+    return tuple(name.removeprefix("docker.io/").removeprefix("localhost/") for name in names)  # which Podman writes

@@ -190,7 +190,7 @@ def words(ended: Ended) -> str:
     if ended.problem:
         return ended.problem
     if ended.out_of_memory:
-        return "out of memory"
+        return f"out of memory: it may take {ended.limit}" if ended.limit else "out of memory"
     if ended.hung:
         return "no progress within the time limit"
     if ended.code < 0:

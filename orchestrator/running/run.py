@@ -54,6 +54,9 @@ def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline
         engine = ENGINES[surveyed.job.engine](site)
         if problems := engine.check():
             raise EnvironmentUnavailable(f"engine {surveyed.job.engine}: {'; '.join(problems)}")
+        share = placement.runtime.divide(engine.slots)
+        if share and not surveyed.job.memory:
+            progress.say(f"up to {engine.slots} workers, each may take {share}")
         session = Session(surveyed, placement, engine, run.id, report, progress)
         with _signals(session.stop), contextlib.closing(session):
             session.start(offline)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import tempfile
 
 import harness
@@ -44,6 +45,8 @@ def test_a_worker_cannot_leave_its_container(audio, output, start):
     host, config = facts["HostConfig"], facts["Config"]
     assert host["NetworkMode"] == "none" and host["ReadonlyRootfs"] and host["CapDrop"] == ["ALL"]
     assert not host["Privileged"] and not host["CapAdd"] and "no-new-privileges" in host["SecurityOpt"]
+    assert host["PidsLimit"] >= 512 and 0 < host["Memory"] == host["MemorySwap"]
+    assert {limit["Name"]: limit["Hard"] for limit in host["Ulimits"]} == {"core": 0, "nofile": 1024}
     assert config["User"] == f"{os.getuid()}:{os.getgid()}"
     writable = {mount["Destination"]: mount["RW"] for mount in facts["Mounts"]}
     assert writable.pop("/output") is True
@@ -107,3 +110,13 @@ def test_memory_that_is_too_small_for_a_batch_is_enough_for_a_smaller_one(audio,
     assert calm.returncode == 0, calm.stderr
     small, large = (np.load(folder / "hungry" / "a.npy") for folder in (output, tmp_path / "calm"))
     np.testing.assert_allclose(small, large, atol=1e-5)
+
+
+def test_a_share_of_the_memory_that_is_too_small_is_named(audio, output):
+    harness.write_wav(audio / "a.wav", seconds=80)
+    model = {"name": "hungry", "extractor": "prying:Hungry", "batch_size": 80}  # 5 GB
+    done = harness.consort("extract", harness.write_job(output, audio, model, runtime="docker", workers=64))
+    assert done.returncode == 0, done.stderr + done.stdout
+    share = re.search(r"up to 64 workers, each may take (.*; `memory:` sets another limit)\n", done.stderr)
+    assert share is not None
+    assert f"a worker ended (out of memory: it may take {share[1]}); goes on with 1 items" in done.stderr

@@ -119,30 +119,30 @@ def test_a_download_that_is_under_way_stays(cache):
 
 
 def test_images_of_other_code_and_without_a_name(cache, monkeypatch, capsys):
-    made = {"sha256:1": "2020-01-02T03:04:05.678Z", "sha256:2": time.strftime("%Y-%m-%dT%H:%M:%SZ"), "sha256:3": "x"}
-    named = {"sha256:1": "consort/torch-cuda:cpu", "sha256:2": "consort/theirs:cpu", "sha256:3": "consort/tf-cuda:cpu"}
-    named |= {"sha256:4": "<none>:<none>", "sha256:5": "mine/copy:1"}
-    made["sha256:4"] = made["sha256:2"]
+    old, now = 1577934245.0, time.time()
+    names = {"1": "consort/torch-cuda:cpu", "2": "consort/theirs:cpu", "3": "consort/tf-cuda:cpu", "5": "mine/copy:1"}
+    found = [
+        docker_client.Image(
+            f"sha256:{one}", (names[one],) if one in names else (), {}, 1000, old if one == "1" else now
+        )
+        for one in "12345"
+    ]
     removed = []
 
-    def ask(*words, timeout=0):
-        if words[:2] == ("image", "ls"):
-            return "\n".join(f"{image} {name}" for image, name in named.items())
-        if words[:2] == ("image", "rm"):
-            removed.append(words[2])
-            if words[2] == "sha256:4":
-                raise EnvironmentUnavailable("docker image: is being used by a container")
-            return ""
-        return f"1000 {made[words[-1]]}"
+    def remove(name):
+        removed.append(name)
+        if name == "sha256:4":
+            raise EnvironmentUnavailable("docker: is being used by a container")
 
-    monkeypatch.setattr(docker_client, "ask", ask)
+    monkeypatch.setattr(docker_client, "images", lambda label: found)
+    monkeypatch.setattr(docker_client, "remove_image", remove)
     monkeypatch.setattr(docker_client, "find", lambda: docker_client.DockerEngine("Docker", False, False, False))
     monkeypatch.setattr(images, "state", lambda one, v: images.READY if one.name == "tf-cuda" else images.OUTDATED)
     assert clean("--yes") == 3
     assert removed == ["consort/torch-cuda:cpu", "sha256:4"]
     said = capsys.readouterr().out
     assert "stays: consort/theirs:cpu: 1.0 kB" in said
-    assert "stays: sha256:4: docker image: is being used by a container" in said
+    assert "stays: sha256:4: docker: is being used by a container" in said
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y", False), ("", True), ("no", True)])

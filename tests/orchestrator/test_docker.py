@@ -1,13 +1,14 @@
-"""Containers without an engine: what is asked of docker, and what its answers mean. A script plays the client."""
+"""Containers without an engine: what is asked of it, and what its answers mean. engine_server.py plays it."""
 
 import csv
+import json
 import os
 import pathlib
 import types
 
 import pytest
 
-from orchestrator.environments import definitions, devices, docker_client
+from orchestrator.environments import definitions, devices
 from orchestrator.environments.devices import Gpu, Grant
 from orchestrator.environments.docker_client import DockerEngine
 from orchestrator.errors import EnvironmentUnavailable
@@ -25,22 +26,9 @@ UUID = "GPU-11111111-0000-4000-8000-000000000001"
 
 
 @pytest.fixture
-def client(tmp_path, monkeypatch):
-    """Return a function that puts a `docker` first on PATH; it answers by the first word of its arguments."""
-
-    def put(**answers):
-        lines = "".join(f"{word}) {answer};;\n" for word, answer in answers.items())
-        program = tmp_path / "docker"
-        program.write_text(f'#!/bin/sh\ncase "$1" in\n{lines}esac\n')
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-
-    return put
-
-
-def server(name="DockerEngine", version="28.2.2", options='["name=seccomp,profile=default"]'):
-    facts = f'{{"Version":"{version}","Components":[{{"Name":"{name}","Version":"{version}"}}]}}'
-    return {"version": f"echo '{facts}'", "info": f"echo '{options}'"}
+def nothing_answers(engine):
+    """Take away the socket of the engine."""
+    engine.path.unlink()
 
 
 def words(command, flag):
@@ -62,41 +50,6 @@ def command(tmp_path):
     return make
 
 
-def test_an_engine_is_known_by_what_it_says(client):
-    client(**server(options='["name=rootless","name=selinux"]'))
-    assert docker_client.find() == DockerEngine("Docker 28.2.2", podman=False, rootless=True, selinux=True)
-    client(**server(name="Podman DockerEngine", version="4.3.1"))
-    assert docker_client.find() == DockerEngine("Podman 4.3.1", podman=True, rootless=False, selinux=False)
-
-
-def test_without_docker_the_way_out_is_said(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(EnvironmentUnavailable, match="docker is not installed; install Docker, or use `runtime: venv`"):
-        docker_client.find()
-
-
-def test_an_engine_that_does_not_run_is_one_line(client):
-    client(version="echo 'Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?' >&2; exit 1")
-    with pytest.raises(
-        EnvironmentUnavailable,
-        match=r"no Docker engine answers \(Cannot connect to the Docker daemon at unix:///x\); start",
-    ):
-        docker_client.find()
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("docker: Error response from daemon: no such image.\nSee 'docker run --help'.\n", "no such image"),
-        ("worker line\ndocker: Error response from daemon: could not select device driver\n\nRun 'docker run --help'\n",
-         "could not select device driver"),
-        ("", "no words"),
-    ],
-)  # fmt: skip
-def test_the_reason_is_taken_out_of_dockers_words(text, line):
-    assert docker_client.reason(text) == line
-
-
 def test_a_container_gets_nothing_but_its_mounts(command):
     made = command()
     assert made.argv[:4] == ["docker", "run", "--interactive", "--pull"]
@@ -110,10 +63,18 @@ def test_a_container_gets_nothing_but_its_mounts(command):
     assert variables["HF_HUB_OFFLINE"] == "1" and variables["OMP_NUM_THREADS"] == "1"
 
 
-def test_memory_is_limited_where_the_job_limits_it(command):
-    assert "--memory" not in command().argv
+def test_memory_is_that_of_the_job_or_a_share(command):
     limited = command(resources=Resources(memory=1 << 30))
     assert words(limited, "--memory") == words(limited, "--memory-swap") == [str(1 << 30)]
+    assert "size=536870912," in words(limited, "--tmpfs")[0], "which is counted in it"
+    (share,) = words(command(DockerEngine("Docker", False, False, False, memory=2 << 30)), "--memory")
+    assert 1 << 30 <= int(share) <= 2 << 30, "the engine may have less than this machine"
+
+
+def test_a_worker_can_take_few_processes_files_and_cores(command):
+    made = command(DockerEngine("Docker", False, False, False, memory=64 << 30, cpus=64))
+    assert words(made, "--pids-limit") == ["512"] and "--cpus" not in made.argv
+    assert words(made, "--ulimit") == ["core=0", "nofile=1024:1024"]
 
 
 def test_gpus_are_asked_for_by_uuid_and_then_by_cdi(command):
@@ -184,27 +145,30 @@ def job(tmp_path):
     return make
 
 
-def labels(variant="cpu"):
-    environment = definitions.find("tf-cuda")
-    return f'{{"consort.lock":"{environment.lock_sha256(variant)}","consort.worker":"{environment.worker_sha256()}"}}'
+def build(engine, variant="cpu", lock=None):
+    """Let the engine have the image of today, or one of another lock."""
+    environment, tag = definitions.find("tf-cuda"), f"consort/tf-cuda:{variant}"
+    engine.has(tag, {})
+    made_of = {"lock": lock or environment.lock_sha256(variant), "worker": environment.worker_sha256()}
+    engine.images[tag]["Id"] += str(lock)
+    engine.keeps(tag, "/opt/consort/made-of.json", json.dumps(made_of))
 
 
-def test_auto_takes_the_engine_only_with_the_images_of_today(client, job):
-    client(**server(), image=f"echo '{labels()}'")
+def test_auto_takes_the_engine_only_with_the_images_of_today(engine, job):
+    build(engine)
     placed = placement.choose(job(devices="cpu"))
     assert (placed.runtime.name, placed.why) == ("docker", "auto: Docker 28.2.2 answers and the images are there")
-    client(**server(), image='echo \'{"consort.lock":"old"}\'')
+    build(engine, lock="old")
     placed = placement.choose(job(devices="cpu"))
     assert placed.runtime.name == "venv"
     assert placed.why.endswith("images are of other code: consort/tf-cuda:cpu; `make images` builds them")
-    client(**server(), image="exit 1")
+    engine.images.clear()
     assert "not built: consort/tf-cuda:cpu" in placement.choose(job(devices="cpu")).why
-    client(version="exit 1")
-    assert placement.choose(job(devices="cpu")).why == "auto: no Docker engine answers (no words)"
+    engine.path.unlink()
+    assert placement.choose(job(devices="cpu")).why.startswith("auto: no Docker engine answers (unix://")
 
 
-def test_docker_that_was_asked_for_is_never_replaced(client, job):
-    client(version="exit 1")
+def test_docker_that_was_asked_for_is_never_replaced(nothing_answers, job):
     with pytest.raises(EnvironmentUnavailable, match="no Docker engine answers"):
         placement.choose(job(runtime="docker", devices="cpu"))
 
@@ -216,8 +180,9 @@ def gpu(monkeypatch):
     monkeypatch.setattr(placement.devices, "grant", lambda asked: Grant((found,), "auto", strict=asked == "cuda"))
 
 
-def test_podman_has_no_gpus_and_says_so(client, job, gpu):
-    client(**server(name="Podman DockerEngine", version="4.3.1"), image=f"echo '{labels()}'")
+def test_podman_has_no_gpus_and_says_so(engine, job, gpu):
+    engine.is_("Podman Engine", "4.3.1")
+    build(engine)
     placed = placement.choose(job())
     assert (placed.runtime.name, placed.devices) == ("venv", "cuda NVIDIA H200")
     assert placed.why == "auto: Podman 4.3.1 ignores requests for GPUs, which virtual environments can have"
@@ -228,8 +193,8 @@ def test_podman_has_no_gpus_and_says_so(client, job, gpu):
         placement.choose(job(devices="cuda", runtime="docker"))
 
 
-def test_a_gpu_asks_for_the_image_of_its_variant(client, job, gpu):
-    client(**server(), image=f"echo '{labels('cuda')}'")
+def test_a_gpu_asks_for_the_image_of_its_variant(engine, job, gpu):
+    build(engine, "cuda")
     placed = placement.choose(job())
     assert (placed.runtime.name, placed.devices) == ("docker", "cuda NVIDIA H200")
     assert placed.device("tf-cuda") == "cuda"
@@ -251,38 +216,28 @@ VENDOR = "docker: Error response from daemon: failed to discover GPU vendor from
 
 
 @pytest.mark.parametrize(("text", "code"), [(LEGACY, 127), (LEGACY, 125), (VENDOR, 125), (VENDOR, 126)])
-def test_a_refused_gpu_is_known_by_any_line_and_code(client, tmp_path, text, code):
-    client(inspect="exit 1")
+def test_a_refused_gpu_is_known_by_any_line_and_code(engine, tmp_path, text, code):
     log = tmp_path / "log"
     log.write_text(text)
     problem = DockerRuntime(ENGINE).end("s-0.2", code, log).problem
     assert devices.problem(problem) and len(problem.splitlines()) == 1
 
 
-def test_an_engine_too_busy_to_remove_is_no_trouble(client, tmp_path):
-    client(rm=f"sleep 5; touch {tmp_path}/removed")
-    original = docker_client.subprocess.run
-    docker_client.subprocess.run = lambda *a, **k: original(*a, **{**k, "timeout": 0.2})
-    try:
-        docker_client.remove(["x"])
-    finally:
-        docker_client.subprocess.run = original
-    assert not (tmp_path / "removed").exists(), "nobody waited for it"
-
-
 def test_users_that_are_remapped_are_not(command):
     assert words(command(DockerEngine("Docker", False, False, False, remapped=True)), "--userns") == ["host"]
 
 
-def test_the_end_of_a_container_is_asked_for_and_cleaned_up(client, tmp_path):
+def test_the_end_of_a_container_is_asked_for_and_cleaned_up(engine, tmp_path):
     log = tmp_path / "log"
     log.write_text("docker: Error response from daemon: no space left on device.\n")
-    client(inspect="echo true", rm=f'echo "$@" > {tmp_path}/removed')
+    engine.containers["consort-s-0.2"] = {"State": {"OOMKilled": True}}
     runtime = DockerRuntime(ENGINE)
     cause = runtime.end("s-0.2", 137, log)
     assert (cause.out_of_memory, cause.problem) == (True, None)
-    assert pathlib.Path(tmp_path, "removed").read_text() == "rm --force --volumes consort-s-0.2\n"
-    assert runtime.end("s-0.2", 125, log).problem == "no space left on device"
+    assert cause.limit is not None and cause.limit.endswith("`memory:` sets another limit")
+    assert engine.containers == {}
+    cause = runtime.end("s-0.2", 125, log)
+    assert (cause.out_of_memory, cause.problem) == (False, "no space left on device")
 
 
 def test_a_script_sees_the_folder_it_is_called_in_and_no_terminal_in_a_pipe(tmp_path, monkeypatch):
@@ -301,7 +256,7 @@ def test_a_script_sees_the_folder_it_is_called_in_and_no_terminal_in_a_pipe(tmp_
         DockerRuntime(ENGINE).script(environment, [], "/usr")
 
 
-def test_an_environment_is_at_hand_where_it_is_built_or_its_python_is_found_or_else_its_image(client, monkeypatch):
+def test_an_environment_is_at_hand_where_it_is_built_or_its_python_is_found_or_else_its_image(engine, monkeypatch):
     environment = definitions.find("tf-cuda")
     found = {"built": True, "python": False}
 
@@ -315,14 +270,14 @@ def test_an_environment_is_at_hand_where_it_is_built_or_its_python_is_found_or_e
 
     monkeypatch.setattr(placement.interpreters, "find", find)
     monkeypatch.setattr(placement.VenvRuntime, "state", lambda *_: "ready" if found["built"] else "not built")
-    client(**server(), image=f"echo '{labels()}'")
+    build(engine)
     assert names() == ["venv", "venv"]
     found.update(built=False)
     assert names() == ["docker", "docker"]
     found.update(python=True)
     assert names() == ["docker", "venv"]
     found.update(python=False)
-    client(**server(), image="exit 1")
+    engine.images.clear()
     assert names() == ["venv", "venv"], "whose error says what to do"
-    client(version="exit 1")
+    engine.path.unlink()
     assert names() == ["venv", "venv"]

@@ -9,7 +9,9 @@ import threading
 from dataclasses import replace
 
 import pytest
+from engine_server import EngineServer
 
+import orchestrator
 from orchestrator.environments import definitions, image_inputs, images, processes
 from orchestrator.environments.definitions import Environment, EnvironmentSpec
 from orchestrator.errors import EnvironmentUnavailable
@@ -24,24 +26,17 @@ torch==2.0+cpu \\
     --hash=sha256:{hashlib.sha256(WHEEL).hexdigest()}
     # via -r requirements.in
 """
-# Notes each call; answers questions from a file of names, builds with what `build.json` says.
+# Notes each call, and builds with what `build.json` says; questions go to engine_server.py.
 DOCKER = """#!{python}
 import json, os, pathlib, sys, time
 here, words = pathlib.Path({here!r}), sys.argv[1:]
-known = json.loads((here / "images.json").read_text())
 with open(here / "calls.jsonl", "a") as f:
     kept = {{k: v for k, v in os.environ.items() if k in ("DOCKER_BUILDKIT", "CONSORT_PIP_CONF")}}
     print(json.dumps([words, kept, sorted(p.name for p in (here / "wheels").iterdir())]), file=f)
-if words[:2] == ["image", "inspect"]:
-    if words[-1] not in known:
-        sys.exit("Error: No such image: " + words[-1])
-    print(known[words[-1]][words[3]])
-elif words[0] == "build":
+if words[0] == "build":
     build = json.loads((here / "build.json").read_text())
     print(build["says"], flush=True)
     time.sleep(build.get("seconds", 0))
-    known.update(build.get("makes", {{}}))
-    (here / "images.json").write_text(json.dumps(known))
     sys.exit(build.get("code", 0))
 """
 
@@ -52,14 +47,11 @@ class Docker:
     def __init__(self, folder):
         self.folder = folder
         (folder / "wheels").mkdir(parents=True)
-        self.has({})
+        self.engine = EngineServer()
         self.build("#1 DONE 0.0s")
         script = folder / "docker"
         script.write_text(DOCKER.format(python=sys.executable, here=str(folder)))
         script.chmod(0o755)
-
-    def has(self, images):
-        (self.folder / "images.json").write_text(json.dumps(images))
 
     def build(self, says, **more):
         (self.folder / "build.json").write_text(json.dumps({"says": says, **more}))
@@ -90,8 +82,11 @@ def docker(tmp_path, monkeypatch):
         "CONSORT_BASE_IMAGE_3_11",
     ):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_HOST", found.engine.address)
+    monkeypatch.setenv("CONSORT_CACHE", str(tmp_path / "cache"))
     configure(monkeypatch)
-    return found
+    yield found
+    found.engine.close()
 
 
 @pytest.fixture
@@ -114,18 +109,18 @@ def offer(monkeypatch, *filenames):
     monkeypatch.setattr(PackageIndex, "_read_page", lambda self, page: [Link(name, page + name) for name in filenames])
 
 
-def labels(environment, **changes):
-    today = {"lock": environment.lock_sha256("cpu"), "worker": environment.worker_sha256()}
-    return {f"consort.{key}": value for key, value in {**today, **changes}.items()}
+def hashes(environment, variant="cpu", **changes):
+    today = {"lock": environment.lock_sha256(variant), "worker": environment.worker_sha256()}
+    return json.dumps({**today, **changes})
 
 
-def known(environment, tags="1", **changes):
-    facts = {
-        "{{json .Config.Labels}}": json.dumps(labels(environment, **changes)),
-        "{{.Id}}": "sha256:old",
-        "{{.Size}}": "7",
-    }
-    return {images.tag(environment, "cpu"): facts, "sha256:old": {"{{len .RepoTags}}": tags}}
+def know(docker, environment, tags=("consort/other",), **changes):
+    """Give the engine the image of an environment, which will be known by its id alone once another is built."""
+    docker.engine.has("old", {"consort.environment": environment.name}, tags=list(tags))
+    docker.engine.keeps("old", "/opt/consort/made-of.json", hashes(environment, **changes))
+    docker.engine.images[images.tag(environment, "cpu")] = docker.engine.images["sha256:old"] = (
+        docker.engine.images.pop("old")
+    )
 
 
 def build(environment, log=None):
@@ -149,7 +144,7 @@ def test_no_image_is_not_built(docker, environment):
 
 
 def test_an_image_of_today_is_ready_and_not_built_again(docker, environment):
-    docker.has(known(environment))
+    know(docker, environment)
     assert images.state(environment, "cpu") == images.READY
     assert images.size(environment, "cpu") == 7
     assert images.image_id(environment, "cpu") == "sha256:old"
@@ -159,19 +154,32 @@ def test_an_image_of_today_is_ready_and_not_built_again(docker, environment):
 
 @pytest.mark.parametrize("changes", [{"lock": "0" * 64}, {"worker": "0" * 64}, {"worker": ""}])
 def test_an_image_of_another_lock_or_code_is_built_again(docker, environment, changes):
-    docker.has(known(environment, **changes))
+    know(docker, environment, **changes)
     assert images.state(environment, "cpu") == images.OUTDATED
     build(environment)
     assert docker.built()
 
 
-def test_an_image_without_labels_is_of_other_code(docker, environment):
-    docker.has({images.tag(environment, "cpu"): {"{{json .Config.Labels}}": "null"}})
+@pytest.mark.parametrize("text", [None, "", "{", "[1]", "{}"])
+def test_an_image_that_does_not_say_what_it_is_made_of_is_of_other_code(docker, environment, text):
+    docker.engine.has(images.tag(environment, "cpu"), None)
+    if text is not None:
+        docker.engine.keeps(images.tag(environment, "cpu"), "/opt/consort/made-of.json", text)
     assert images.state(environment, "cpu") == images.OUTDATED
+    assert docker.engine.containers == {}
+
+
+def test_what_an_image_is_made_of_is_looked_up_once(docker, environment):
+    know(docker, environment)
+    for _ in range(3):
+        assert images.state(environment, "cpu") == images.READY
+    assert [path for path, _ in docker.engine.asked("POST")] == ["/containers/create"]
+    assert docker.engine.containers == {}
 
 
 @pytest.mark.parametrize("name", definitions.names())
-def test_a_build_is_told_everything(docker, name):
+def test_a_build_is_told_everything(docker, name, monkeypatch):
+    monkeypatch.setenv("CONSORT_REVISION", "of this commit")
     environment = definitions.find(name)
     images.build(environment, "cpu", lambda text: None)
     words, variables, _ = docker.built()
@@ -184,8 +192,9 @@ def test_a_build_is_told_everything(docker, name):
         "EXTRA_INDEX": environment.spec.extra_index.get("cpu", ""),
         "MODULES": " ".join(environment.spec.modules),
         "VARIABLES": "\n".join(f"{key}={value}" for key, value in environment.spec.variables.items()),
-        "LOCK_SHA256": environment.lock_sha256("cpu"),
-        "WORKER_SHA256": environment.worker_sha256(),
+        "TOOLS_IMAGE": "python:3.11-slim-bookworm",
+        "VERSION": orchestrator.__version__,
+        "REVISION": "of this commit",
     }
     assert after(words, "--file") == [str(definitions.IMAGES / "Dockerfile")]
     assert after(words, "--tag") == [f"consort/{name}:cpu"]
@@ -227,7 +236,8 @@ def test_the_image_of_the_host_is_built_from_the_same_things(docker, monkeypatch
     images.build_host(lambda text: None)
     words, variables, _ = docker.built()
     assert after(words, "--tag") == [images.HOST_TAG]
-    assert after(words, "--build-arg") == ["BASE_IMAGE=own/python:3.11"]
+    given = dict(word.split("=", 1) for word in after(words, "--build-arg"))
+    assert given.keys() == {"BASE_IMAGE", "VERSION", "REVISION"} and given["BASE_IMAGE"] == "own/python:3.11"
     assert after(words, "--secret") == ["id=pip.conf,env=CONSORT_PIP_CONF"]
     assert "index-url" not in variables["CONSORT_PIP_CONF"]
 
@@ -325,15 +335,17 @@ def test_a_build_can_be_ended(docker, environment):
         build(environment)
 
 
-@pytest.mark.parametrize(("tags", "removed"), [("0", ["sha256:old"]), ("1", [])])
+@pytest.mark.parametrize(("tags", "removed"), [((), ["/images/sha256:old"]), (("mine",), [])])
 def test_an_image_that_has_lost_its_name_is_removed(docker, environment, tags, removed):
-    docker.has(known(environment, tags, worker="0" * 64))
+    know(docker, environment, tags, worker="0" * 64)
     build(environment)
-    assert [words[-1] for words, _, _ in docker.calls("image", "rm")] == removed
+    assert [path for path, _ in docker.engine.asked("DELETE") if path.startswith("/images/")] == removed
 
 
 def test_those_that_are_there_can_be_removed(docker):
     environment = definitions.find("torch-cuda")
-    docker.has(known(environment, worker="0" * 64))
+    know(docker, environment, worker="0" * 64)
     assert images.remove(environment) == ["consort/torch-cuda:cpu"]
-    assert [words for words, _, _ in docker.calls("image", "rm")] == [["image", "rm", "consort/torch-cuda:cpu"]]
+    assert [path for path, _ in docker.engine.asked("DELETE") if path.startswith("/images/")] == [
+        "/images/consort/torch-cuda:cpu"
+    ]

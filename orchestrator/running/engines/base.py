@@ -49,6 +49,7 @@ class Ended:
     log: pathlib.Path
     out_of_memory: bool = False  # the system has killed it for its memory
     problem: str | None = None  # why it could not even be started
+    limit: str | None = None  # of memory, where it had one that the job did not ask for
 
     @property
     def ok(self) -> bool:

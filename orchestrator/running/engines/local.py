@@ -86,7 +86,8 @@ class LocalEngine(Engine):
         self._refuse_moved()
         shutil.rmtree(self._site.output.scratch / process.job.name, ignore_errors=True)
         cause = self._site.runtime.end(process.job.name, code, process.log)
-        return Ended(code, process.finished, process.hung, process.log, cause.out_of_memory, cause.problem)
+        how = process.finished, process.hung, process.log
+        return Ended(code, *how, cause.out_of_memory, cause.problem, cause.limit)
 
     def _refuse_moved(self) -> None:
         """A worker may have changed what it writes into: nothing is made or removed through a link of its."""

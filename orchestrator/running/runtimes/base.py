@@ -67,6 +67,7 @@ class Cause:
 
     out_of_memory: bool = False
     problem: str | None = None  # why it could not be started at all
+    limit: str | None = None  # of memory, where it had one that the job did not ask for
 
 
 class Runtime(abc.ABC):
@@ -129,6 +130,14 @@ class Runtime(abc.ABC):
     def leftovers(self, named: tp.Container[str]) -> tp.Iterable[Leftover]:
         """Return what is on this machine of environments, but for the places that are named."""
         return ()
+
+    def divide(self, workers: int) -> str | None:
+        """Share this machine out among workers that may run at the same time.
+
+        Returns:
+            What each of them may take where the job does not say it, or None where nothing limits them.
+        """
+        return None
 
     def cancel(self) -> None:
         """End every `build` that is under way."""

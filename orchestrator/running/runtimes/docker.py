@@ -20,6 +20,8 @@ from orchestrator.environments.docker_client import PREFIX, DockerEngine
 from orchestrator.environments.leftovers import Leftover
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.output.folder import OutputDir
+from orchestrator.running import limits
+from orchestrator.running.limits import Limits
 from orchestrator.running.runtimes.base import Cause, Command, Mounts, Resources, Runtime
 from orchestrator.weights.store import Weights
 from worker import regular
@@ -34,10 +36,9 @@ _RESERVED: tuple[str, ...] = (
     "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/run", "/sbin", "/sys", "/usr",
 )  # fmt: skip
 _RESERVED += ("/root", "/opt/consort", AUDIO, OUTPUT, WEIGHTS)
-# Memory-backed; exec since libraries unpack code there; it counts towards the container's memory.
 _TMP_FOLDER = "/tmp"  # noqa: S108 - of the container
-_TMP = f"{_TMP_FOLDER}:rw,exec,nosuid,nodev,size=2g,mode=1777"
-_THREADS_AND_PROCESSES = 4096  # frameworks start some for every core, whatever they are told
+# Lower than those of any engine, as raising one takes a capability that an engine may lack; 1024 is a shell's.
+_ULIMITS = ("core=0", "nofile=1024:1024")
 
 
 class DockerRuntime(Runtime):
@@ -50,7 +51,8 @@ class DockerRuntime(Runtime):
         self.log = log
         self._engine = engine
         self._cdi = False
-        self._names: set[str] = set()
+        self._names: dict[str, Limits] = {}  # of containers that may be there
+        self._share = limits.share(1, engine.memory, engine.cpus)
 
     @classmethod
     def open(cls) -> "DockerRuntime":
@@ -94,12 +96,16 @@ class DockerRuntime(Runtime):
     def leftovers(self, named: tp.Container[str]) -> tp.Iterable[Leftover]:
         return images.leftovers(named)
 
+    def divide(self, workers: int) -> str | None:
+        self._share = limits.share(workers, self._engine.memory, self._engine.cpus)
+        return self._share.words
+
     def command(
         self, shard: Shard, mounts: Mounts, file: pathlib.Path, events: pathlib.Path, resources: Resources
     ) -> Command:
         environment = definitions.find(shard.environment)
         name = f"{PREFIX}-{shard.id}.{shard.attempt}"
-        self._names.add(name)
+        mine = self._names[name] = self._share.granted(resources.memory)
         output = pathlib.Path(mounts.output)
         scratch = _inside(output, pathlib.Path(mounts.scratch))
         variables = {
@@ -117,7 +123,7 @@ class DockerRuntime(Runtime):
         argv = ["docker", "run", "--interactive", "--pull", "never", "--name", name, "--workdir", scratch]
         argv += _labels(output, environment, shard.variant)
         argv += _isolation(self._engine, os.stat(output))
-        argv += _limits(resources.memory)
+        argv += _fences(mine)
         argv += self._gpus(resources.gpus)
         for key, value in variables.items():
             argv += ["--env", f"{key}={value}"]
@@ -134,7 +140,7 @@ class DockerRuntime(Runtime):
             raise EnvironmentUnavailable(why)
         terminal = ["--tty"] if not gpus and sys.stdin.isatty() and sys.stdout.isatty() else []
         argv = ["docker", "run", "--rm", "--interactive", *terminal, "--pull", "never", "--workdir", folder]
-        argv += [*_isolation(self._engine, os.stat(folder)), *_limits(None), *self._gpus(gpus)]
+        argv += [*_isolation(self._engine, os.stat(folder)), *_fences(self._share), *self._gpus(gpus)]
         for key, value in {**environment.spec.variables, "CONSORT_WEIGHTS": WEIGHTS}.items():
             argv += ["--env", f"{key}={value}"]
         argv += ["--mount", _mount(folder, folder, True)]
@@ -142,6 +148,13 @@ class DockerRuntime(Runtime):
         argv += ["--mount", _mount(str(weights), WEIGHTS, False)] if weights.is_dir() else []
         argv += ["--entrypoint", "python", images.tag(environment, "cuda" if gpus else "cpu"), *arguments]
         return Command(argv, dict(os.environ), folder)
+
+    def compose_variables(self, output: str, workers: int, memory: int | None) -> dict[str, str]:
+        """Return who docker-compose.yml works as, and what each worker may take: as in a container of `extract`."""
+        user, group = _user(self._engine, os.stat(output))
+        mine = limits.share(workers, self._engine.memory, self._engine.cpus).granted(memory)
+        limited = {"CONSORT_MEMORY": mine.memory, "CONSORT_TMP": mine.tmp, "CONSORT_CPUS": mine.cpus}
+        return {"CONSORT_UID": str(user), "CONSORT_GID": str(group), **{k: str(v) for k, v in limited.items() if v}}
 
     def refuses(self, path: str) -> str | None:
         if not _is_reserved(path):
@@ -151,12 +164,12 @@ class DockerRuntime(Runtime):
     def end(self, name: str, code: int, log: pathlib.Path) -> Cause:
         container = f"{PREFIX}-{name}"
         try:
-            killed = docker_client.ask("inspect", "--format", "{{.State.OOMKilled}}", container) == "true"
+            killed = docker_client.ran_out_of_memory(container)
         except EnvironmentUnavailable:
-            killed = False  # it was never made, or somebody else has removed it
+            killed = False  # nobody can tell
         docker_client.remove([container])  # also one that was only created: a start that fails leaves it
-        self._names.discard(container)
-        return Cause(killed, _why_not_started(_tail(log)) if code in _CANNOT_START else None)
+        limit = self._names.pop(container, self._share).words
+        return Cause(killed, _why_not_started(_tail(log)) if code in _CANNOT_START else None, limit)
 
     @property
     def way(self) -> str:
@@ -199,24 +212,31 @@ def _why_not_started(text: str) -> str:
 
 def _isolation(engine: DockerEngine, owner: os.stat_result) -> list[str]:
     """Return what keeps a container from everything but its mounts."""
-    argv = ["--init", "--network", "none", "--read-only", "--tmpfs", _TMP, "--cap-drop", "ALL"]
+    argv = ["--init", "--network", "none", "--read-only", "--cap-drop", "ALL"]
     argv += ["--security-opt", "no-new-privileges", "--log-driver", "none"]  # the log is what it prints here
     if engine.selinux:
         argv += ["--security-opt", "label=disable"]  # relabelling the user's audio is not ours to do
     if engine.remapped:
         argv += ["--userns", "host"]  # or the user inside would be another one outside, and could write nothing
-    if engine.rootless:
-        return [*argv, "--user", "0:0"]  # which is the user who runs the engine
-    user, group = (os.getuid(), os.getgid()) if os.getuid() else (owner.st_uid, owner.st_gid)
+    user, group = _user(engine, owner)
     argv += ["--user", f"{user}:{group}"]
-    for other in os.getgroups() if os.getuid() else ():
+    for other in os.getgroups() if user == os.getuid() != 0 else ():
         argv += ["--group-add", str(other)]  # audio may be readable by a group alone
     return argv
 
 
-def _limits(memory: int | None) -> list[str]:
-    argv = ["--pids-limit", str(_THREADS_AND_PROCESSES)]
-    return [*argv, "--memory", str(memory), "--memory-swap", str(memory)] if memory else argv
+def _user(engine: DockerEngine, owner: os.stat_result) -> tuple[int, int]:
+    if engine.rootless:
+        return 0, 0  # which is the user who runs the engine
+    return (os.getuid(), os.getgid()) if os.getuid() else (owner.st_uid, owner.st_gid)
+
+
+def _fences(mine: Limits) -> list[str]:
+    # /tmp is memory; exec since libraries unpack code there
+    argv = ["--tmpfs", f"{_TMP_FOLDER}:rw,exec,nosuid,nodev,size={mine.tmp},mode=1777"]
+    argv += ["--pids-limit", str(mine.processes), *(["--cpus", str(mine.cpus)] if mine.cpus else [])]
+    argv += [word for limit in _ULIMITS for word in ("--ulimit", limit)]
+    return [*argv, "--memory", str(mine.memory), "--memory-swap", str(mine.memory)] if mine.memory else argv
 
 
 def _labels(output: pathlib.Path, environment: Environment, variant: str) -> list[str]:

@@ -1,0 +1,3 @@
+"""Fixtures of the host's tests."""
+
+from engine_server import engine  # noqa: F401

@@ -27,6 +27,7 @@ class Session:
         self, surveyed: Survey, placement: Placement, engine: Engine, run_id: str, report: Report, progress: Progress
     ) -> None:
         self._job, self._plan, self._weights = surveyed.job, surveyed.plan, surveyed.weights
+        self._placement = placement
         self._runtime = placement.runtime
         self._engine = engine
         self._run_id = run_id
@@ -88,13 +89,13 @@ class Session:
     def _next(self) -> Shard | None:
         """Return the first shard that can start now; drop those whose environment is not to be had."""
         room = {"cpu": self._engine.takes(gpu=False), "cuda": self._engine.takes(gpu=True) and self._gpus.free}
-        while (taken := self.waiting.take(room)) is not None:
+        while (taken := self.waiting.take(room, self._gpus.serves)) is not None:
             shard, error = taken
             if error is None:
                 return shard
             if shard.device == "cuda" and not self._gpus.strict:
                 self.waiting.add_first([shard])
-                self._obey(self._gpus.lose_all(str(error)))
+                self._obey(self._gpus.lose_all(shard.environment, str(error)))
                 return None
             for task in shard.tasks:
                 self._drop(task.name, str(error))
@@ -103,7 +104,7 @@ class Session:
     def _submit(self, shard: Shard) -> None:
         shard = attempts.without(shard, {name for name, count in self._report.models.items() if count.unavailable})
         if shard.items:
-            gpus = self._gpus.take() if shard.device == "cuda" else ()
+            gpus = self._gpus.take(shard) if shard.device == "cuda" else ()
             job = Job(shard, gpus, self._job.memory_bytes)
             self._attempts[job.name] = Attempt(shard, gpus, self._runtime.way)
             self._engine.submit([job])
@@ -129,12 +130,12 @@ class Session:
         """Do what the loss of a GPU means for the shards that wait."""
         if decision.drop:
             for model in self._plan.models:
-                if model.extractor.uses_gpu() and self._plan.work(model):
+                without = self._placement.device(model.environment, model.name) == "cpu"
+                if without and model.extractor.uses_gpu() and self._plan.work(model):
                     self._drop(model.name, decision.text)
         elif decision.text:
             self._progress.say(decision.text)
-        if decision.gone:  # also the models beside them, which wait for the same worker
-            self.waiting.move()
+        self.waiting.move()
 
     def _follow(self, shard: Shard, ended: Ended, verdict: Verdict) -> None:
         if not ended.ok and (verdict.shards or verdict.failures):

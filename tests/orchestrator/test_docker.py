@@ -204,7 +204,7 @@ def test_a_gpu_asks_for_the_image_of_its_variant(engine, job, gpu):
 def test_giving_up_the_last_gpu_is_remembered_in_the_records(job, gpu):
     placed = placement.choose(job(runtime="venv"))
     assert placed.flags("tf-cuda") == []
-    assert placed.give_up(UUID, "GPU x: lost") is False
+    assert placed.refuse(UUID, "GPU x: lost", "tf-cuda") is False
     assert (placed.device("tf-cuda"), placed.devices) == ("cpu", "cpu (GPU x: lost)")
     assert placed.flags("tf-cuda") == ["cpu_fallback"] and placed.flags("legacy-py37") == []
 

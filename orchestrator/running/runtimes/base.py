@@ -153,10 +153,13 @@ class Runtime(abc.ABC):
         """
 
     @abc.abstractmethod
-    def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
-        """Return the command that runs the Python of a ready environment, in its variant for the CPU, for a person.
+    def script(
+        self, environment: Environment, arguments: list[str], folder: str, gpus: tp.Sequence[str] = ()
+    ) -> Command:
+        """Return the command that runs the Python of a ready environment for a person.
 
-        The folder is the current one, which a script of theirs may write whatever else it sees.
+        The folder is the current one, which a script of theirs may write whatever else it sees. With `gpus`, which are
+        UUIDs, it is the environment's variant for them.
 
         Raises:
             EnvironmentUnavailable: the folder cannot be seen there; one line that says what to do.

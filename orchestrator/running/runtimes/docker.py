@@ -132,19 +132,21 @@ class DockerRuntime(Runtime):
         argv += [images.tag(environment, shard.variant), _inside(output, file)]
         return Command(argv, dict(os.environ), mounts.scratch, kill=("docker", "kill", name))
 
-    def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
+    def script(
+        self, environment: Environment, arguments: list[str], folder: str, gpus: tp.Sequence[str] = ()
+    ) -> Command:
         """The folder keeps its path, and nothing else of this machine is seen but the weights."""
         if why := self.refuses(folder):
             raise EnvironmentUnavailable(why)
-        terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+        terminal = ["--tty"] if not gpus and sys.stdin.isatty() and sys.stdout.isatty() else []
         argv = ["docker", "run", "--rm", "--interactive", *terminal, "--pull", "never", "--workdir", folder]
-        argv += [*_isolation(self._engine, os.stat(folder)), *_fences(self._share), *self._gpus(())]
+        argv += [*_isolation(self._engine, os.stat(folder)), *_fences(self._share), *self._gpus(gpus)]
         for key, value in {**environment.spec.variables, "CONSORT_WEIGHTS": WEIGHTS}.items():
             argv += ["--env", f"{key}={value}"]
         argv += ["--mount", _mount(folder, folder, True)]
         weights = Weights().root
         argv += ["--mount", _mount(str(weights), WEIGHTS, False)] if weights.is_dir() else []
-        argv += ["--entrypoint", "python", images.tag(environment, "cpu"), *arguments]
+        argv += ["--entrypoint", "python", images.tag(environment, "cuda" if gpus else "cpu"), *arguments]
         return Command(argv, dict(os.environ), folder)
 
     def compose_variables(self, output: str, workers: int, memory: int | None) -> dict[str, str]:

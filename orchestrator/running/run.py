@@ -40,7 +40,7 @@ def extract(surveyed: Survey, placement: Placement, progress: Progress, offline:
             raise
         raise RunFailed(f"output {surveyed.output.root}: {error.strerror}; make room and run again") from error
     if report.trouble:
-        raise RunFailed(f"output {surveyed.output.root}: {report.trouble}; finished arrays are kept, run again")
+        raise RunFailed(f"{report.trouble}; finished arrays are kept, run again")
     return report, run
 
 

@@ -235,6 +235,22 @@ def test_the_end_of_a_container_is_asked_for_and_cleaned_up(engine, tmp_path):
     assert (cause.out_of_memory, cause.problem) == (False, "no space left on device")
 
 
+def test_what_an_engine_that_was_away_has_left_is_removed_when_it_is_back(engine, tmp_path):
+    log = tmp_path / "log"
+    log.write_text("INFO the worker's last word\n")
+    engine.containers["consort-s-0.2"] = {"State": {"OOMKilled": False}}
+    environment, runtime = definitions.find("tf-cuda"), DockerRuntime(ENGINE)
+    elsewhere = engine.path.rename(engine.path.with_name("t"))
+    assert runtime.end("s-0.2", 125, log).problem == f"docker: {engine.address}: no such socket"
+    assert runtime.outage(environment, "cpu").startswith(f"no Docker engine answers ({engine.address}: no such socket)")
+    elsewhere.rename(engine.path)
+    words = "image consort/tf-cuda:cpu is not there any more; `make images` builds it"
+    assert runtime.outage(environment, "cpu") == words
+    assert engine.containers == {}
+    engine.has("consort/tf-cuda:cpu", labels())
+    assert runtime.outage(environment, "cpu") is None
+
+
 def test_a_script_sees_the_folder_it_is_called_in_and_no_terminal_in_a_pipe(tmp_path, monkeypatch):
     environment = definitions.find("tf-cuda")
     made = DockerRuntime(ENGINE).script(environment, ["run.py", "--fast"], str(tmp_path))

@@ -97,14 +97,33 @@ def choose(job: JobSpec, fits: bool = False) -> Placement:
     grant = devices.grant(job.devices)
     if job.runtime != "auto":
         return _settle(RUNTIMES[job.runtime].open(), grant, able, asked=True)
+    first = _first(grant, able, used)
+    before = RUNTIMES.get(OutputDir(job.output).made_with() or first.runtime.name)
+    if before is None or before.name == first.runtime.name:
+        return first
+    try:
+        stays = _settle(before.open(), grant, able, asked=False)
+    except EnvironmentUnavailable as error:
+        first.why += f"; the output folder was made with {before.name}, but {str(error).partition(';')[0]}"
+        return first
+    stays.why = f"auto: the output folder was made with it; `--runtime {first.runtime.name}` would serve as well"
+    return stays
+
+
+def _first(grant: Grant, able: frozenset[str], used: list[Environment]) -> Placement:
+    """Return the placement in the first runtime that is at hand.
+
+    Raises:
+        EnvironmentUnavailable: none is, or the job insists on GPUs.
+    """
     reasons: list[str] = []
     for runtime in RUNTIMES.values():
         try:
             placement = _settle(runtime.open(), grant, able, asked=False)
+            why = placement.runtime.hesitates([(one, placement.device(one.name)) for one in used])
         except EnvironmentUnavailable as error:
             reasons.append(str(error).partition(";")[0])
             continue
-        why = placement.runtime.hesitates([(one, placement.device(one.name)) for one in used])
         if why is None:
             said = f"{placement.runtime.title} answers and the images are there"
             placement.why = f"auto: {reasons[0] if reasons else said}"

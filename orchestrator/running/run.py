@@ -46,7 +46,7 @@ def extract(surveyed: Survey, placement: Placement, progress: Progress, offline:
 
 def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline: bool) -> tuple[Report, RunDir]:
     run = surveyed.output.new_run()
-    surveyed.keep(run)
+    surveyed.keep(run, placement.runtime.name)
     report = Report(surveyed.plan)
     if surveyed.plan.chosen:
         placement.runtime.log = run.logs

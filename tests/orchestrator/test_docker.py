@@ -1,6 +1,7 @@
 """Containers without an engine: what is asked of it, and what its answers mean. engine_server.py plays it."""
 
 import csv
+import json
 import os
 import pathlib
 import types
@@ -161,6 +162,37 @@ def test_auto_takes_the_engine_only_with_the_images_of_today(engine, job):
     assert "not built: consort/tf-cuda:cpu" in placement.choose(job(devices="cpu")).why
     engine.path.unlink()
     assert placement.choose(job(devices="cpu")).why.startswith("auto: no Docker engine answers (unix://")
+
+
+def made(tmp_path, name, facts):
+    folder = tmp_path / "out/.consort/runs" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ("report.json" if "placement" in facts else "plan.json")).write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize("facts", [{"runtime": "venv"}, {"placement": {"runtime": "venv"}}], ids=["plan", "report"])
+def test_auto_stays_with_what_the_folder_was_made_with(engine, job, tmp_path, facts):
+    engine.has("consort/tf-cuda:cpu", labels())
+    made(tmp_path, "20260101-1", {"runtime": "docker"})
+    made(tmp_path, "20260102-1", facts)
+    made(tmp_path, "20260103-1", {"chosen": 0})
+    placed = placement.choose(job(devices="cpu"))
+    assert placed.runtime.name == "venv"
+    assert placed.why == "auto: the output folder was made with it; `--runtime docker` would serve as well"
+    assert placement.choose(job(devices="cpu", runtime="docker")).why == "asked for"
+
+
+def test_a_folder_made_in_containers_stays_there_while_an_engine_answers(engine, job, tmp_path):
+    made(tmp_path, "20260101-1", {"runtime": "docker"})
+    engine.has("consort/tf-cuda:cpu", {"consort.lock": "old"})
+    placed = placement.choose(job(devices="cpu"))
+    assert (placed.runtime.name, placed.why.partition("; ")[2]) == ("docker", "`--runtime venv` would serve as well")
+    engine.has("consort/tf-cuda:cpu", labels())
+    assert placement.choose(job(devices="cpu")).why == "auto: Docker 28.2.2 answers and the images are there"
+    engine.path.unlink()
+    placed = placement.choose(job(devices="cpu"))
+    assert placed.runtime.name == "venv"
+    assert "; the output folder was made with docker, but no Docker engine answers" in placed.why
 
 
 def test_docker_that_was_asked_for_is_never_replaced(nothing_answers, job):

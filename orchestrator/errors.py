@@ -1,13 +1,5 @@
 """Every error this package raises on purpose, and the exit code that the command gives it.
 
-::
-
-    ConsortError                  1
-    +-- JobError                  2   the job is wrong, or no audio was found; nothing was started
-    +-- EnvironmentUnavailable    3   an interpreter, a device, an index or a checkpoint is missing
-    |   +-- CheckpointUnavailable     a checkpoint is missing, or is not what it should be
-    +-- RunFailed                 4   shards lost, or the output folder is unusable
-
 The message is one line for the user and says what to do next; only `__main__` prints it.
 """
 
@@ -20,21 +12,14 @@ INTERRUPTED = 130
 
 
 def exit_code(*, interrupted: bool = False, unavailable: bool, lost: bool, failed: bool) -> int:
-    """Return how a run ends that was not given up: the first that applies.
-
-    Args:
-        interrupted: the user ended it.
-        unavailable: a model could not run at all.
-        lost: something is left to do that was meant to be done.
-        failed: an item could not be done, now or before.
-    """
-    if interrupted:
+    """Return how a run ends that was not given up: the first that applies."""
+    if interrupted:  # by the user
         return INTERRUPTED
-    if unavailable:
+    if unavailable:  # a model could not run at all
         return UNAVAILABLE
-    if lost:
+    if lost:  # something is left to do that was meant to be done
         return LOST
-    return ITEMS_FAILED if failed else OK
+    return ITEMS_FAILED if failed else OK  # an item could not be done, now or before
 
 
 class ConsortError(Exception):
@@ -44,13 +29,13 @@ class ConsortError(Exception):
 
 
 class JobError(ConsortError):
-    """The job file, a flag or the audio path is wrong."""
+    """The job file, a flag or the audio path is wrong, or no audio was found; nothing was started."""
 
     exit_code = USAGE
 
 
 class EnvironmentUnavailable(ConsortError):
-    """Something that a model needs is not on this machine and could not be brought there."""
+    """An interpreter, a device, an index or a checkpoint is not on this machine and could not be brought there."""
 
     exit_code = UNAVAILABLE
 
@@ -60,6 +45,6 @@ class CheckpointUnavailable(EnvironmentUnavailable):
 
 
 class RunFailed(ConsortError):
-    """The run could not go on: the output folder is unusable, or another run holds it."""
+    """The run could not go on: shards were lost, the output folder is unusable, or another run holds it."""
 
     exit_code = LOST

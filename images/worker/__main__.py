@@ -83,8 +83,8 @@ def _read(path: str) -> Shard:
 
 
 def _beat(channel: Channel) -> None:
-    pause = threading.Event()
-    while not pause.wait(_HEARTBEAT):
+    while True:
+        time.sleep(_HEARTBEAT)
         channel.emit(Event("heartbeat"))
 
 

@@ -68,16 +68,11 @@ def build(reference: str, params: tp.Mapping[str, tp.Any], request: Request = PL
         raise SchemaError(schema.join(path, "outputs"), words)
     if not request.outputs:
         extractor = extractor.asked(outputs=frozenset(known[:1]))
-    _try_framing(extractor, schema.join(path, "window"))
-    return extractor
-
-
-def _try_framing(extractor: Extractor, path: str) -> None:
-    """A window that a model cannot have is refused with the job, not in the middle of it."""
     try:
-        extractor.framing()
+        extractor.framing()  # a window that a model cannot have is refused with the job, not in the middle of it
     except ValueError as error:
-        raise SchemaError(path, str(error)) from error
+        raise SchemaError(schema.join(path, "window"), str(error)) from error
+    return extractor
 
 
 def wanted(extractor: Extractor) -> tp.List[Output]:

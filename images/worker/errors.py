@@ -1,47 +1,27 @@
-"""Every error of the worker that crosses modules, and what becomes of it.
+"""Every error of the worker that crosses modules, and what becomes of it; `protocol.exit_code` says how a worker ends.
 
-::
-
-    Exception
-    +-- Interrupted             the host went away, or asked to stop; the worker ends
-    +-- CannotStart             no attempt could run this shard here; the worker ends
-    +-- NoModel                 not one model of the shard could load; the worker ends
-    +-- AudioError              the item fails, as the error's `kind`
-    +-- LookupError
-    |   +-- UnknownExtractor    the job is refused, or the model
-    +-- OSError                 the worker ends: nothing can be written any more, be it an event
-    |   +-- OutputError         the same, said by those that write arrays and contexts
-    +-- RuntimeError
-    |   +-- TooLarge            the item fails, as `memory`
-    |   +-- DeviceError         the GPU is of no use any more; the worker ends
-    |       +-- DeviceMissing   it has not been there from the start
-    +-- ValueError
-        +-- ArrayError          the item fails, as `model`
-        +-- NotFiniteError      the item fails, as `nonfinite`
-        +-- SchemaError         the job or shard is refused
-
-Any other error fails the model that is loading, or the item that the model is busy with. `protocol.exit_code`
-says how a worker ends. None of them is a MemoryError: Python 3.7 keeps those that were freed for reuse, takes
-one of a subclass for a plain one, and crashes.
+Any other error fails the model that is loading, or the item that the model is busy with; an OSError ends the
+worker, since nothing can be written any more, be it an event. None of them is a MemoryError: Python 3.7 keeps
+those that were freed for reuse, takes one of a subclass for a plain one, and crashes.
 """
 
 import typing as tp
 
 
 class Interrupted(Exception):
-    """The host went away or asked to stop; what is finished is committed."""
+    """The host went away or asked to stop; what is finished is committed, and the worker ends."""
 
 
 class CannotStart(Exception):
-    """The shard, a folder or the file of events is nothing that a worker could begin with."""
+    """The shard, a folder or the file of events is nothing that a worker could begin with; it ends."""
 
 
 class NoModel(Exception):
-    """Not one model of the shard could load; events say why."""
+    """Not one model of the shard could load; events say why, and the worker ends."""
 
 
 class AudioError(Exception):
-    """A file that gives no audio; `str()` is one line for the user.
+    """A file that gives no audio: the item fails, as `kind`; `str()` is one line for the user.
 
     Attributes:
         kind: decode | empty | nonfinite | unreadable | changed | memory | timeout.
@@ -57,19 +37,19 @@ class AudioError(Exception):
 
 
 class UnknownExtractor(LookupError):
-    """No extractor has that name."""
+    """No extractor has that name; the job is refused, or the model."""
 
 
 class OutputError(OSError):
-    """The output folder cannot be written: disk full, read-only, gone."""
+    """Arrays or contexts cannot be written, be the disk full, read-only or gone; the worker ends."""
 
 
 class TooLarge(RuntimeError):
-    """An item whose model would not fit; the message says what it needs and what there is."""
+    """An item fails, as `memory`, whose model would not fit; the message says what it needs and what there is."""
 
 
 class DeviceError(RuntimeError):
-    """The GPU failed; the message is the framework's.
+    """The GPU is of no use any more, and the worker ends; the message is the framework's.
 
     Attributes:
         model: the one that was loading, if it failed then.
@@ -81,19 +61,19 @@ class DeviceError(RuntimeError):
 
 
 class DeviceMissing(DeviceError):
-    """The worker has not got what it was granted; the message says what is missing."""
+    """The worker has not got what it was granted, and ends; the message says what is missing."""
 
 
 class ArrayError(ValueError):
-    """An extractor returned something that is not what it declared."""
+    """An extractor returned something that is not what it declared; the item fails, as `model`."""
 
 
 class NotFiniteError(ValueError):
-    """Audio or an array holds NaN or infinity."""
+    """Audio or an array holds NaN or infinity; the item fails, as `nonfinite`."""
 
 
 class SchemaError(ValueError):
-    """A value that does not fit its declaration."""
+    """A value that does not fit its declaration; the job or shard is refused."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__("{}: {}".format(path or "job", message))

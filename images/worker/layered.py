@@ -44,18 +44,10 @@ class LayeredExtractor(Extractor):
         """Return `embedding` of a network with `count` layers of `size` features; None where its file decides."""
         if isinstance(layers, list):
             count = len(layers)
-        return (
-            Output(
-                name="embedding",
-                axes=("layer", "time", "feature") if self._several else ("time", "feature"),
-                shape=(count, None, size) if self._several else (None, size),
-                doc="activations of the transformer, of one layer or of each that is asked for",
-                poolable=True,
-                frame_rate=frame_rate,
-                start=start,
-                varies=True,
-            ),
-        )
+        lead, counts = (("layer",), (count,)) if self._several else ((), ())
+        axes, shape = (*lead, "time", "feature"), (*counts, None, size)
+        doc = "activations of the transformer, of one layer or of each that is asked for"
+        return (Output("embedding", axes, shape, doc, poolable=True, frame_rate=frame_rate, start=start, varies=True),)
 
 
 def find_layers(layers: Layers, count: int, name: str, there_are: str) -> tp.List[int]:

@@ -70,11 +70,9 @@ class Removal:
         """Return (what, path or item, bytes)."""
         files = [(f"arrays of {r.model}", r.path) for r in self.records]
         files += [(f"files of {model} without a record", path) for model, path in self.strangers]
-        sized = [(what, path, self._size(path)) for what, path in files]
+        root, holds = self.output.root, self.output.holds
+        sized = [(what, path, os.lstat(root / path).st_size if holds(path) else 0) for what, path in files]
         return sized + [(f"failures of {model}", item, 0) for item, model in self.failures]
-
-    def _size(self, path: str) -> int:
-        return os.lstat(self.output.root / path).st_size if self.output.holds(path) else 0
 
     def make(self) -> None:
         """Remove files, then what is recorded of them: killed in between, the same command goes on.

@@ -12,28 +12,28 @@ import zipfile
 import numpy as np
 
 from orchestrator import errors
-from orchestrator.checking import difference, verify
-from orchestrator.checking.difference import SHARE, TOLERANCE
+from orchestrator.checking import verify
 from orchestrator.checking.run_folder import RunFolder
 from orchestrator.checking.verify import Checked
+from orchestrator.output.ledger import Key
 from orchestrator.text import table
 from worker import formats
 from worker.protocol import Record
 
+TOLERANCE = 1e-5  # absolute, and relative
+SHARE = 1e-3  # of integers that may differ
 _EQUAL, _CLOSE = "equal", "close"  # the kinds that count as the same
 _KINDS = {  # in the words of the verdict
     _EQUAL: "to the byte",
-    _CLOSE: "within the tolerance",
-    "bytes": "with other bytes alone",
+    _CLOSE: "within the tolerance",  # where other bytes are granted
+    "bytes": "with other bytes alone",  # the same, not granted
     "values": "with other values",
     "key": "of another source, other parameters or another version",
     "gone": "only in {0}",
     "new": "only in {1}",
     "unreadable": "unreadable",
-    "damaged": "damaged",
+    "damaged": "damaged",  # on the disk
 }
-
-Key = tuple[str, str, str, int]  # item, model, output, window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,20 +44,24 @@ class Side:
     arrays: tp.Mapping[Key, Record]
     broken: tp.AbstractSet[str] = frozenset()  # paths of files that are not what their records say
 
+    def values(self, key: Key) -> np.ndarray:
+        """Return an array."""
+        record = self.arrays[key]
+        place = self.target.place(record.path)
+        if place is None:
+            raise ValueError("leads out of the output folder")
+        return formats.read(place, record.dtype, record.shape)
+
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """What came of one array.
-
-    `kind` is equal, close (other bytes, values within the tolerance, which is granted), bytes (the same, not
-    granted), values, key (of another source or other parameters), gone, new, unreadable, or damaged (on the disk).
-    """
+    """What came of one array."""
 
     item: str
     model: str
     output: str
     window: int
-    kind: str
+    kind: str  # one of `_KINDS`
     text: str = ""
     largest: float | None = None
 
@@ -127,10 +131,7 @@ class Comparison:
 def compare(one: RunFolder, other: RunFolder, tolerance: float | None = None) -> Comparison:
     """Return what two output folders have in common; both are hashed again first.
 
-    Args:
-        one: an output folder.
-        other: another.
-        tolerance: within which other bytes count as the same; None grants none.
+    Other bytes count as the same within `tolerance`; None grants none.
 
     Raises:
         JobError: nothing was written there.
@@ -141,26 +142,14 @@ def compare(one: RunFolder, other: RunFolder, tolerance: float | None = None) ->
         for target in (one, other):
             ledger = target.ledger()
             checked.append(verify.examine(target, ledger))
-            sides.append(Side(target, ledger.records, broken(checked[-1])))
+            sides.append(Side(target, ledger.records, checked[-1].broken))
+    matches = match(sides[0], sides[1], tolerance)
+    return Comparison((one.name, other.name), TOLERANCE if tolerance is None else tolerance, matches, checked)
+
+
+def match(one: Side, other: Side, tolerance: float | None, unlike: tp.Collection[Key] = ()) -> list[Match]:
+    """Return what came of each array, in order; without a tolerance those `unlike` may differ by the usual one."""
     allowed = TOLERANCE if tolerance is None else tolerance
-    matches = match(sides[0], sides[1], allowed, lambda _: tolerance is not None)
-    return Comparison((one.name, other.name), allowed, matches, checked)
-
-
-def broken(found: Checked) -> frozenset[str]:
-    """Return the paths of arrays that are not what their records say."""
-    return frozenset(problem.path for problem in found.problems)
-
-
-def match(one: Side, other: Side, tolerance: float, granted: tp.Callable[[Key], bool]) -> list[Match]:
-    """Return what came of each array, in order.
-
-    Args:
-        one: records of a folder.
-        other: those of another.
-        tolerance: of values.
-        granted: says whether an array may differ by as much.
-    """
     found = []
     for key in sorted(one.arrays.keys() | other.arrays.keys()):
         a, b = one.arrays.get(key), other.arrays.get(key)
@@ -170,32 +159,56 @@ def match(one: Side, other: Side, tolerance: float, granted: tp.Callable[[Key], 
         elif a.path in one.broken or b.path in other.broken:
             found.append(Match(*key, "damaged", "is not what its record says"))
         elif a.key != b.key:
-            found.append(Match(*key, "key", _why_other(a, b)))
+            what = "made of another source" if a.source != b.source else "made with other parameters or another version"
+            found.append(Match(*key, "key", what))
         elif a.sha256 == b.sha256:
             found.append(Match(*key, _EQUAL))
         else:
-            found.append(_by_value(key, (one.target, a), (other.target, b), tolerance, granted(key)))
+            found.append(_by_value(key, one, other, allowed, tolerance is not None or key in unlike))
     return found
 
 
-def _why_other(a: Record, b: Record) -> str:
-    return "made of another source" if a.source != b.source else "made with other parameters or another version"
-
-
-def _by_value(
-    key: Key, one: tuple[RunFolder, Record], other: tuple[RunFolder, Record], tolerance: float, granted: bool
-) -> Match:
+def _by_value(key: Key, one: Side, other: Side, tolerance: float, granted: bool) -> Match:
     try:
-        found = difference.between(_values(*one), _values(*other), tolerance)
+        found = between(one.values(key), other.values(key), tolerance)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         return Match(*key, "unreadable", " ".join(str(error).split()))
     kind = (_CLOSE if granted else "bytes") if found.within else "values"
     return Match(*key, kind, found.text, found.largest)
 
 
-def _values(target: RunFolder, record: Record) -> np.ndarray:
-    """Return the array of a record."""
-    place = target.place(record.path)
-    if place is None:
-        raise ValueError("leads out of the output folder")
-    return formats.read(place, record.dtype, record.shape)
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """What came of laying two arrays over each other."""
+
+    largest: float | None  # None where there is no such number: shapes differ, or values are not finite
+    within: bool
+    text: str
+
+
+def between(a: np.ndarray, b: np.ndarray, tolerance: float = TOLERANCE) -> Difference:
+    """Return how far apart two arrays are, and whether rounding explains it.
+
+    Another processor, a GPU, another batch or another worker rounds differently. Floats may differ by a tolerance
+    plus that tolerance times their size; of integers, which are codes and decisions, one in a thousand may differ,
+    as near ties may fall either way. float16 may differ by one unit in the last place besides, which is what another
+    rounding of float32 makes.
+    """
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return Difference(None, False, f"{a.dtype} {list(a.shape)}, then {b.dtype} {list(b.shape)}")
+    relative = max(tolerance, float(np.finfo(a.dtype).eps) if a.dtype == np.float16 else 0.0)
+    kind, same = a.dtype.kind, np.atleast_1d(a == b)
+    first, second = (np.atleast_1d(values).astype(np.float64) for values in (a, b))
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        distance = np.abs(first - second)
+    distance[same] = 0
+    distance[np.isnan(distance)] = np.inf
+    largest = float(distance.max())
+    finite = largest if np.isfinite(largest) else None
+    if kind != "f":
+        share = float((~same).mean())
+        return Difference(finite, share <= SHARE, f"{share:.3%} of the values differ, by up to {largest:g}")
+    allowed = tolerance + relative * np.maximum(np.abs(first), np.abs(second))
+    share = float((~(distance <= allowed) | np.isinf(distance)).mean())
+    beyond = f", {share:.3%} of them beyond the tolerance" if share else ", within the tolerance"
+    return Difference(finite, not share, f"values differ by up to {largest:.3g}{beyond}")

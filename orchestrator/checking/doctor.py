@@ -4,6 +4,7 @@ Each environment imports its frameworks and runs one second of audio through eac
 """
 
 import dataclasses
+import io
 import os
 import pathlib
 import subprocess
@@ -17,9 +18,8 @@ from orchestrator.errors import ConsortError
 from orchestrator.files import cache_root
 from orchestrator.job import spec, synthetic
 from orchestrator.output import ledger as ledgers
-from orchestrator.output.folder import OutputDir
 from orchestrator.planning import survey
-from orchestrator.running import placement
+from orchestrator.running import placement, progress, run
 from orchestrator.running.runtimes.base import READY, Runtime
 from orchestrator.weights import ffmpeg
 from orchestrator.weights.store import Weights
@@ -35,16 +35,13 @@ class Finding:
     text: str
 
 
-def examine(run: tp.Callable[[survey.Survey], tp.Any]) -> tp.Iterator[Finding]:
-    """Yield findings as they are made.
-
-    Args:
-        run: does what a surveyed job says; used for the one-second extraction.
-    """
+def examine() -> tp.Iterator[Finding]:
+    """Yield findings as they are made."""
     yield Finding("host", True, f"Python {sys.version.split()[0]}, cache {cache_root()}")
     weights = Weights()
     yield _ffmpeg(weights)
-    yield _gpus()
+    gpus = devices.discover()  # a machine needs none
+    yield Finding("GPU", True, ", ".join(f"{g.index} = {g.name} ({g.uuid})" for g in gpus.gpus) or gpus.reason)
     yield _docker()
     for name in definitions.names():
         environment = definitions.find(name)
@@ -52,13 +49,7 @@ def examine(run: tp.Callable[[survey.Survey], tp.Any]) -> tp.Iterator[Finding]:
         found = _interpreter(environment, runtime)
         yield found
         if found.good:
-            yield from _environment(environment, runtime, run, weights)
-
-
-def _gpus() -> Finding:
-    """Say what GPUs there are; a machine needs none."""
-    found = devices.discover()
-    return Finding("GPU", True, ", ".join(f"{g.index} = {g.name} ({g.uuid})" for g in found.gpus) or found.reason)
+            yield from _environment(environment, runtime, weights)
 
 
 def _docker() -> Finding:
@@ -75,8 +66,7 @@ def _docker() -> Finding:
 def _ffmpeg(weights: Weights) -> Finding:
     try:
         checkpoint = ffmpeg.checkpoint()
-        problem = weights.problem(checkpoint)
-        if problem:
+        if problem := weights.problem(checkpoint):
             return Finding("ffmpeg", False, f"{problem}; run `consort weights pull ffmpeg`")
         said = subprocess.run([str(weights.path(checkpoint)), "-version"], capture_output=True, text=True, timeout=30)
         return Finding("ffmpeg", said.returncode == 0, " ".join(said.stdout.split()[:3]) or "does not run")
@@ -94,9 +84,7 @@ def _interpreter(environment: Environment, runtime: Runtime) -> Finding:
         return Finding(what, False, str(error))
 
 
-def _environment(
-    environment: Environment, runtime: Runtime, run: tp.Callable[[survey.Survey], tp.Any], weights: Weights
-) -> tp.Iterator[Finding]:
+def _environment(environment: Environment, runtime: Runtime, weights: Weights) -> tp.Iterator[Finding]:
     if runtime.state(environment, "cpu") != READY:
         yield Finding(environment.name, False, f"is not built; run `consort envs build {environment.name}`")
         return
@@ -114,31 +102,25 @@ def _environment(
     yield Finding(environment.name, True, said.stdout.strip("; \n"))
     for name in catalog.names():
         if catalog.find(name).environment == environment.name:
-            yield _second(name, runtime, run, weights)
+            yield _second(name, runtime, weights)
 
 
-def _second(name: str, runtime: Runtime, run: tp.Callable[[survey.Survey], tp.Any], weights: Weights) -> Finding:
+def _second(name: str, runtime: Runtime, weights: Weights) -> Finding:
     """Run one second of a 440 Hz tone through a model."""
-    missing = [p for c in catalog.build(name, {}).checkpoints() if (p := weights.problem(c))]
-    if missing:
+    if missing := [p for c in catalog.build(name, {}).checkpoints() if (p := weights.problem(c))]:
         return Finding(name, False, f"{missing[0]}; run `consort weights pull {name}`")
     with tempfile.TemporaryDirectory(prefix="consort-doctor-") as folder:
         tone = pathlib.Path(folder, "tone.wav")
         tone.write_bytes(synthetic.sine(44100, 1.0))
-        job = spec.check(
-            {
-                "audio": str(tone),
-                "output": os.path.join(folder, "out"),
-                "models": [name],
-                "runtime": runtime.name,
-                "devices": "cpu",
-            }
-        )
+        files = {"audio": str(tone), "output": os.path.join(folder, "out")}
+        job = spec.check({**files, "models": [name], "runtime": runtime.name, "devices": "cpu"})
         try:
-            run(survey.take(job))
+            surveyed = survey.take(job)
+            surveyed.output.create()
+            run.extract(surveyed, placement.choose(job), progress.Lines(io.StringIO()), offline=True)
         except ConsortError as error:
             return Finding(name, False, str(error))
-        ledger = ledgers.read(OutputDir(job.output))
+        ledger = ledgers.read(surveyed.output)
         if ledger.failures:
             return Finding(name, False, next(iter(ledger.failures.values())).message)
         if not ledger.records:

@@ -16,8 +16,7 @@ import typing as tp
 
 from orchestrator import errors
 from orchestrator.checking import comparison, verify
-from orchestrator.checking.comparison import Comparison, Key, Match, Side
-from orchestrator.checking.difference import TOLERANCE
+from orchestrator.checking.comparison import TOLERANCE, Comparison, Match, Side
 from orchestrator.checking.run_folder import RunFolder
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import reading, scan
@@ -25,7 +24,7 @@ from orchestrator.job.scan import Audio, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.contexts import Contexts
-from orchestrator.output.ledger import Ledger
+from orchestrator.output.ledger import Key, Ledger
 from orchestrator.planning import survey
 from orchestrator.planning.survey import Survey
 from orchestrator.running import placement, run, weights
@@ -54,7 +53,6 @@ class Recomputed(Comparison):
     alike: int = 0  # arrays that were made alike, and must be equal to the byte
     unlike: dict[str, int] = dataclasses.field(default_factory=dict)  # how many others, by what is another one
     left_out: list[str] = dataclasses.field(default_factory=list)  # outputs that the job does not ask for
-    command: str = ""  # that makes removed arrays again
     placement: dict[str, str] = dataclasses.field(default_factory=dict)
     code: int = errors.OK  # of the run
 
@@ -77,37 +75,37 @@ class Recomputed(Comparison):
         if self.left_out:
             said.append(f"not computed again, as the job does not ask for it: {', '.join(self.left_out)}")
         if any(match.kind in ("bytes", "values") for match in self.matches):
-            said.append(f"next: remove what should not differ; `{self.command}` makes it again")
+            said.append(f"next: remove what should not differ; `{self.checked[0].command}` makes it again")
         return [*whole, *said]
 
 
 def recompute(
     target: RunFolder, choice: Sample, tolerance: float | None, progress: Progress, repair: bool = False
 ) -> Recomputed:
-    """Hash an output folder again, and return how some of its items come out today.
+    """Hash an output folder again, and return how some of its items come out today; `repair` removes what is damaged.
 
-    Args:
-        target: the folder.
-        choice: of items.
-        tolerance: within which other bytes count as the same even where arrays were made alike.
-        progress: shows what happens.
-        repair: remove what is damaged.
+    Other bytes count as the same within `tolerance` even where arrays were made alike.
 
     Raises:
         JobError: no job was kept, or its audio is out of reach.
         RunFailed: a run is writing there, or there is no room for the arrays.
     """
-    ledger, job = target.ledger(), _job(target)
+    ledger = target.ledger()
+    if target.job is None:
+        raise JobError(f"{target.name}: its job was not kept; name the job file instead of the folder")
+    job = reading.read(target.job, [("output", str(target.output.root))])
     audio = Audio(scan.root_of(job), _choose(job, ledger, choice))
     checked = verify.check(target, repair)
-    with _scratch() as scratch:
+    with contextlib.ExitStack() as stack:
+        scratch = tempfile.mkdtemp(prefix="consort-verify-")
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         runtime = choice.runtime or job.runtime
-        changed = dataclasses.replace(job, output=scratch.folder, resume="never", limit=None, runtime=runtime)
+        changed = dataclasses.replace(job, output=scratch, resume="never", limit=None, runtime=runtime)
         surveyed, report = _run(changed, audio, progress)
-        scratch.keep = report.exit_code in (errors.UNAVAILABLE, errors.LOST)
+        if report.exit_code in (errors.UNAVAILABLE, errors.LOST):
+            stack.pop_all()  # the folder is kept, as its logs say why
         asked, left_out = _asked(surveyed, ledger)
-        before = Side(target, asked, comparison.broken(checked))
-        matches, ways = _match(before, RunFolder(scratch.folder), tolerance)
+        matches, ways = _match(Side(target, asked, checked.broken), RunFolder(scratch), tolerance)
         failures = ledgers.read(surveyed.output).failures
     return Recomputed(
         names=(target.name, "the new run"),
@@ -118,34 +116,9 @@ def recompute(
         alike=ways.pop("", 0),
         unlike=dict(ways),
         left_out=left_out,
-        command=target.command,
         placement=report.placement,
         code=report.exit_code,
     )
-
-
-@dataclasses.dataclass
-class _Scratch:
-    """Where items are computed again. It is kept where that failed, as its logs say why."""
-
-    folder: str
-    keep: bool = False
-
-
-@contextlib.contextmanager
-def _scratch() -> tp.Iterator[_Scratch]:
-    scratch = _Scratch(tempfile.mkdtemp(prefix="consort-verify-"))
-    try:
-        yield scratch
-    finally:
-        if not scratch.keep:
-            shutil.rmtree(scratch.folder, ignore_errors=True)
-
-
-def _job(target: RunFolder) -> JobSpec:
-    if target.job is None:
-        raise JobError(f"{target.name}: its job was not kept; name the job file instead of the folder")
-    return reading.read(target.job, [("output", str(target.output.root))])
 
 
 def _choose(job: JobSpec, ledger: Ledger, choice: Sample) -> list[Source]:
@@ -161,10 +134,7 @@ def _choose(job: JobSpec, ledger: Ledger, choice: Sample) -> list[Source]:
     return pick(there, choice.count, choice.seed)
 
 
-_T = tp.TypeVar("_T")
-
-
-def pick(entries: list[_T], count: int, seed: int | None = None) -> list[_T]:
+def pick(entries: list[Source], count: int, seed: int | None = None) -> list[Source]:
     """Return `count` entries in their order: evenly spread, or drawn."""
     if count >= len(entries):
         return entries
@@ -178,8 +148,7 @@ def _run(job: JobSpec, audio: Audio, progress: Progress) -> tuple[Survey, Report
     placed = placement.choose(job)
     weights.fetch_unpinned(job, progress)
     surveyed = survey.take(job, audio)
-    trouble = surveyed.lacking_room()
-    if trouble:
+    if trouble := surveyed.lacking_room():
         raise RunFailed(f"{trouble}; let TMPDIR name a folder with more room, or ask for fewer items")
     surveyed.output.create()
     progress.say(f"computing {len(audio.sources)} items again, runtime {placed.runtime.name} ({placed.why})")
@@ -202,12 +171,8 @@ def _match(before: Side, fresh: RunFolder, tolerance: float | None) -> tuple[lis
     made = ledgers.read(fresh.output).records
     computed = {key: record for key, record in made.items() if key in before.arrays}
     ways = {key: _unlike(before.target, before.arrays[key], fresh, now) for key, now in computed.items()}
-
-    def granted(key: Key) -> bool:
-        return tolerance is not None or ways[key] != ""
-
-    allowed = TOLERANCE if tolerance is None else tolerance
-    return comparison.match(before, Side(fresh, computed), allowed, granted), collections.Counter(ways.values())
+    unlike = {key for key, way in ways.items() if way}
+    return comparison.match(before, Side(fresh, computed), tolerance, unlike), collections.Counter(ways.values())
 
 
 def _unlike(target: RunFolder, before: Record, fresh: RunFolder, now: Record) -> str:

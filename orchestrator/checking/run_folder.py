@@ -19,10 +19,7 @@ class RunFolder:
     """An output folder that a run has written."""
 
     def __init__(self, name: str) -> None:
-        """Find the folder.
-
-        Args:
-            name: an output folder, or a job file, whose output is meant.
+        """Find the folder: `name` is its own, or that of a job file, whose output is meant.
 
         Raises:
             JobError: there is no such thing, or the job is wrong.

@@ -17,6 +17,7 @@ from orchestrator.checking.run_folder import RunFolder
 from orchestrator.errors import RunFailed
 from orchestrator.files import sha256_of
 from orchestrator.output import contexts
+from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import INNER, OutputDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.text import size
@@ -29,16 +30,12 @@ _THREADS = min(8, 2 * (os.cpu_count() or 1))
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """A file that is not what the records say.
+    """A file that is not what the records say."""
 
-    `kind` is missing, size, hash, unreadable or outside; context where it is no array but what arrays were
-    made with. `damaged` files are there, and `repair` removes them.
-    """
-
-    kind: str
+    kind: str  # missing, size, hash, unreadable or outside; context of what arrays were made with, which is no array
     path: str  # below the output folder
     text: str
-    damaged: bool = False
+    damaged: bool = False  # it is there, and `repair` removes it
 
 
 @dataclasses.dataclass
@@ -57,6 +54,11 @@ class Checked:
     @property
     def exit_code(self) -> int:
         return errors.ITEMS_FAILED if self.problems else errors.OK
+
+    @property
+    def broken(self) -> frozenset[str]:
+        """The paths of files that are not what their records say."""
+        return frozenset(problem.path for problem in self.problems)
 
     def json(self) -> dict[str, tp.Any]:
         """Return everything as plain values."""
@@ -93,11 +95,7 @@ class Checked:
 
 
 def check(target: RunFolder, repair: bool = False) -> Checked:
-    """Hash all arrays of an output folder, and the contexts that their records name.
-
-    Args:
-        target: the folder.
-        repair: remove what is damaged.
+    """Hash all arrays of an output folder, and the contexts that their records name; `repair` removes what is damaged.
 
     Raises:
         JobError: nothing was written there.
@@ -120,8 +118,7 @@ def examine(target: RunFolder, ledger: Ledger) -> Checked:
         names = sorted({record.context for record in everything})
         problems += [found for name in names if (found := _context_problem(output, name))]
     total = sum(record.bytes for record in everything)
-    orphans = _orphans(output, everything)
-    return Checked(target.name, target.command, len(everything), total, problems, orphans, kept)
+    return Checked(target.name, target.command, len(everything), total, problems, _orphans(output, everything), kept)
 
 
 def listed(lines: tp.Iterable[tuple[str, str]], everything: bool) -> list[str]:
@@ -171,8 +168,8 @@ def _problem(target: RunFolder, record: Record) -> Problem | None:
 
 
 def _context_problem(output: OutputDir, name: str) -> Problem | None:
-    if not contexts.is_name(name):
-        return Problem("context", f"{output.manifest.name}", f"{name!r} names no context")
+    if not contexts.NAME.match(name):
+        return Problem("context", output.manifest.name, f"{name!r} names no context")
     problem = contexts.Contexts(output.contexts).problem(name)
     path = (output.contexts / f"{name}.json").relative_to(output.root).as_posix()
     return Problem("context", path, problem, damaged=problem != contexts.LOST) if problem else None
@@ -183,13 +180,12 @@ def _orphans(output: OutputDir, named: tp.Iterable[Record]) -> list[str]:
     known = {record.path for record in named}
     folders = {path.partition("/")[0] for path in known}
     found = []
-    for base, inner, files in os.walk(output.root):
-        # output folders of other jobs may lie inside
-        inner[:] = [name for name in inner if name != INNER and not os.path.isdir(f"{base}/{name}/{INNER}")]
+    for base, names in ledgers.walk(output.root):
         below = os.path.relpath(base, output.root)
-        for name in files if below != "." else ():
+        top = below.partition("/")[0]
+        for name in names if top not in (".", INNER) else ():
             kind = formats.find(name)
-            array = kind and (not kind.common or below.partition("/")[0] in folders)
+            array = kind and (not kind.common or top in folders)
             found += [f"{below}/{name}"] if array and f"{below}/{name}" not in known else []
     return sorted(found)
 

@@ -34,8 +34,7 @@ def _step(job: JobSpec, action: str) -> int:
     from orchestrator.output import ledger as ledgers
     from orchestrator.output.folder import OutputDir
     from orchestrator.planning import survey
-    from orchestrator.running import compose, progress
-    from orchestrator.running import weights as supplies
+    from orchestrator.running import compose, progress, weights
 
     output = OutputDir(job.output)
     audio = scan.scan(job)
@@ -53,7 +52,7 @@ def _step(job: JobSpec, action: str) -> int:
                 print(f"  missing     {text}")
             return code
         ledgers.sweep(output)
-        supplies.fetch_unpinned(job, shown)
+        weights.fetch_unpinned(job, shown)
         surveyed = survey.take(job, audio)
         for text in compose.write_plan(surveyed, shown):
             shown.say(text)

@@ -1,6 +1,7 @@
 """`consort envs`: the environments of this machine, as virtual environments or as images."""
 
 import argparse
+import functools
 import typing as tp
 
 from orchestrator import errors
@@ -47,29 +48,21 @@ def _rows(chosen: tp.Sequence[Environment], runtime: "Runtime") -> list[tuple[st
     """Return a table: each environment in every variant, with its state, size and place."""
     from orchestrator.running.runtimes.base import MISSING
 
-    found = [
-        (one.name, one.spec.python, runtime.state(one, variant), _size_of(one, variant, runtime))
-        + (runtime.place(one, variant),)
-        for one in chosen
-        for variant in one.spec.locks
-        if runtime.every_variant or variant == "cpu" or runtime.state(one, variant) != MISSING
-    ]
-    return [("environment", "python", "state", "size", "place"), *found]
+    rows: list[tuple[str, ...]] = [("environment", "python", "state", "size", "place")]
+    for one, variant in [(environment, variant) for environment in chosen for variant in environment.spec.locks]:
+        state, place = runtime.state(one, variant), runtime.place(one, variant)
+        if runtime.every_variant or variant == "cpu" or state != MISSING:
+            rows.append((one.name, one.spec.python, state, _size_of(one, variant, runtime), place))
+    return rows
 
 
-def _build(
-    chosen: tp.Sequence[Environment], runtime: "Runtime", variants: tp.Sequence[str], shown: progress.Progress
-) -> bool:
+def _build(chosen: list[Environment], runtime: "Runtime", variants: list[str], shown: progress.Progress) -> bool:
     """Build what is missing, one after the other; return whether all is there."""
     good = True
     for one, variant in [(environment, known) for environment in chosen for known in _known(environment, variants)]:
         name = f"{one.name}:{variant}"
-
-        def say(text: str, name: str = name) -> None:
-            shown.stage(name, text)
-
         try:
-            runtime.build(one, variant, say)
+            runtime.build(one, variant, functools.partial(shown.stage, name))
             shown.say(f"{name}: ready, {_size_of(one, variant, runtime)}")
         except EnvironmentUnavailable as error:
             shown.say(str(error))

@@ -26,9 +26,8 @@ def run(arguments: argparse.Namespace) -> int:
     from orchestrator.output import ledger as ledgers
     from orchestrator.output.folder import OutputDir
     from orchestrator.planning import survey
-    from orchestrator.running import placement
+    from orchestrator.running import placement, weights
     from orchestrator.running import run as running
-    from orchestrator.running import weights as supplies
 
     output = OutputDir(job.output)
     output.refuse_links(job.folders)
@@ -40,10 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
         placed.sweep(output)
         ledgers.sweep(output)
         if not arguments.offline:
-            supplies.fetch_unpinned(job, shown)
+            weights.fetch_unpinned(job, shown)
         surveyed = survey.take(job, audio)
-        trouble = surveyed.lacking_room()
-        if trouble and not arguments.force:
+        if (trouble := surveyed.lacking_room()) and not arguments.force:
             raise RunFailed(f"{trouble}; free some, choose another folder, or --force")
         chosen = f"{len(surveyed.plan.chosen)} of {len(surveyed.plan.choices)} items to do"
         shown.say(f"{chosen}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")

@@ -1,13 +1,12 @@
 """What verbs share of the command line: how one is added, the flags of a job, and the job that they make."""
 
 import argparse
-import os
 import sys
 import typing as tp
 
 from orchestrator.errors import JobError
 from orchestrator.job import reading
-from orchestrator.job.spec import SYNTHETIC, JobSpec
+from orchestrator.job.spec import JobSpec
 
 Verbs: tp.TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -57,12 +56,8 @@ def job(arguments: argparse.Namespace) -> JobSpec:
     Raises:
         JobError: what is wrong with it.
     """
-    changes: list[tuple[str, tp.Any]] = []
-    for key in (names[0].lstrip("-") for names in _FLAGS):
-        value = getattr(arguments, key)
-        if value is not None:
-            path = key in ("audio", "output") and value != SYNTHETIC
-            changes.append((key, reading.absolute(value, os.getcwd()) if path else value))
+    keys = [names[0].lstrip("-") for names in _FLAGS]
+    changes = [(key, value) for key in keys if (value := getattr(arguments, key)) is not None]
     if arguments.skip_existing:
         changes.append(("resume", "exists"))
     if arguments.retry_failed:

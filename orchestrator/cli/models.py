@@ -43,9 +43,8 @@ def overview() -> str:
             f"{'':<{width}} parameters: {params or 'none'}{'; takes `window`' if model.takes_window else ''}\n"
             f"{'':<{width}} outputs: {outputs}"
         )
-    return "\n\n".join(
-        [*blocks, "`consort models NAME` explains one; the first output is written without being asked for"]
-    )
+    blocks.append("`consort models NAME` explains one; the first output is written without being asked for")
+    return "\n\n".join(blocks)
 
 
 def detail(name: str) -> str:
@@ -73,10 +72,7 @@ def detail(name: str) -> str:
 
 def markdown() -> str:
     """Return the table of the README."""
-    lines = [
-        "| model | environment | rate | outputs | frames/s | licence of the weights |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = ["| model | environment | rate | outputs | frames/s | licence of the weights |", "|---" * 6 + "|"]
     for name in catalog.names():
         model = _default(name)
         outputs = model.outputs()
@@ -117,13 +113,7 @@ def _kinds(hint: tp.Any) -> list[str]:
     return [_KINDS.get(hint, getattr(hint, "__name__", str(hint)))]
 
 
-_KINDS: dict[tp.Any, str] = {
-    str: "text",
-    int: "whole number",
-    float: "number",
-    bool: "true or false",
-    type(None): "null",
-}
+_KINDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}
 
 
 def _licence(model: Extractor) -> str:
@@ -137,10 +127,8 @@ def _summary(model: Extractor) -> str:
 
 
 def _shape(output: Output) -> str:
-    names = [
-        axis[0].upper() if size is None else str(size) for axis, size in zip(output.axes, output.shape, strict=True)
-    ]
-    return f"[{', '.join(names)}]"
+    axes = zip(output.axes, output.shape, strict=True)
+    return f"[{', '.join(axis[0].upper() if size is None else str(size) for axis, size in axes)}]"
 
 
 def _rate(output: Output) -> str:

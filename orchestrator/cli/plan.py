@@ -19,21 +19,19 @@ def run(arguments: argparse.Namespace) -> int:
     surveyed = survey.take(job)
     placed = placement.choose(job)
     made = surveyed.plan
-    rows: list[tuple[str, ...]] = [
-        ("model", "environment", "device", "to do", "done", "failed", "stale", "audio", "CPU time")
-    ]
+    rows = [("model", "environment", "device", "to do", "done", "failed", "stale", "audio", "CPU time")]
     for model in made.models:
         work = made.work(model)
         seconds = sum(made.seconds[c.source.id] for c in work)
         cost = seconds / 60 * model.extractor.seconds_per_minute
-        states = [str(made.count(model.name, state)) for state in ("done", "failed", "stale")]
+        done, failed, stale = (str(made.count(model.name, state)) for state in ("done", "failed", "stale"))
         hours = (f"~{seconds / 3600:.2f} h", f"~{duration(cost)}")
         device = placed.device(model.environment) if model.extractor.uses_gpu() else "cpu"
-        rows.append((model.name, model.environment, device, str(len(work)), *states, *hours))
+        rows.append((model.name, model.environment, device, str(len(work)), done, failed, stale, *hours))
     print(table(rows))
     print(f"runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
     needed = size(made.bytes())
     print(f"{len(made.chosen)} of {len(made.choices)} items chosen; ~{needed} will be written; nothing was started")
-    if surveyed.lacking_room():
-        print(f"warning: {surveyed.lacking_room()}")
+    if trouble := surveyed.lacking_room():
+        print(f"warning: {trouble}")
     return errors.OK

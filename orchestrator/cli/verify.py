@@ -2,15 +2,10 @@
 
 import argparse
 import json
-import typing as tp
 
 from orchestrator.cli import flags
 from orchestrator.errors import JobError
 from orchestrator.text import printable
-
-if tp.TYPE_CHECKING:
-    from orchestrator.checking.comparison import Comparison
-    from orchestrator.checking.verify import Checked
 
 
 def add(verbs: flags.Verbs) -> None:
@@ -48,24 +43,22 @@ def run(arguments: argparse.Namespace) -> int:
         raise JobError("--repair and --recompute: of one output folder; two are only compared")
     if arguments.recompute is None and (arguments.seed is not None or arguments.runtime is not None):
         raise JobError("--seed and --runtime: of --recompute alone")
-    found = _look(arguments)
-    if arguments.json:
-        print(json.dumps(found.json(), indent=1))
-    else:
-        print("\n".join(map(printable, found.lines(arguments.verbose))))
-    return found.exit_code
-
-
-def _look(arguments: argparse.Namespace) -> "Checked | Comparison":
     from orchestrator.checking import comparison, recompute, verify
     from orchestrator.checking.run_folder import RunFolder
     from orchestrator.running import progress
 
     target, tolerance = RunFolder(arguments.run), arguments.tolerance
+    found: verify.Checked | comparison.Comparison
     if arguments.other is not None:
-        return comparison.compare(target, RunFolder(arguments.other), tolerance)
-    if arguments.recompute is None:
-        return verify.check(target, arguments.repair)
-    choice = recompute.Sample(arguments.recompute, arguments.seed, arguments.runtime)
-    with progress.choose() as shown:
-        return recompute.recompute(target, choice, tolerance, shown, arguments.repair)
+        found = comparison.compare(target, RunFolder(arguments.other), tolerance)
+    elif arguments.recompute is None:
+        found = verify.check(target, arguments.repair)
+    else:
+        choice = recompute.Sample(arguments.recompute, arguments.seed, arguments.runtime)
+        with progress.choose() as shown:
+            found = recompute.recompute(target, choice, tolerance, shown, arguments.repair)
+    if arguments.json:
+        print(json.dumps(found.json(), indent=1))
+    else:
+        print("\n".join(map(printable, found.lines(arguments.verbose))))
+    return found.exit_code

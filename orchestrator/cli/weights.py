@@ -42,11 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def of_model(name: str, checkpoint: str | None = None) -> tuple[Checkpoint, ...]:
-    """Return all checkpoints that a model needs, for every output.
-
-    Args:
-        name: of a model, or ffmpeg.
-        checkpoint: its parameter of that name; None takes the default.
+    """Return all checkpoints that a model, or ffmpeg, needs for every output; `checkpoint` is its parameter.
 
     Raises:
         JobError: there is no such model, or no such checkpoint of it.
@@ -91,9 +87,8 @@ def pull(names: list[str], shown: progress.Progress, policy: str = "any", checkp
     from orchestrator.weights import transfer
     from orchestrator.weights.store import Weights
 
-    wanted = _of_models(names, checkpoint)
     weights, code = Weights(), errors.OK
-    for name, needed in wanted.items():
+    for name, needed in _of_models(names, checkpoint).items():
         barred = sorted({c.licence for c in needed if not c.commercial})
         try:
             if policy == "commercial" and barred:

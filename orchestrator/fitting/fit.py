@@ -24,8 +24,6 @@ from worker.protocol import Record, Task
 from worker.request import ArrayFile, Fit
 
 EXTRACTOR = "prosody"
-STAGES = ("clusters", "encoder")
-SIZES = ("small", "default", "large")
 _DESCRIPTION, _CENTRES = "kmeans_model.json", "cluster_centers.pt"  # of a token model
 _ANALYSIS = ("frame_ms", "hop_ms", "emphasize_ratio", "smoothing_level", "output_normalize")
 
@@ -91,7 +89,9 @@ def fit(job: JobSpec, options: FitOptions, shown: Progress) -> tuple[pathlib.Pat
     named = [model for model in models if options.model in (None, model.name)]
     clusters = None
     if options.stage == "encoder":
-        clusters = _clusters_folder(options.cluster_model or _named(named, "clusters") or "models/clusters")
+        clusters = pathlib.Path(options.cluster_model or _named(named, "clusters") or "models/clusters").absolute()
+        if not (clusters / _DESCRIPTION).is_file():
+            raise JobError(f"{clusters}: there is no token model; run `consort fit` without --stage first")
     material = choose(job, models, options, clusters)
     folder = pathlib.Path(options.output or _named(named, options.stage) or f"models/{options.stage}").absolute()
     if folder.suffix == ".pt":
@@ -148,20 +148,15 @@ def choose(job: JobSpec, models: list[ModelSpec], options: FitOptions, clusters:
 
 def request(material: Material, options: FitOptions) -> Fit:
     """Return what the worker is asked to learn; what the options leave open is left to it."""
-    plan = {"epochs": options.epochs, "steps": options.steps}
-    encoder = {"size": options.size, "plan": {k: v for k, v in plan.items() if v is not None}}
-    asked = {
-        "seed": options.seed,
-        "n_clusters": options.clusters,
-        "max_iter": options.max_iter,
-        "encoder": {k: v for k, v in encoder.items() if v is not None},
-    }
-    return Fit(
-        options.stage,
-        material.holds,
-        [ArrayFile(r.item, r.path, r.sha256, r.shape, r.dtype) for r in sorted(material.files, key=lambda r: r.item)],
-        {key: value for key, value in asked.items() if value is not None},
-    )
+    encoder = _given(size=options.size, plan=_given(epochs=options.epochs, steps=options.steps))
+    asked = _given(seed=options.seed, n_clusters=options.clusters, max_iter=options.max_iter, encoder=encoder)
+    records = sorted(material.files, key=lambda record: record.item)
+    files = [ArrayFile(r.item, r.path, r.sha256, r.shape, r.dtype) for r in records]
+    return Fit(options.stage, material.holds, files, asked)
+
+
+def _given(**options: tp.Any) -> dict[str, tp.Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def rows(stage: str, facts: dict[str, tp.Any]) -> list[tuple[str, ...]]:
@@ -208,19 +203,8 @@ def _material(ledger: Ledger, contexts: Contexts, model: ModelSpec, holds: str, 
     return Material(model.name, holds, files, parameters, len(mine) - len(files))
 
 
-def _clusters_folder(name: str) -> pathlib.Path:
-    folder = pathlib.Path(name).absolute()
-    if not (folder / _DESCRIPTION).is_file():
-        raise JobError(f"{folder}: there is no token model; run `consort fit` without --stage first")
-    return folder
-
-
 def _named(models: list[ModelSpec], parameter: str) -> str | None:
-    """Return the path that the job gives for a model of its own, or None.
-
-    Raises:
-        JobError: it gives several, and a fit must not guess which one to replace.
-    """
+    """Return the path that the job gives for a model of its own, or None; of several a fit must not guess one."""
     found = {path for model in models if (path := getattr(model.built, parameter)) is not None}
     if len(found) > 1:
         raise JobError(f"{parameter}: the job names {', '.join(sorted(found))}; choose by --model")

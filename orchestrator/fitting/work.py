@@ -1,5 +1,6 @@
 """A fit as a shard: given to the job's engine, followed to its end, and begun again where its GPU is lost."""
 
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -30,22 +31,14 @@ _PAUSE = 0.05  # seconds between two looks at the worker
 _Facts = dict[str, tp.Any]
 
 
+@dataclasses.dataclass(frozen=True)
 class Work:
     """One fit under way."""
 
-    def __init__(self, job: JobSpec, placed: Placement, output: OutputDir, shown: Progress) -> None:
-        """Prepare.
-
-        Args:
-            job: whose output folder the arrays are read from.
-            placed: where the worker runs.
-            output: the folder of what is learned; what the run needs beside that stays only where it fails.
-            shown: says what happens.
-        """
-        self._job = job
-        self._placed = placed
-        self._output = output
-        self._shown = shown
+    job: JobSpec  # whose output folder the arrays are read from
+    placed: Placement  # where the worker runs
+    output: OutputDir  # of what is learned; what the run needs beside that stays only where it fails
+    shown: Progress  # says what happens
 
     def run(self, task: Task, asked: Fit) -> _Facts:
         """Let the model of `task` learn, and return what that is like.
@@ -55,21 +48,23 @@ class Work:
             EnvironmentUnavailable: its environment, or a GPU that the job insists on, is not to be had.
             RunFailed: the folder cannot be written, or the worker was lost.
         """
-        output, runtime = self._output, self._placed.runtime
+        output, runtime = self.output, self.placed.runtime
         output.create()
         with output.lock():
-            self._placed.sweep(output)
+            self.placed.sweep(output)
             ledgers.sweep(output)
             run = output.new_run()
             runtime.log = run.logs
-            engine = ENGINES[self._job.engine](
-                Site(self._job, runtime, output, run, os.path.abspath(self._job.output), None)
-            )
+            site = Site(self.job, runtime, output, run, os.path.abspath(self.job.output), None)
+            engine = ENGINES[self.job.engine](site)
             try:
                 facts = self._learn(engine, lambda number: self._shard(f"{run.id}-{number}", task, asked))
             except KeyboardInterrupt:
-                self._shown.say("stopping: a training keeps its state (Ctrl-C again to kill)")
-                _drain(engine)
+                self.shown.say("stopping: a training keeps its state (Ctrl-C again to kill)")
+                engine.cancel()
+                while engine.busy():
+                    list(engine.poll())
+                    time.sleep(_PAUSE)
                 raise
             finally:
                 engine.close()
@@ -78,31 +73,31 @@ class Work:
 
     def _learn(self, engine: Engine, make: tp.Callable[[int], Shard]) -> _Facts:
         """Make attempts until one has an end that is not its GPU's."""
-        gpus, runtime = Gpus(self._placed), self._placed.runtime
+        gpus, runtime = Gpus(self.placed), self.placed.runtime
         for number in itertools.count():
             shard = make(number)
             attempt = Attempt(shard, gpus.take() if shard.device == "cuda" else (), runtime.way)
-            job = Job(shard, attempt.gpus, self._job.memory_bytes, default_slots())  # nothing else runs beside it
-            facts, ended = _follow(engine, job, attempt, self._shown)
+            job = Job(shard, attempt.gpus, self.job.memory_bytes, default_slots())  # nothing else runs beside it
+            facts, ended = _follow(engine, job, attempt, self.shown)
             gpus.give_back(attempt.gpus)
             if ended.ok and facts is not None:
                 return facts
             fault = gpus.fault(attempt, ended)
             if fault is None:
-                raise _trouble(attempt, ended, self._output.root)
+                raise _trouble(attempt, ended, self.output.root)
             decision = gpus.lose(attempt, fault, ended.problem is not None, runtime)
             if decision.drop:
                 raise EnvironmentUnavailable(decision.text)
             if decision.text:
-                self._shown.say(decision.text)
+                self.shown.say(decision.text)
         raise AssertionError("attempts end one way or the other")
 
     def _shard(self, name: str, task: Task, asked: Fit) -> Shard:
         """Return the shard of one attempt, whose environment is ready."""
-        environment, runtime = definitions.find(catalog.find(task.extractor).environment), self._placed.runtime
-        device, flags = self._placed.device(environment.name), self._placed.flags(environment.name)
-        runtime.build(environment, device, lambda text: self._shown.stage(environment.name, text))
-        shared = shards.fields(self._job, environment.name, device, flags, slots=1)
+        environment, runtime = definitions.find(catalog.find(task.extractor).environment), self.placed.runtime
+        device, flags = self.placed.device(environment.name), self.placed.flags(environment.name)
+        runtime.build(environment, device, lambda text: self.shown.stage(environment.name, text))
+        shared = shards.fields(self.job, environment.name, device, flags, slots=1)
         shard = shards.fit(name, environment.name, task, asked, shared)
         if why := runtime.refusal(shard.plugins, shard.tasks):
             raise JobError(why)
@@ -133,13 +128,6 @@ def tell(event: Event, attempt: Attempt, shown: Progress) -> _Facts | None:
         case _:
             attempt.note(event)  # which knows all the others
     return None
-
-
-def _drain(engine: Engine) -> None:
-    engine.cancel()
-    while engine.busy():
-        list(engine.poll())
-        time.sleep(_PAUSE)
 
 
 def _trouble(attempt: Attempt, ended: Ended, folder: pathlib.Path) -> Exception:

@@ -28,7 +28,6 @@ def read(path: str | None, changes: tp.Sequence[tuple[str, tp.Any]] = ()) -> Job
         JobError: one line that begins with the file and the path of the key.
     """
     raw = _read_yaml(path) if path else {}
-    source = path or "flags"
     try:
         roots = [_place_change({}, key, value) for key, value in changes if key == "root"]
         raw = _place({**raw, "root": roots[-1]} if roots and isinstance(raw, dict) else raw, path)
@@ -36,7 +35,7 @@ def read(path: str | None, changes: tp.Sequence[tuple[str, tp.Any]] = ()) -> Job
             raw = change(raw, key, value)
         return spec.check(raw)
     except (SchemaError, JobError) as error:
-        raise JobError(f"{source}: {error}") from error
+        raise JobError(f"{path or 'flags'}: {error}") from error
 
 
 def change(raw: dict[str, tp.Any], key: str, value: tp.Any) -> dict[str, tp.Any]:
@@ -54,8 +53,7 @@ def change(raw: dict[str, tp.Any], key: str, value: tp.Any) -> dict[str, tp.Any]
 
 def lacking(path: str, names: tp.Iterable[str]) -> list[str]:
     """Return the names of models that the job file does not have; chosen, they are extractors with their defaults."""
-    raw = _read_yaml(path)
-    known = _names(raw) if isinstance(raw, dict) else []
+    known = _names(_read_yaml(path))
     return [name for name in names if name not in known]
 
 
@@ -126,7 +124,8 @@ def _place(raw: tp.Any, path: str | None) -> dict[str, tp.Any]:
     if not isinstance(raw, dict):
         raise JobError("a job is a mapping with the keys audio, output and models")
     base = _base(raw, path)
-    placed = {k: absolute(v, base) if k in _FOLDERS and _is_path(k, v) else v for k, v in raw.items()}
+    paths = {key for key in _FOLDERS if isinstance(raw.get(key), str) and (key, raw[key]) != ("audio", spec.SYNTHETIC)}
+    placed = {k: absolute(v, base) if k in paths else v for k, v in raw.items()}
     for key in ("plugins", "environments"):
         if isinstance(raw.get(key), list):
             placed[key] = [absolute(entry, base) if isinstance(entry, str) else entry for entry in raw[key]]
@@ -141,10 +140,6 @@ def _place(raw: tp.Any, path: str | None) -> dict[str, tp.Any]:
 def _base(raw: dict[str, tp.Any], path: str | None) -> pathlib.Path:
     folder, root = pathlib.Path(path).resolve().parent if path else pathlib.Path.cwd(), raw.get("root")
     return folder / os.path.expanduser(root) if isinstance(root, str) else folder
-
-
-def _is_path(key: str, value: tp.Any) -> bool:
-    return isinstance(value, str) and not (key == "audio" and value == spec.SYNTHETIC)
 
 
 def _place_change(raw: dict[str, tp.Any], key: str, value: tp.Any) -> tp.Any:
@@ -185,9 +180,7 @@ def _own_paths(reference: tp.Any) -> set[str]:
 
 def _is_own(key: str, value: tp.Any, own: set[str]) -> bool:
     """Return whether a parameter names a file of the user's: a `checkpoint` may also be a name on a hub."""
-    if not isinstance(value, str):
-        return False
-    return key in own or (key == "checkpoint" and is_own(value, WEIGHTS))
+    return isinstance(value, str) and (key in own or (key == "checkpoint" and is_own(value, WEIGHTS)))
 
 
 class _Loader(yaml.SafeLoader):

@@ -42,17 +42,15 @@ def scan(job: JobSpec) -> Audio:
     Raises:
         JobError: the path is missing, a list names files outside its root, or nothing was found.
     """
-    path = pathlib.Path(job.audio)
-    if job.audio == SYNTHETIC:
-        path = synthetic.path(job)
-        audio = Audio(str(path.parent), [look(str(path.parent), path.name, {})])
-    elif os.path.isdir(path):
+    made = job.audio == SYNTHETIC
+    path = synthetic.path(job) if made else pathlib.Path(job.audio)
+    if not made and os.path.isdir(path):
         audio = _folder(path)
     elif path.suffix.lower() in (".txt", ".lst"):
         audio = _listed(job, [(line, {}) for line in _lines(path)])
     elif path.suffix.lower() == ".csv":
         audio = _listed(job, _table(path, job.path_column))
-    elif os.path.exists(path):
+    elif made or os.path.exists(path):
         audio = Audio(str(path.parent), [look(str(path.parent), path.name, {})])
     else:
         raise JobError(f"audio: {job.audio} does not exist; give a folder, a file, a list.txt or a table.csv")

@@ -41,9 +41,9 @@ def write(job: JobSpec) -> None:
     files.replace(place, content)
 
 
-def sine(rate: int, seconds: float = _SECONDS, pitch: float = _PITCH) -> bytes:
+def sine(rate: int, seconds: float = _SECONDS) -> bytes:
     """Return a WAV file: mono, 16 bits, `rate` Hz."""
-    samples = np.sin(2 * np.pi * pitch * np.arange(round(rate * seconds)) / rate) * _PEAK * 32767
+    samples = np.sin(2 * np.pi * _PITCH * np.arange(round(rate * seconds)) / rate) * _PEAK * 32767
     data = samples.astype("<i2").tobytes()
     layout = "<4sI4s4sIHHIIHH4sI"
     header = (b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", len(data))

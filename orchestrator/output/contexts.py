@@ -9,7 +9,7 @@ from orchestrator import files
 from worker import protocol
 
 LOST = "is not there"
-_NAME = re.compile(r"\w{1,64}\Z", re.ASCII)
+NAME = re.compile(r"\w{1,64}\Z", re.ASCII)  # of a context: a path in a record must lead nowhere
 
 
 class Contexts:
@@ -42,14 +42,9 @@ class Contexts:
             return "is not what its name says"
 
     def _read(self, name: str) -> dict[str, tp.Any]:
-        if not is_name(name):
+        if not NAME.match(name):
             raise ValueError(f"{name!r} names no context")
         content = json.loads(files.read_text(self._folder / f"{name}.json"))
         if not isinstance(content, dict):
             raise ValueError(f"{name} holds no mapping")
         return content
-
-
-def is_name(name: str) -> bool:
-    """Return whether `name` may be that of a context: a path in a record must lead nowhere."""
-    return bool(_NAME.match(name))

@@ -6,6 +6,7 @@ FIFO would be waited for: both are refused, by name, before anything is opened a
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import pathlib
@@ -52,10 +53,7 @@ class OutputDir:
         return stat.S_ISREG(found.st_mode) and size in (None, found.st_size) and _leads_below(path.split("/"))
 
     def create(self, folders: tp.Collection[str] = ()) -> None:
-        """Make the folders, unless something there would lead out of the folder.
-
-        Args:
-            folders: of models, which are going to be written.
+        """Make the folders, unless something there, or in the `folders` of models, would lead out of the folder.
 
         Raises:
             RunFailed: the place cannot be written, or must not be.
@@ -87,11 +85,10 @@ class OutputDir:
             RunFailed: something there is neither a file nor a folder.
         """
         try:
-            for entry in _entries(self.root):
-                if entry.name in (self.inner.name, *folders):
-                    self._refuse(entry)
-            for entry in _below(self.inner):
-                self._refuse(entry)
+            ours = [entry for entry in _entries(self.root) if entry.name in (self.inner.name, *folders)]
+            for entry in itertools.chain(ours, _below(self.inner)):
+                if not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
+                    raise self._foreign(pathlib.Path(entry.path))
         except OSError as error:
             raise RunFailed(f"output {self.root}: {error.strerror}: {error.filename}; choose another folder") from error
 
@@ -109,16 +106,10 @@ class OutputDir:
             if not good:
                 raise self._foreign(folder)
 
-    def _refuse(self, entry: "os.DirEntry[str]") -> None:
-        if not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
-            raise self._foreign(pathlib.Path(entry.path))
-
     def _foreign(self, path: pathlib.Path) -> RunFailed:
         what = "a link" if path.is_symlink() else "a FIFO" if path.is_fifo() else "no file and no folder"
-        return RunFailed(
-            f"output {self.root}: {self._name(path)} is {what}, and none is followed there: remove it and run again, "
-            "or choose another folder"
-        )
+        then = "remove it and run again, or choose another folder"
+        return RunFailed(f"output {self.root}: {self._name(path)} is {what}, and none is followed there: {then}")
 
     def _name(self, path: pathlib.Path) -> str:
         return printable(path.relative_to(self.root).as_posix())
@@ -155,8 +146,7 @@ class OutputDir:
 
     def last_run(self) -> "RunDir | None":
         """Return the newest run that got as far as its plan."""
-        plans = sorted(self.runs.glob("*/plan.json")) if self.runs.is_dir() else []
-        found = [RunDir(path.parent) for path in plans if path.is_file()]
+        found = [RunDir(path.parent) for path in sorted(self.runs.glob("*/plan.json")) if path.is_file()]
         whole = [run for run in found if run.job.is_file() or not run.job.exists()]  # a FIFO would be waited for
         return whole[-1] if whole else None
 

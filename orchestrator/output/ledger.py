@@ -25,7 +25,7 @@ from worker.protocol import Event, Facts, Failure, Record
 # Until version 0.4 their names did not end in random digits.
 _PARTIAL = re.compile(r"\..+(\.[0-9a-f]{16}|\.\d+-\d+|\.(jsonl?|csv|txt)\.\d+)\.part\Z")
 
-_Key = tuple[str, str, str, int]  # item, model, output, window
+Key = tuple[str, str, str, int]  # item, model, output, window
 _E = tp.TypeVar("_E")
 
 
@@ -33,12 +33,12 @@ _E = tp.TypeVar("_E")
 class Ledger:
     """Everything that is known about an output folder."""
 
-    records: dict[_Key, Record] = dataclasses.field(default_factory=dict)
+    records: dict[Key, Record] = dataclasses.field(default_factory=dict)
     failures: dict[tuple[str, str], Failure] = dataclasses.field(default_factory=dict)
     sources: dict[str, Facts] = dataclasses.field(default_factory=dict)  # read again only when they change
     # paths of arrays that others have replaced
     outlived: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
-    _owners: dict[str, _Key] = dataclasses.field(default_factory=dict, compare=False, repr=False)  # by path
+    _owners: dict[str, Key] = dataclasses.field(default_factory=dict, compare=False, repr=False)  # by path
 
     def put(self, record: Record) -> None:
         """Take in a record in the place of an older one; an item may have fewer windows than before."""
@@ -57,7 +57,7 @@ class Ledger:
         """Take out a record; a fold removes its file first."""
         self._drop((record.item, record.model, record.output, record.window or 0))
 
-    def _drop(self, key: _Key) -> bool:
+    def _drop(self, key: Key) -> bool:
         """Forget a record, and remember its file as replaced; return whether there was one."""
         gone = self.records.pop(key, None)
         if gone is None:
@@ -106,10 +106,8 @@ def read(output: OutputDir) -> Ledger:
     told = [event for path in attempts(output) for event in events(path)]  # first: a fold moves them on
     for record in _entries(output.manifest, lambda line: Record(**line)):
         ledger.put(record)
-    for failure in _entries(output.failures, lambda line: Failure(**line)):
-        ledger.failures[failure.item, failure.model] = failure
-    for item, source in _entries(output.sources, lambda line: (line.pop("item"), Facts(**line))):
-        ledger.sources[item] = source
+    ledger.failures = {(f.item, f.model): f for f in _entries(output.failures, lambda line: Failure(**line))}
+    ledger.sources = dict(_entries(output.sources, lambda line: (line.pop("item"), Facts(**line))))
     for event in told:
         ledger.add(event)
     return ledger
@@ -136,18 +134,14 @@ def events(path: pathlib.Path) -> tp.Iterator[Event]:
     except OSError as error:
         raise RunFailed(f"{path} cannot be read: {error.strerror}") from error
     for line in text.splitlines():
-        try:
+        with contextlib.suppress(ValueError):
             yield protocol.decode(line)
-        except ValueError:
-            continue
 
 
 def fold(output: OutputDir, change: tp.Callable[[Ledger], None] = lambda ledger: None) -> Ledger:
-    """Fold all event files into the manifest and its companions, and remove them.
+    """Fold all event files into the manifest and its companions, and remove them; the caller holds the folder's lock.
 
-    Args:
-        output: its lock is held by the caller.
-        change: is made before anything is written.
+    What `change` does to the ledger is done before anything is written.
 
     Raises:
         RunFailed: the folder cannot be written, or a worker has planted links there; nothing is lost.
@@ -161,27 +155,19 @@ def fold(output: OutputDir, change: tp.Callable[[Ledger], None] = lambda ledger:
             place.unlink(missing_ok=True)
     files.replace(output.manifest, _lines(ledger.records))
     files.replace(output.failures, _lines(ledger.failures))
-    files.replace(
-        output.sources,
-        "".join(
-            protocol.canonical({"item": item, **dataclasses.asdict(source)}) + "\n"
-            for item, source in sorted(ledger.sources.items())
-        ),
-    )
+    sources = {item: {"item": item, **dataclasses.asdict(facts)} for item, facts in ledger.sources.items()}
+    files.replace(output.sources, _lines(sources))
     for path in attempts(output):
         path.unlink()
     return ledger
 
 
 def sweep(output: OutputDir, patience: float = 30.0) -> int:
-    """Remove what dead attempts left half-written; wait for those that are still ending.
+    """Remove what dead attempts left half-written, and return how many temporary files; wait for those still ending.
 
     Args:
         output: its lock is held by the caller, so no attempt of a living run is among them.
         patience: seconds to wait for workers whose orchestrator died; they end by themselves.
-
-    Returns:
-        How many temporary files were removed.
 
     Raises:
         RunFailed: a worker of a dead run does not end.

@@ -49,10 +49,9 @@ class Run:
         self.root = pathlib.Path(root)
         lines = files.read_text(self.root / "manifest.jsonl").splitlines()
         self.records: list[dict[str, tp.Any]] = [json.loads(line) for line in lines]
-        self._primary: dict[str, str] = {}
-        for record in self.records:
-            if record["path"].startswith(f"{record['model']}/"):
-                self._primary[record["model"]] = record["output"]
+        self._primary: dict[str, str] = {
+            r["model"]: r["output"] for r in self.records if r["path"].startswith(f"{r['model']}/")
+        }
         self._index = {(r["model"], r["output"], r["item"], r.get("window") or 0): r for r in self.records}
         self._labels: dict[str, dict[str, str]] | None = None
 
@@ -134,10 +133,8 @@ class Run:
     def arrays(self, model: str, output: str | None = None) -> dict[str, np.ndarray]:
         """Return all arrays of a model by item; warns where they come from different settings."""
         if len(self._settings(model, self._output(model, output))) > 1:
-            text = (
-                f"{model}: arrays of different parameters or versions; run its job to the end to replace the old ones"
-            )
-            warnings.warn(text, stacklevel=2)
+            text = "arrays of different parameters or versions; run its job to the end to replace the old ones"
+            warnings.warn(f"{model}: {text}", stacklevel=2)
         return {item: self.array(model, item, output) for item in self.items(model, output)}
 
     def times(self, model: str, item: str, output: str | None = None) -> np.ndarray:
@@ -165,14 +162,10 @@ class Run:
     def _settings(self, model: str, output: str) -> set[str]:
         """Return what decided the numbers of a model's arrays, one text for each different setting."""
         names = {r["context"] for r in self.records if r["model"] == model and r["output"] == output}
-        found = set()
-        contexts = Contexts(OutputDir(self.root).contexts)
-        for name in names if len(names) > 1 else ():
-            context = contexts.find(name)
-            if context is not None:
-                keys = ("extractor", "version", "audio_version", "params", "window", "pooling", "dtype", "checkpoint")
-                found.add(json.dumps({key: context.get(key) for key in keys}, sort_keys=True))
-        return found
+        contexts = map(Contexts(OutputDir(self.root).contexts).find, names)
+        keys = ("extractor", "version", "audio_version", "params", "window", "pooling", "dtype", "checkpoint")
+        settings = [{key: context.get(key) for key in keys} for context in contexts if context is not None]
+        return {json.dumps(one, sort_keys=True) for one in settings}
 
     def _output(self, model: str, output: str | None) -> str:
         if model not in self.models:

@@ -28,14 +28,10 @@ def assign(ids: tp.Iterable[str], kept: tp.Mapping[str, str]) -> dict[str, str]:
     twins = collections.Counter(_fold(name) for name in plain.values())
     for item, name in plain.items():
         if twins[_fold(name)] > 1 or _fold(name) in taken:
-            name = f"{name}~{_digits(item)}"
+            name = f"{name}~{hashlib.sha256(item.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
         names[item] = name
     return names
 
 
 def _fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def _digits(item: str) -> str:
-    return hashlib.sha256(item.encode("utf-8", "surrogateescape")).hexdigest()[:8]

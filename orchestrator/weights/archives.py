@@ -40,30 +40,21 @@ def take(archive: Path, targets: tp.Mapping[str, Member]) -> None:
     """
     missing = set(targets)
     try:
-        for name, stream in _members(archive, missing):
+        opened = _members_of_zip if zipfile.is_zipfile(archive) else _members_of_tar
+        for name, stream in opened(archive, frozenset(targets)):
             _store(name, stream, targets[name])
             missing.discard(name)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise EnvironmentUnavailable(f"{archive.name} cannot be unpacked ({reason})") from error
+        raise EnvironmentUnavailable(f"{archive.name} cannot be unpacked ({type(error).__name__}: {error})") from error
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise EnvironmentUnavailable(f"{archive.name} cannot be unpacked: {reason}") from error
+        raise EnvironmentUnavailable(f"{archive.name} cannot be unpacked: {error.strerror or error}") from error
     if missing:
         raise EnvironmentUnavailable(f"{archive.name} holds no {', '.join(sorted(missing))}")
 
 
-def _members(archive: Path, wanted: tp.Collection[str]) -> tp.Iterator[tuple[str, tp.IO[bytes]]]:
-    if zipfile.is_zipfile(archive):
-        return _members_of_zip(archive, sorted(wanted))
-    return _members_of_tar(archive, frozenset(wanted))
-
-
-def _members_of_zip(archive: Path, wanted: tp.Sequence[str]) -> tp.Iterator[tuple[str, tp.IO[bytes]]]:
+def _members_of_zip(archive: Path, wanted: frozenset[str]) -> tp.Iterator[tuple[str, tp.IO[bytes]]]:
     with zipfile.ZipFile(archive) as opened:
-        for name in wanted:
-            if name not in opened.NameToInfo:
-                continue
+        for name in sorted(wanted & opened.NameToInfo.keys()):
             info = opened.getinfo(name)
             mode = info.external_attr >> 16
             if info.is_dir() or stat.S_IFMT(mode) not in (0, stat.S_IFREG):
@@ -72,7 +63,7 @@ def _members_of_zip(archive: Path, wanted: tp.Sequence[str]) -> tp.Iterator[tupl
                 yield name, stream
 
 
-def _members_of_tar(archive: Path, wanted: tp.Collection[str]) -> tp.Iterator[tuple[str, tp.IO[bytes]]]:
+def _members_of_tar(archive: Path, wanted: frozenset[str]) -> tp.Iterator[tuple[str, tp.IO[bytes]]]:
     # in the archive's order: going back in a compressed one means to unpack it again
     with tarfile.open(archive) as opened:
         for info in opened:

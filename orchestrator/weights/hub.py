@@ -11,8 +11,6 @@ import urllib.parse
 from dataclasses import dataclass
 
 import requests
-import requests.adapters
-import urllib3
 
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights import transfer
@@ -40,7 +38,7 @@ class Hub:
         self.endpoint = (environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
         self._token = environ.get("HF_TOKEN", "").strip()
         self._offline = next((n for n in ("HF_HUB_OFFLINE", "CONSORT_OFFLINE") if _is_on(environ.get(n, ""))), "")
-        self._session = _session()
+        self._session = transfer.open_session(total=2, redirect=5, status_forcelist=(500, 502, 503, 504))
 
     def look(self, repository: str, revision: str, file: str) -> Remote:
         """Ask what a file is, without its bytes.
@@ -66,18 +64,21 @@ class Hub:
             raise EnvironmentUnavailable(self._refusal(answer, repository, revision, file))
         tag = (answer.headers.get("X-Linked-Etag") or answer.headers.get("ETag", "")).removeprefix("W/").strip('"')
         commit = answer.headers.get("X-Repo-Commit", "")
-        sha256, git_blob = (tag if re.fullmatch(f"[0-9a-f]{{{size}}}", tag) else "" for size in (64, 40))
-        return Remote(address, commit, sha256, git_blob, _size(answer))
+        sha256, git_blob = (tag if re.fullmatch(f"[0-9a-f]{{{digits}}}", tag) else "" for digits in (64, 40))
+        # the length of a redirect is not that of the file
+        own = answer.headers.get("Content-Length", "") if answer.status_code == 200 else ""
+        size = answer.headers.get("X-Linked-Size") or own
+        return Remote(address, commit, sha256, git_blob, int(size) if size.isdigit() else 0)
 
-    def source(self, address: str) -> transfer.WebSource:
+    def source(self, address: str) -> transfer.ByteSource:
         """Return the bytes at an address of the hub, or at any other one."""
-        return transfer.WebSource(lambda headers: self._ask("GET", address, headers))
+        return transfer.web_source(lambda headers: self._ask("GET", address, headers))
 
     def _ask(self, method: str, address: str, headers: tp.Mapping[str, str]) -> requests.Response:
-        host = _host(address)
+        host = transfer.host(address)
         if self._offline:
             raise EnvironmentUnavailable(f"{host} is not asked, as {self._offline} is set")
-        opened = self._bearer if self._token and host == _host(self.endpoint) else None
+        opened = self._bearer if self._token and host == transfer.host(self.endpoint) else None
         try:
             return self._session.request(
                 method,
@@ -88,7 +89,7 @@ class Hub:
                 stream=method == "GET",
                 allow_redirects=method == "GET",
             )
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        except transfer.NETWORK_ERRORS as error:
             mend = "set HF_ENDPOINT for a mirror" if address.startswith(self.endpoint) else "try again later"
             raise EnvironmentUnavailable(f"{host} cannot be reached ({type(error).__name__}): {mend}") from None
 
@@ -104,28 +105,6 @@ class Hub:
         if answer.status_code == 404:
             return f"the hub has no {file} of {repository} at {revision}"
         return f"the hub answered HTTP {answer.status_code} for {file} of {repository}: try again later"
-
-
-def _host(address: str) -> str:
-    """Return host and port, without credentials."""
-    return urllib.parse.urlsplit(address).netloc.rpartition("@")[2]
-
-
-def _size(answer: requests.Response) -> int:
-    """Return the size that the headers state; the length of a redirect is not that of the file."""
-    own = answer.headers.get("Content-Length", "") if answer.status_code == 200 else ""
-    stated = answer.headers.get("X-Linked-Size") or own
-    return int(stated) if stated.isdigit() else 0
-
-
-def _session() -> requests.Session:
-    session = requests.Session()
-    retry = urllib3.Retry(
-        total=2, redirect=5, backoff_factor=0.25, status_forcelist=(500, 502, 503, 504), raise_on_status=False
-    )
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
-    return session
 
 
 def _is_on(value: str) -> bool:

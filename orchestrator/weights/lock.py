@@ -42,8 +42,6 @@ class WeightsLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stamp: tuple[int, int] | None = None
-        self._files: dict[_Key, Locked] = {}
 
     def find(self, checkpoint: Checkpoint) -> Locked | None:
         """Return what is written down of a checkpoint.
@@ -51,7 +49,7 @@ class WeightsLock:
         Raises:
             EnvironmentUnavailable: the lock is damaged: it must not be taken for empty.
         """
-        return self._read().get((checkpoint.kind, checkpoint.name, checkpoint.revision, checkpoint.file))
+        return self._read().get(checkpoint[:4])
 
     def commit_of(self, name: str, revision: str) -> str:
         """Return the commit at which files of a repository were fetched before; empty if none was."""
@@ -60,24 +58,18 @@ class WeightsLock:
 
     def entries(self) -> list[Locked]:
         """Return everything that is written down, sorted."""
-        return [self._read()[key] for key in sorted(self._read())]
+        return sorted(self._read().values(), key=lambda entry: entry.key)
 
     def add(self, entries: tp.Iterable[Locked]) -> None:
         """Write entries down beside those that other processes have added meanwhile."""
-        self._stamp = None
         known = {**self._read(), **{entry.key: entry for entry in entries}}
         files.replace_json(self.path, {"files": [asdict(known[key]) for key in sorted(known)]})
 
     def _read(self) -> dict[_Key, Locked]:
         try:
-            status = self.path.stat()
-            stamp = (status.st_mtime_ns, status.st_ino)
-            if stamp != self._stamp:
-                content = json.loads(self.path.read_text("utf-8"))
-                self._files = {one.key: one for one in (Locked(**entry) for entry in content["files"])}
-                self._stamp = stamp
+            content = json.loads(self.path.read_text("utf-8"))
+            return {one.key: one for one in (Locked(**entry) for entry in content["files"])}
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise EnvironmentUnavailable(f"{self.path} is damaged: restore it, or remove it and pull again") from error
-        return self._files

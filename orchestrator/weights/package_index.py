@@ -5,19 +5,18 @@ pip would use: simple indexes (PEP 503 HTML, PEP 691 JSON; `http(s):` and `file:
 a `file:` URL or a page of links). A file counts only with the sha256 that the caller pins.
 """
 
-import contextlib
 import fnmatch
+import functools
 import html.parser
 import json
 import re
 import typing as tp
-import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
-import requests.adapters
 import urllib3
 
 from orchestrator.errors import EnvironmentUnavailable
@@ -42,12 +41,18 @@ class PackageIndex:
     def __init__(self, settings: PipSettings | None = None) -> None:
         self._settings = settings or pip_settings.read()
         self._credentials = {
-            _host(url): credentials
+            transfer.host(url): credentials
             for url in (*self._settings.index_urls, *self._settings.find_links)
             if (credentials := _user(url))
         }
-        self._pages: dict[str, list[Link]] = {}
-        self._session = _session(self._settings)
+        self._links = functools.cache(self._read_page)
+        self._session = transfer.open_session(total=self._settings.retries, status_forcelist=(500, 502, 503))
+        self._session.cert = self._settings.client_cert
+        if proxy := self._settings.proxy:
+            self._session.proxies = {"http": proxy, "https": proxy}
+        if self._settings.trusted_hosts:
+            # the user has said so in pip's configuration; repeating it on every request says nothing new
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
     def find(self, name: str, filename: str, sha256: str) -> Link:
         """Return where the file of the distribution `name` with that hash is.
@@ -57,17 +62,12 @@ class PackageIndex:
         Raises:
             EnvironmentUnavailable: no place has it; the message names the places and what failed there.
         """
-        others, problems = False, []
-        for page in self._places(name):
-            try:
-                links = self._links(page)
-            except EnvironmentUnavailable as error:
-                problems.append(str(error))
-                continue
-            for link in links:
-                if link.filename == filename and link.sha256 in ("", sha256):
-                    return Link(filename, link.url, sha256)
-                others = others or link.filename == filename
+        others = False
+        problems: list[str] = []
+        for link in self._listed(self._places(name), problems):
+            if link.filename == filename and link.sha256 in ("", sha256):
+                return Link(filename, link.url, sha256)
+            others = others or link.filename == filename
         raise EnvironmentUnavailable(self._absent(filename, others, problems))
 
     def offers(self, name: str, filename: str) -> bool:
@@ -76,27 +76,18 @@ class PackageIndex:
         Raises:
             EnvironmentUnavailable: no listed file matches and a place could not be asked.
         """
-        problems = []
-        for page in self._places(name):
-            try:
-                if any(fnmatch.fnmatchcase(link.filename, filename) for link in self._links(page)):
-                    return True
-            except EnvironmentUnavailable as error:
-                problems.append(str(error))
+        problems: list[str] = []
+        if any(fnmatch.fnmatchcase(link.filename, filename) for link in self._listed(self._places(name), problems)):
+            return True
         if problems:
             raise EnvironmentUnavailable(self._absent(filename, False, problems))
         return False
 
     def local(self, name: str, filename: str) -> Path | None:
         """Return a file of that name, with `*` and `?`, in the places that lie on this machine's disk."""
-        for page in self._places(name):
-            if urllib.parse.urlsplit(page).scheme in ("http", "https"):
-                continue
-            with contextlib.suppress(EnvironmentUnavailable):
-                for link in self._links(page):
-                    parts = urllib.parse.urlsplit(link.url)
-                    if parts.scheme == "file" and fnmatch.fnmatchcase(link.filename, filename):
-                        return Path(urllib.request.url2pathname(parts.path))
+        for link in self._listed([place for place in self._places(name) if not _is_web(place)], []):
+            if (path := _local_path(link.url)) and fnmatch.fnmatchcase(link.filename, filename):
+                return path
         return None
 
     def download(self, link: Link, target: Path, progress: transfer.Tell = transfer.silent) -> Path:
@@ -108,12 +99,10 @@ class PackageIndex:
         Raises:
             EnvironmentUnavailable: the link cannot be read, or is not what its hash promises.
         """
-        parts = urllib.parse.urlsplit(link.url)
-        source: transfer.ByteSource
-        if parts.scheme == "file":
-            source = transfer.FileSource(Path(urllib.request.url2pathname(parts.path)))
+        if path := _local_path(link.url):
+            source = transfer.file_source(path)
         else:
-            source = transfer.WebSource(lambda headers: self._get(link.url, headers, stream=True))
+            source = transfer.web_source(lambda headers: self._get(link.url, headers, stream=True))
         return transfer.fetch(source, target, link.sha256, progress)
 
     def _places(self, name: str) -> tp.Iterator[str]:
@@ -121,14 +110,16 @@ class PackageIndex:
         for url in self._settings.index_urls:
             yield url.rstrip("/") + "/" + re.sub(r"[-_.]+", "-", name).lower() + "/"
 
-    def _links(self, page: str) -> list[Link]:
-        if page not in self._pages:
-            self._pages[page] = self._read_page(page)
-        return self._pages[page]
+    def _listed(self, places: tp.Iterable[str], problems: list[str]) -> tp.Iterator[Link]:
+        """Yield what one place after the other offers; why one could not be asked goes to `problems`."""
+        for place in places:
+            try:
+                yield from self._links(place)
+            except EnvironmentUnavailable as error:
+                problems.append(str(error))
 
     def _read_page(self, page: str) -> list[Link]:
-        parts = urllib.parse.urlsplit(page)
-        if parts.scheme in ("http", "https"):
+        if _is_web(page):
             response = self._get(page, {"Accept": _ACCEPT})
             if response.status_code in (404, 410):
                 return []
@@ -138,11 +129,10 @@ class PackageIndex:
             if "json" in response.headers.get("Content-Type", ""):
                 return _links_of_json(response.content, base)
             return _links_of_html(response.text, base)
-        folder = Path(urllib.request.url2pathname(parts.path)) if parts.scheme == "file" else Path(page)
-        return _links_of_folder(folder.expanduser())
+        return _links_of_folder((_local_path(page) or Path(page)).expanduser())
 
     def _get(self, url: str, headers: tp.Mapping[str, str], stream: bool = False) -> requests.Response:
-        host, parts = _host(url), urllib.parse.urlsplit(url)
+        host, parts = transfer.host(url), urlsplit(url)
         trusted = {host, parts.hostname} & set(self._settings.trusted_hosts)
         try:
             return self._session.get(
@@ -153,10 +143,9 @@ class PackageIndex:
                 timeout=self._settings.timeout,
                 stream=stream,
             )
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        except transfer.NETWORK_ERRORS as error:
             # the text of these errors may quote the whole URL, or a proxy's with its password
-            reason = type(error).__name__
-            raise EnvironmentUnavailable(f"{_shown(url)} cannot be reached ({reason})") from None
+            raise EnvironmentUnavailable(f"{_shown(url)} cannot be reached ({type(error).__name__})") from None
 
     def _absent(self, filename: str, others: bool, problems: tp.Sequence[str]) -> str:
         places = sorted({_shown(p) for p in (*self._settings.index_urls, *self._settings.find_links)})
@@ -168,29 +157,10 @@ class PackageIndex:
         )
 
 
-def _session(settings: PipSettings) -> requests.Session:
-    session = requests.Session()
-    retry = urllib3.Retry(
-        total=settings.retries, backoff_factor=0.25, status_forcelist=(500, 502, 503), raise_on_status=False
-    )
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
-    session.cert = settings.client_cert
-    if settings.proxy:
-        session.proxies = {"http": settings.proxy, "https": settings.proxy}
-    if settings.trusted_hosts:
-        # the user has said so in pip's configuration; repeating it on every request says nothing new
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    return session
-
-
 def _links_of_json(content: bytes, base: str) -> list[Link]:
     try:
         files = json.loads(content)["files"]
-        return [
-            Link(f["filename"], urllib.parse.urljoin(base, f["url"]), f.get("hashes", {}).get("sha256", ""))
-            for f in files
-        ]
+        return [Link(f["filename"], urljoin(base, f["url"]), f.get("hashes", {}).get("sha256", "")) for f in files]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise EnvironmentUnavailable(f"{_shown(base)} did not answer with a list of files") from None
 
@@ -198,12 +168,12 @@ def _links_of_json(content: bytes, base: str) -> list[Link]:
 def _links_of_html(text: str, base: str) -> list[Link]:
     anchors = _Anchors()
     anchors.feed(text)
-    base = urllib.parse.urljoin(base, anchors.base)
+    base = urljoin(base, anchors.base)
     links = []
     for href in anchors.hrefs:
-        parts = urllib.parse.urlsplit(urllib.parse.urljoin(base, href))
+        parts = urlsplit(urljoin(base, href))
         found = re.search(r"(?:^|&)sha256=([0-9a-fA-F]{64})", parts.fragment)
-        filename = urllib.parse.unquote(parts.path.rpartition("/")[2])
+        filename = unquote(parts.path.rpartition("/")[2])
         sha256 = found.group(1).lower() if found else ""
         links.append(Link(filename, parts._replace(fragment="").geturl(), sha256))
     return links
@@ -223,27 +193,30 @@ def _links_of_folder(path: Path) -> list[Link]:
 
 def _with_credentials(url: str, page: str) -> str:
     """Keep the credentials of `page` for the relative links on it, unless a redirect left its host."""
-    if _host(page) != _host(url):
+    if transfer.host(page) != transfer.host(url):
         return url
-    return urllib.parse.urlsplit(url)._replace(netloc=urllib.parse.urlsplit(page).netloc).geturl()
+    return urlsplit(url)._replace(netloc=urlsplit(page).netloc).geturl()
 
 
-def _host(url: str) -> str:
-    """Return host and port, without credentials."""
-    return urllib.parse.urlsplit(url).netloc.rpartition("@")[2]
+def _is_web(url: str) -> bool:
+    return urlsplit(url).scheme in ("http", "https")
+
+
+def _local_path(url: str) -> Path | None:
+    """Return the path of a `file:` address."""
+    parts = urlsplit(url)
+    return Path(urllib.request.url2pathname(parts.path)) if parts.scheme == "file" else None
 
 
 def _user(url: str) -> tuple[str, str] | None:
-    parts = urllib.parse.urlsplit(url)
-    if not parts.username:
-        return None
-    return urllib.parse.unquote(parts.username), urllib.parse.unquote(parts.password or "")
+    parts = urlsplit(url)
+    return (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
 
 
 def _shown(url: str) -> str:
     """Return an address for messages: some indexes carry a token in the path, all may in the rest."""
-    parts = urllib.parse.urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}" if parts.scheme in ("http", "https") else url
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname}" if _is_web(url) else url
 
 
 class _Anchors(html.parser.HTMLParser):

@@ -42,9 +42,7 @@ def read(pythons: tp.Sequence[str] | None = None) -> PipSettings:
     By default that is the pip of this interpreter, or of the one that a venv without pip was made from. Where
     there is none, the variables `PIP_*` are read in its place.
     """
-    if pythons is None:
-        pythons = (sys.executable, os.path.join(sys.base_prefix, "bin", "python3"))
-    for python in pythons:
+    for python in pythons or (sys.executable, os.path.join(sys.base_prefix, "bin", "python3")):
         try:
             options = merge(_ask(python, "config", "list"))
             if not options.get("index-url") and (found := _DEFAULT_INDEX.search(_ask(python, "help", "install"))):
@@ -52,7 +50,7 @@ def read(pythons: tp.Sequence[str] | None = None) -> PipSettings:
         except (OSError, subprocess.SubprocessError):
             continue
         return _settings(options)
-    return _settings(_variables(os.environ))
+    return _settings({_option(k[4:].lower()): v for k, v in os.environ.items() if k.startswith("PIP_") and v})
 
 
 def _ask(python: str, *words: str) -> str:
@@ -73,10 +71,6 @@ def merge(listing: str) -> dict[str, str]:
         if equals and section in found:
             found[section][_option(option)] = _text(value)
     return {option: value for section in _SECTIONS for option, value in found[section].items()}
-
-
-def _variables(environ: tp.Mapping[str, str]) -> dict[str, str]:
-    return {_option(k[4:].lower()): v for k, v in environ.items() if k.startswith("PIP_") and v}
 
 
 def _option(name: str) -> str:

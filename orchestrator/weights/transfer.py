@@ -1,11 +1,12 @@
 """Bring the bytes of one source to one file: resumed where it can be, verified, then renamed."""
 
-import hashlib
 import os
 import typing as tp
+import urllib.parse
 from pathlib import Path
 
 import requests
+import requests.adapters
 import urllib3
 
 from orchestrator import files
@@ -16,17 +17,13 @@ _ATTEMPTS = 4
 _LARGEST = 4 << 30  # bytes of a file whose size nobody states
 
 Tell = tp.Callable[[str, int, int | None], None]  # file name, bytes there, bytes in all if known
+# Reads from an offset: returns the offset that is really served, the size of the whole, and the chunks from there.
+ByteSource = tp.Callable[[int], tuple[int, int | None, tp.Iterator[bytes]]]
+NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError)
 
 
 class BrokenOff(Exception):
     """The source broke off; what came is kept, and another attempt may go on from there."""
-
-
-class ByteSource(tp.Protocol):
-    """Something that can be read from an offset."""
-
-    def open(self, offset: int) -> tuple[int, int | None, tp.Iterator[bytes]]:
-        """Return the offset that is really served, the size of the whole, and the chunks from there."""
 
 
 def silent(name: str, done: int, total: int | None) -> None:
@@ -56,9 +53,10 @@ class _Expected(tp.NamedTuple):
     git_blob: str
     size: int
 
-    def problem(self, part: Path, found: str) -> str | None:
-        """Return why what was collected, of sha256 `found`, is not the file, or None."""
+    def problem(self, part: Path) -> str | None:
+        """Return why what was collected is not the file, or None."""
         if self.sha256:
+            found = files.sha256_of(part)
             return None if found == self.sha256 else mismatch(self.name, found, self.sha256)
         if self.git_blob:
             blob, right = files.git_blob_of(part), self.git_blob
@@ -96,102 +94,105 @@ def fetch(source: ByteSource, target: Path, sha256: str, progress: Tell, git_blo
         if not sha256 and not git_blob:
             part.unlink(missing_ok=True)  # nothing would tell the beginning of another file from that of this one
         resumed = part.exists()
-        if resumed and expected.problem(part, files.sha256_of(part)) is None:
+        if resumed and expected.problem(part) is None:
             os.replace(part, target)  # killed between the last byte and the rename
             return target
-        problem = expected.problem(part, _collect(source, part, expected, progress))
-        if problem and resumed:
-            # what lay there may have been the beginning of something else
+        while problem := _collect(source, part, expected, progress):
             part.unlink()
-            problem = expected.problem(part, _collect(source, part, expected, progress))
-        if problem:
-            part.unlink()
-            raise EnvironmentUnavailable(problem)
+            if not resumed:
+                raise EnvironmentUnavailable(problem)
+            resumed = False  # what lay there may have been the beginning of something else
         os.replace(part, target)
     except OSError as error:
         raise EnvironmentUnavailable(f"{target} cannot be written: {error.strerror or error}") from error
     return target
 
 
-def _collect(source: ByteSource, part: Path, expected: _Expected, progress: Tell) -> str:
-    """Fill `part` in as many attempts as allowed, and return its sha256."""
+def _collect(source: ByteSource, part: Path, expected: _Expected, progress: Tell) -> str | None:
+    """Fill `part` in as many attempts as allowed, and return why it is not the file, or None."""
     for _ in range(_ATTEMPTS):
         try:
-            return _append(source, part, expected, progress)
+            _append(source, part, expected, progress)
+            return expected.problem(part)
         except BrokenOff as error:
             reason = f"{expected.name}: {error}"
     raise EnvironmentUnavailable(f"{reason}, {_ATTEMPTS} times; repeat the command to go on from there")
 
 
-def _append(source: ByteSource, part: Path, expected: _Expected, progress: Tell) -> str:
-    offset, total, chunks = source.open(part.stat().st_size if part.exists() else 0)
+def _append(source: ByteSource, part: Path, expected: _Expected, progress: Tell) -> None:
+    offset, total, chunks = source(part.stat().st_size if part.exists() else 0)
     total = total if total is not None else expected.size or None
-    digest = hashlib.sha256()
-    with part.open("r+b" if offset else "wb") as stream:
-        while stream.tell() < offset and (chunk := stream.read(min(_CHUNK, offset - stream.tell()))):
-            digest.update(chunk)
-        stream.truncate()
+    with part.open("ab" if offset else "wb") as stream:
         for chunk in chunks:
             expected.hold(part, max(total or 0, stream.tell() + len(chunk)))
             stream.write(chunk)
-            digest.update(chunk)
             progress(expected.name, stream.tell(), total)
         stream.flush()
         os.fsync(stream.fileno())
         if total is not None and stream.tell() < total:
             raise BrokenOff("the connection ended early")
-    return digest.hexdigest()
 
 
-class FileSource:
-    """A file on this machine."""
+def file_source(path: Path) -> ByteSource:
+    """Return the bytes of a file on this machine, always from the beginning: that is as quick as to resume."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def open(self, offset: int) -> tuple[int, int | None, tp.Iterator[bytes]]:
-        """Serve the whole file, which is as quick as resuming it."""
-        try:
-            return 0, self._path.stat().st_size, self._chunks()
-        except OSError as error:
-            raise EnvironmentUnavailable(f"{self._path} cannot be read: {error.strerror}") from error
-
-    def _chunks(self) -> tp.Iterator[bytes]:
-        with self._path.open("rb") as stream:
+    def read() -> tp.Iterator[bytes]:
+        with path.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
                 yield chunk
 
+    def serve(offset: int) -> tuple[int, int | None, tp.Iterator[bytes]]:
+        try:
+            return 0, path.stat().st_size, read()
+        except OSError as error:
+            raise EnvironmentUnavailable(f"{path} cannot be read: {error.strerror}") from error
 
-class WebSource:
-    """A resource behind `get(headers)`, read in ranges where the server allows it."""
+    return serve
 
-    def __init__(self, get: tp.Callable[[tp.Mapping[str, str]], requests.Response]) -> None:
-        self._get = get
 
-    def open(self, offset: int) -> tuple[int, int | None, tp.Iterator[bytes]]:
-        """Ask for the bytes from `offset` on; a server that knows no ranges sends all of them."""
-        # identity: the hash is that of the file, whatever a server would like to do on the way
-        headers = {"Accept-Encoding": "identity"}
-        response = self._get({**headers, "Range": f"bytes={offset}-"} if offset else headers)
+def web_source(get: tp.Callable[[tp.Mapping[str, str]], requests.Response]) -> ByteSource:
+    """Return the bytes behind `get(headers)`, in ranges; of a server that knows none, all of them."""
+    # identity: the hash is that of the file, whatever a server would like to do on the way
+    headers = {"Accept-Encoding": "identity"}
+
+    def serve(offset: int) -> tuple[int, int | None, tp.Iterator[bytes]]:
+        response = get({**headers, "Range": f"bytes={offset}-"} if offset else headers)
         if response.status_code == 416 or (response.status_code == 206 and _start(response) != offset):
             response.close()
-            offset, response = 0, self._get(headers)
+            offset, response = 0, get(headers)
         if response.status_code not in (200, 206):
             response.close()
             raise EnvironmentUnavailable(f"the server that should have the file answered HTTP {response.status_code}")
         served = offset if response.status_code == 206 else 0
         length = response.headers.get("Content-Length", "")
-        return served, served + int(length) if length.isdigit() else None, self._chunks(response)
+        return served, served + int(length) if length.isdigit() else None, _stream(response)
 
-    def _chunks(self, response: requests.Response) -> tp.Iterator[bytes]:
-        try:
-            with response:
-                yield from response.raw.stream(_CHUNK, decode_content=False)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise BrokenOff(f"the connection broke ({type(error).__name__})") from None
+    return serve
+
+
+def _stream(response: requests.Response) -> tp.Iterator[bytes]:
+    try:
+        with response:
+            yield from response.raw.stream(_CHUNK, decode_content=False)
+    except NETWORK_ERRORS as error:
+        raise BrokenOff(f"the connection broke ({type(error).__name__})") from None
 
 
 def _start(response: requests.Response) -> int:
     """Return the first byte of a partial answer, from `Content-Range: bytes 5-9/10`; -1 when unreadable."""
     start = response.headers.get("Content-Range", "").partition("bytes ")[2].partition("-")[0]
     return int(start) if start.isdigit() else -1
+
+
+def open_session(**limits: tp.Any) -> requests.Session:
+    """Return a session that asks again, within the `limits` of `urllib3.Retry`."""
+    session = requests.Session()
+    retry = urllib3.Retry(backoff_factor=0.25, raise_on_status=False, **limits)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
+    return session
+
+
+def host(address: str) -> str:
+    """Return host and port, without credentials."""
+    return urllib.parse.urlsplit(address).netloc.rpartition("@")[2]

@@ -12,7 +12,7 @@ import pytest
 import orchestrator
 from orchestrator import errors
 from orchestrator.__main__ import main, parser
-from orchestrator.checking import comparison, difference, recompute, verify
+from orchestrator.checking import comparison, recompute, verify
 from orchestrator.checking.run_folder import RunFolder
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import spec
@@ -238,7 +238,7 @@ def test_numbers_that_are_none_are_refused(flags):
 
 
 def test_the_flag_alone_grants_the_tolerance_that_is_stated():
-    assert parser().parse_args(["verify", "one", "other", "--tolerance"]).tolerance == difference.TOLERANCE
+    assert parser().parse_args(["verify", "one", "other", "--tolerance"]).tolerance == comparison.TOLERANCE
 
 
 # ------------------------------------------------------------------------------------------- two folders
@@ -281,7 +281,7 @@ def test_other_bytes_pass_only_where_a_tolerance_is_granted(write):
         other = write((values, {}), (VALUES, {"item": "b.wav"}), folder="other")
         assert kinds(compared(one, other)) == {"a.wav": kind, "b.wav": "equal"}
         assert compared(one, other).exit_code == errors.ITEMS_FAILED
-        found = compared(one, other, difference.TOLERANCE)
+        found = compared(one, other, comparison.TOLERANCE)
         assert kinds(found) == {"a.wav": granted, "b.wav": "equal"}
         assert (found.exit_code == errors.OK) == (granted == "close")
     assert found.matches[0].largest == pytest.approx(1e-3, rel=1e-3)

@@ -300,13 +300,12 @@ def test_killed_half_way(address: str, tmp_path: Path, moment: str) -> None:
     assert files_below(folder) == {".lock", "large.bin"}
 
 
-def test_ffmpeg_is_executable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ffmpeg_is_executable(tmp_path: Path) -> None:
     script = b"#!/bin/sh\necho ffmpeg\n"
     wheel = make_zip(tmp_path / "imageio_ffmpeg.whl", {"imageio_ffmpeg/binaries/ffmpeg": script})
     fake = checkpoint(wheel, "imageio_ffmpeg/binaries/ffmpeg", script, name=ffmpeg.NAME)
-    monkeypatch.setattr(ffmpeg, "checkpoint", lambda system, machine: fake)
     index = PackageIndex(PipSettings(index_urls=(), find_links=(str(tmp_path),)))
-    program = Weights(tmp_path / "cache", index).ffmpeg()
+    (program,) = Weights(tmp_path / "cache", index).pull([fake])
     assert os.access(program, os.X_OK)
 
 

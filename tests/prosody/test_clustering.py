@@ -10,10 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 
-from prosody_toolkit import cluster_files, definition, features, kmeans, quality  # noqa: E402
+from prosody_toolkit import cluster_files, features, kmeans  # noqa: E402
 from prosody_toolkit.clustering import ClusteringPipeline  # noqa: E402
-from prosody_toolkit.points import Points, Space  # noqa: E402
-from prosody_toolkit.vectors import ArrayClass  # noqa: E402
+from prosody_toolkit.vectors import ArrayClass, Points, Space  # noqa: E402
 
 
 def blobs(clusters=12, each=200, seed=0, spread=0.01):
@@ -110,14 +109,14 @@ def test_silhouette_is_that_of_its_definition():
         a = distances[i, others].mean() if others else 0.0
         b = min(distances[i, labels == other].mean() for other in range(5) if other != own)
         expected.append((b - a) / max(a, b) if others else 0.0)
-    found = quality.silhouette(torch.from_numpy(vectors), torch.from_numpy(labels))
+    found = kmeans.silhouette(torch.from_numpy(vectors), torch.from_numpy(labels))
     assert found == pytest.approx(np.mean(expected), abs=1e-9)
-    assert quality.silhouette(torch.from_numpy(vectors), torch.zeros(120, dtype=torch.int64)) == 0.0
+    assert kmeans.silhouette(torch.from_numpy(vectors), torch.zeros(120, dtype=torch.int64)) == 0.0
 
 
 def test_perplexity_counts_equally_frequent_tokens():
-    assert quality.perplexity(np.array([5, 5, 5, 0])) == pytest.approx(3)
-    assert quality.perplexity(np.array([7, 0])) == pytest.approx(1)
+    assert kmeans.perplexity(np.array([5, 5, 5, 0])) == pytest.approx(3)
+    assert kmeans.perplexity(np.array([7, 0])) == pytest.approx(1)
 
 
 def test_a_loaded_model_is_the_same_and_says_what_it_is(tmp_path):
@@ -186,14 +185,14 @@ def test_the_published_layout_is_read_and_says_nothing_of_its_features(tmp_path)
     assert loaded.model.features is None
     np.testing.assert_array_equal(loaded.predict(centres)[0], np.arange(5))
     with pytest.raises(ValueError, match="does not say which features it was fitted to"):
-        definition.refuse_others(loaded.model.features, definition.today(), "model")
+        features.refuse_others(loaded.model.features, features.define(), "model")
 
 
 def test_vectors_that_are_no_normalised_features_are_not_taken_for_them(tmp_path):
     with pytest.warns(UserWarning, match=r"outside 0 \.\. 1"):
         pipeline(2).train(np.random.default_rng(8).random((100, 6)) * 300, tmp_path)
     assert cluster_files.load(str(tmp_path)).features is None
-    plain = definition.today(features.Settings(output_normalize=False))
+    plain = features.define(features.Settings(output_normalize=False))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pipeline(2, features=plain).train(np.random.default_rng(8).random((100, 6)) * 300, tmp_path)
@@ -210,7 +209,7 @@ def test_vectors_that_are_no_normalised_features_are_not_taken_for_them(tmp_path
 )
 def test_features_of_another_definition_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):
-        definition.refuse_others(definition.today(), definition.today(features.Settings(**settings)), "model")
+        features.refuse_others(features.define(), features.define(features.Settings(**settings)), "model")
 
 
 def damage_json(folder):

@@ -7,8 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 
-from prosody_toolkit import masking  # noqa: E402
-from prosody_toolkit.encoder import ProsodicSequenceEncoder  # noqa: E402
+from prosody_toolkit.encoder import ProsodicSequenceEncoder, choose_gaps, hide  # noqa: E402
 
 PAD = -100
 
@@ -136,7 +135,7 @@ def test_sizes_that_cannot_be_are_refused(options):
 def test_gaps_cover_the_share_that_was_asked_for(prob, span):
     generator = torch.Generator().manual_seed(1)
     valid = torch.ones(200, 300, dtype=torch.bool)
-    gaps = masking.choose(valid, prob, span, generator)
+    gaps = choose_gaps(valid, prob, span, generator)
     assert gaps.float().mean() == pytest.approx(prob, rel=0.15)  # a row without a gap gets one
     begins = gaps & ~torch.cat([torch.zeros(200, 1, dtype=torch.bool), gaps[:, :-1]], 1)
     ends = gaps & ~torch.cat([gaps[:, 1:], torch.zeros(200, 1, dtype=torch.bool)], 1)
@@ -148,7 +147,7 @@ def test_gaps_cover_the_share_that_was_asked_for(prob, span):
 def test_every_sequence_has_a_gap_and_something_to_see():
     valid = torch.arange(40) < torch.tensor([[1], [2], [3], [9], [40]])
     for seed in range(50):
-        gaps = masking.choose(valid, 0.01, 8, torch.Generator().manual_seed(seed))
+        gaps = choose_gaps(valid, 0.01, 8, torch.Generator().manual_seed(seed))
         assert gaps.any(1).all() and not (gaps & ~valid).any()
         assert (gaps[1:] < valid[1:]).any(1).all()
 
@@ -156,7 +155,7 @@ def test_every_sequence_has_a_gap_and_something_to_see():
 def test_hidden_tokens_are_masked_exchanged_or_left():
     tokens = torch.full((100, 200), 7)
     gaps = torch.rand(100, 200, generator=torch.Generator().manual_seed(2)) < 0.5
-    seen = masking.hide(tokens, gaps, 22, torch.Generator().manual_seed(3))
+    seen = hide(tokens, gaps, 22, torch.Generator().manual_seed(3))
     assert (seen[~gaps] == 7).all()
     hidden = seen[gaps]
     assert (hidden == 21).float().mean() == pytest.approx(0.8, abs=0.02)

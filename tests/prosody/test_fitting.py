@@ -70,11 +70,11 @@ def test_an_encoder_learns_more_than_frequencies_and_leaves_its_curve(corpus):
 
 def test_the_curve_is_drawn(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not in this build of the environment")
-    from prosody_toolkit import curve
+    from prosody_toolkit import fitting_encoder
 
     rows = [{"step": n, "epoch": n, "train_loss": 3 / n, "validation_loss": 4 / n, "validation_accuracy": n / 10}
             for n in range(1, 6)]  # fmt: skip
-    curve.plot(rows, {"unigram": {"loss": 4.0, "accuracy": 0.1}}, str(tmp_path))
+    fitting_encoder.plot_curve(rows, {"unigram": {"loss": 4.0, "accuracy": 0.1}}, str(tmp_path))
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in (tmp_path / "curve.svg").read_bytes()
 

@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 
-from prosody_toolkit import kmeans, quality  # noqa: E402
-from prosody_toolkit.points import Points, Space, fit_pca  # noqa: E402
+from prosody_toolkit import kmeans  # noqa: E402
+from prosody_toolkit.vectors import Points, Space, fit_pca  # noqa: E402
 from sklearn import cluster, decomposition, metrics  # noqa: E402
 
 CLUSTERS = 24
@@ -46,7 +46,7 @@ def test_equal_seeds_give_the_bytes_of_every_version_before(points, seeds, fit, 
     space, held = fit_pca([vectors[:7000], vectors[7000:]], torch.ones(6), 3)
     assert (sha256(space.components), sha256(space.mean)) == ("c93b75e9ec2ad1ec", "e7e1d3fa23e9ad89")
     drawn = points.sample(1500, np.random.default_rng(0))
-    silhouette = quality.silhouette(drawn, kmeans.assign(drawn, fit.centres)[0])
+    silhouette = kmeans.silhouette(drawn, kmeans.assign(drawn, fit.centres)[0])
     assert (held, silhouette) == pytest.approx((0.8427902580029756, 0.16331367445219658), abs=1e-12)
 
 
@@ -54,8 +54,8 @@ def test_lloyd_ends_where_that_of_scikit_learn_ends(points, seeds, fit, vectors)
     theirs = cluster.KMeans(CLUSTERS, init=seeds.numpy(), n_init=1, max_iter=200, tol=kmeans.TOLERANCE).fit(vectors)
     assert fit.converged and abs(fit.iterations - theirs.n_iter_) <= 2  # both round, each in its own way
     np.testing.assert_allclose(fit.centres.numpy(), theirs.cluster_centers_, atol=1e-4)
-    found = quality.measure(points, fit.centres)
-    assert found.inertia == pytest.approx(theirs.inertia_, rel=1e-4)
+    found = kmeans.measure(points, fit.centres)
+    assert found["inertia"] == pytest.approx(theirs.inertia_, rel=1e-4)
     assert np.mean(kmeans.assign(torch.from_numpy(vectors), fit.centres)[0].numpy() == theirs.labels_) > 0.999
 
 
@@ -63,7 +63,7 @@ def test_seeds_are_as_good_as_those_of_scikit_learn(points, vectors):
     ours = [kmeans.seed(points, CLUSTERS, np.random.default_rng(n)) for n in range(5)]
     theirs = [cluster.kmeans_plusplus(vectors, CLUSTERS, random_state=n)[0] for n in range(5)]
     inertia = [
-        np.mean([quality.measure(points, torch.as_tensor(one)).inertia for one in each]) for each in (ours, theirs)
+        np.mean([kmeans.measure(points, torch.as_tensor(one))["inertia"] for one in each]) for each in (ours, theirs)
     ]
     assert inertia[0] == pytest.approx(inertia[1], rel=0.05)
 
@@ -73,7 +73,7 @@ def test_silhouettes_are_those_of_scikit_learn(points, fit):
     labels = kmeans.assign(drawn, fit.centres)[0]
     labels[0] = CLUSTERS  # alone
     expected = metrics.silhouette_score(drawn.double().numpy(), labels.numpy())
-    assert quality.silhouette(drawn, labels) == pytest.approx(expected, abs=1e-7)
+    assert kmeans.silhouette(drawn, labels) == pytest.approx(expected, abs=1e-7)
 
 
 @pytest.mark.parametrize("count", [1, 3, 6])

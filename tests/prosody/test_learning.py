@@ -41,7 +41,7 @@ def test_stopping_keeps_the_state_and_the_best_weights_are_kept(tmp_path):
     assert learning.read_state(str(tmp_path / learning.STATE), "y") is None
     whole = Learning(model, sequences[:4], sequences[4:], str(tmp_path), "z", TrainingPlan(epochs=8, batch_tokens=64))
     curve = whole.run()
-    assert whole.score.loss == min(row["validation_loss"] for row in curve)
+    assert whole.score["loss"] == min(row["validation_loss"] for row in curve)
     assert scoring.evaluate(model, sequences[4:], 64, 0) == whole.score
 
 

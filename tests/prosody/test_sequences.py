@@ -6,8 +6,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: run in the torch environment")
 pytest.importorskip("soxr", reason="soxr is not installed: run in the torch environment")
 
-from prosody_toolkit import cluster_files, features, summary  # noqa: E402
+from prosody_toolkit import cluster_files, features  # noqa: E402
 from prosody_toolkit.clustering import ClusteringPipeline  # noqa: E402
+from prosody_toolkit.embedding import summarize, summary_names  # noqa: E402
 from prosody_toolkit.sequences import ProsodicClusterSequences  # noqa: E402
 
 RATE = 16000
@@ -104,9 +105,7 @@ def test_the_limit_of_the_duration_is_the_users(model):
 def test_features_are_computed_as_the_model_was_fitted(tmp_path):
     settings = features.Settings(hop_length=160, smoothing_level="heavy")
     vectors, _ = features.analyse(glide(1.0), settings)
-    from prosody_toolkit import definition
-
-    ClusteringPipeline(5, device="cpu", features=definition.today(settings)).train(vectors, tmp_path)
+    ClusteringPipeline(5, device="cpu", features=features.define(settings)).train(vectors, tmp_path)
     tokens = ProsodicClusterSequences(str(tmp_path)).extract_cluster_sequences(glide(1.0))
     assert len(tokens[0]) == 1 + (RATE - 1) // 160
 
@@ -140,7 +139,7 @@ def test_a_summary_holds_the_statistics_that_its_names_say():
     voiced = np.ones(50, np.uint8)
     voiced[20:30] = 0
     tokens = random.integers(0, 7, 50)
-    values = dict(zip(summary.names(features.NAMES, 8), summary.summarize(found, voiced, tokens, 8), strict=True))
+    values = dict(zip(summary_names(features.NAMES, 8), summarize(found, voiced, tokens, 8), strict=True))
     assert len(values) == 25 + 8
     kept = found[voiced > 0, 0]
     assert values["f0.mean"] == pytest.approx(kept.mean()) and values["f0.std"] == pytest.approx(kept.std(), rel=1e-5)
@@ -156,5 +155,5 @@ def test_a_summary_holds_the_statistics_that_its_names_say():
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_a_summary_of_next_to_nothing_is_finite(frames):
     for voiced in (np.zeros(frames), np.ones(frames)):
-        values = summary.summarize(np.ones((frames, 6), np.float32), voiced)
+        values = summarize(np.ones((frames, 6), np.float32), voiced)
         assert values.shape == (25,) and values.dtype == np.float32 and np.isfinite(values).all()

@@ -120,7 +120,7 @@ def test_columns_are_beat_and_downbeat_without_no_beat(monkeypatch: pytest.Monke
     signal = noise(5000)
     model = loaded(monkeypatch, "downbeats")
     networks = [random_network(checkpoint.file) for checkpoint in model.checkpoints()]
-    (classes,) = Ensemble(networks)([BeatFeatures(BANDS["downbeats"])(signal)])
+    classes = Ensemble(networks)(BeatFeatures(BANDS["downbeats"])(signal))
     np.testing.assert_array_equal(model.extract(batch(signal))["downbeats"][0], classes[:, 1:])
 
 

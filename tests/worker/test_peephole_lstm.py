@@ -1,4 +1,4 @@
-"""The batched ensemble against the textbook, one step, one direction and one network at a time."""
+"""The ensemble against the textbook, one step, one direction and one network at a time."""
 
 import numpy as np
 import pytest
@@ -59,24 +59,15 @@ def test_equals_the_step_by_step_formula(frames: int, activation: str, outputs: 
     networks = [random_network(seed, activation, outputs) for seed in range(3)]
     features = random_features(frames)
     expected = np.mean([naive_network(network, features.astype(np.float64)) for network in networks], axis=0)
-    (found,) = Ensemble(networks)([features])
+    found = Ensemble(networks)(features)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=5e-7)
 
 
-def test_bytes_do_not_depend_on_the_other_items() -> None:
-    ensemble = Ensemble([random_network(seed, "softmax", 3) for seed in range(4)])
-    lengths = (7, 2 * peephole_lstm.CHUNK + 5, 1, peephole_lstm.CHUNK, 300)
-    items = [random_features(length, seed) for seed, length in enumerate(lengths)]
-    alone = [ensemble([item])[0].tobytes() for item in items]
-    assert [found.tobytes() for found in ensemble(items)] == alone
-    assert [found.tobytes() for found in ensemble(items[::-1])] == alone[::-1]
-
-
 def test_every_network_counts() -> None:
     networks = [random_network(seed) for seed in range(2)]
-    features = [random_features(20)]
-    both, first, second = (Ensemble(some)(features)[0] for some in (networks, networks[:1], networks[1:]))
+    features = random_features(20)
+    both, first, second = (Ensemble(some)(features) for some in (networks, networks[:1], networks[1:]))
     np.testing.assert_allclose(both, (first + second) / 2, rtol=0, atol=1e-7)
     assert np.abs(first - second).max() > 0.01
 
@@ -84,7 +75,7 @@ def test_every_network_counts() -> None:
 def test_extreme_logits_stay_probabilities() -> None:
     network = random_network(0, "softmax", 3)
     loud = network._replace(weights=network.weights * np.float32(1e4))
-    (found,) = Ensemble([loud])([random_features(10)])
+    found = Ensemble([loud])(random_features(10))
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=0, atol=1e-6)
 
 

@@ -23,22 +23,14 @@ Pool = tp.Callable[[tp.Any], tp.Any]
 _VGG_POOLS = (((4, 1), 2), ((2, 2), 2), ((2, 2), 2), ((2, 2), 2), ((4, 4), 4))  # size, stride
 
 _MUSICNN_LAYERS = {
-    "midend_conv1": "conv2d_5",
-    "midend_conv2": "conv2d_6",
-    "midend_conv3": "conv2d_7",
-    "bn_midend_conv1": "batch_normalization_6",
-    "bn_midend_conv2": "batch_normalization_7",
-    "bn_midend_conv3": "batch_normalization_8",
+    **{f"midend_conv{i}": f"conv2d_{i + 4}" for i in (1, 2, 3)},
+    **{f"bn_midend_conv{i}": f"batch_normalization_{i + 5}" for i in (1, 2, 3)},
     "bn_flatpool": "batch_normalization_9",
     "bn_dense": "batch_normalization_10",
 }
 _VGG_LAYERS = {
     "bn_input": "batch_normalization",
-    "bn_conv1": "batch_normalization_1",
-    "bn_conv2": "batch_normalization_2",
-    "bn_conv3": "batch_normalization_3",
-    "bn_conv4": "batch_normalization_4",
-    "bn_conv5": "batch_normalization_5",
+    **{f"bn_conv{i}": f"batch_normalization_{i}" for i in (1, 2, 3, 4, 5)},
     "output": "dense",
 }
 
@@ -59,10 +51,9 @@ def read_h5(path: str) -> _Weights:
     """
     try:
         with h5py.File(path, "r") as file:
-            weights = _read_layers(file["model_weights"])
+            return _read_layers(file["model_weights"])
     except (OSError, KeyError) as error:
         raise ValueError(f"{path}: not an .h5 model of musicnn_keras ({error})") from error
-    return weights
 
 
 def _read_layers(root: tp.Any) -> _Weights:
@@ -128,7 +119,8 @@ class _Layers:
         a channel with a negative scale needs its minimum: its filter is negated before and after. Equal in
         every bit to the order in the papers; MusiCNN gains a third, as its maps are large before pooling.
         """
-        kernel, bias, scale = self._take(name, "kernel", "bias") + self._take(_norm(index), "gamma")
+        kernel, bias = self._take(name, "kernel", "bias")
+        (scale,) = self._take(_number("batch_normalization", index), "gamma")
         sign = np.where(scale < 0, -1, 1).astype(np.float32)
         pooled = pool(self._convolve(kernel * sign, bias * sign, x, padding))
         return self.normalize(index, tf.nn.relu(pooled * sign))
@@ -140,7 +132,7 @@ class _Layers:
 
     def normalize(self, index: int, x: tp.Any) -> tp.Any:
         """Batch normalisation with the moments of the training set; the last axis is the channel."""
-        weights = self._take(_norm(index), "gamma", "beta", "moving_mean", "moving_variance")
+        weights = self._take(_number("batch_normalization", index), "gamma", "beta", "moving_mean", "moving_variance")
         return tf.keras.layers.BatchNormalization(epsilon=1e-3, weights=weights)(x)
 
     def _convolve(self, kernel: np.ndarray, bias: np.ndarray, x: tp.Any, padding: str) -> tp.Any:
@@ -174,12 +166,11 @@ def _build_musicnn(layers: _Layers, patch: tp.Any) -> tp.Dict[str, tp.Any]:
 
 def _build_front_end(layers: _Layers, patch: tp.Any) -> tp.Any:
     """Two timbral and three temporal convolutions, each maximised over frequency: `[B, 187, 561]`."""
-    padded = _pad_time(patch)
+    padded, highest = _pad_time(patch), functools.partial(tf.reduce_max, axis=2)
     inputs = ((padded, "valid"), (padded, "valid"), (patch, "same"), (patch, "same"), (patch, "same"))
     maps = []
     for index, (x, padding) in enumerate(inputs):
-        name = f"conv2d_{index}" if index else "conv2d"
-        maps.append(layers.convolve_and_pool(name, index + 1, x, padding, _reduce_frequency))
+        maps.append(layers.convolve_and_pool(_number("conv2d", index), index + 1, x, padding, highest))
     return tf.concat(maps, axis=2)
 
 
@@ -203,12 +194,8 @@ def _pad_time(x: tp.Any) -> tp.Any:
     return tf.pad(x, [[0, 0], [3, 3], [0, 0], [0, 0]])
 
 
-def _reduce_frequency(x: tp.Any) -> tp.Any:
-    return tf.reduce_max(x, axis=2)
-
-
-def _norm(index: int) -> str:
-    return f"batch_normalization_{index}" if index else "batch_normalization"
+def _number(kind: str, index: int) -> str:
+    return f"{kind}_{index}" if index else kind
 
 
 def _text(name: tp.Union[str, bytes]) -> str:

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_models import layers
+
 _Tensors = tp.Mapping[str, np.ndarray]
 _Network = tp.Callable[[np.ndarray], np.ndarray]
 
@@ -58,12 +60,10 @@ def _normalize(frames: tp.Any) -> tp.Any:
 
 def _connect(tensors: _Tensors, x: tp.Any) -> tp.Any:
     for index in _LAYERS:
-        x = _convolve(tensors, index, x)
-        x = keras.layers.MaxPooling1D(2)(_normalize_batch(tensors, index, x))
-    dense = keras.layers.Dense(len(tensors["classifier.bias"]), "sigmoid")
-    y = dense(keras.layers.Flatten()(x))
-    dense.set_weights([tensors["classifier.weight"].T, tensors["classifier.bias"]])
-    return y
+        norm = [tensors[f"conv{index}_BN.{name}"] for name in ("weight", "bias", "running_mean", "running_var")]
+        x = keras.layers.MaxPooling1D(2)(layers.normalize(norm, _convolve(tensors, index, x)))
+    weights = [tensors["classifier.weight"].T, tensors["classifier.bias"]]
+    return layers.apply(keras.layers.Dense(len(weights[1]), "sigmoid"), weights, keras.layers.Flatten()(x))
 
 
 def _convolve(tensors: _Tensors, index: int, x: tp.Any) -> tp.Any:
@@ -71,14 +71,4 @@ def _convolve(tensors: _Tensors, index: int, x: tp.Any) -> tp.Any:
     kernel = tensors[f"conv{index}.weight"][..., 0].transpose(2, 1, 0)
     stride = 4 if index == 1 else 1
     layer = keras.layers.Conv1D(kernel.shape[2], kernel.shape[0], stride, padding="same", activation="relu")
-    y = layer(x)
-    layer.set_weights([kernel, tensors[f"conv{index}.bias"]])
-    return y
-
-
-def _normalize_batch(tensors: _Tensors, index: int, x: tp.Any) -> tp.Any:
-    layer = keras.layers.BatchNormalization(epsilon=1e-3)
-    y = layer(x)
-    names = ("weight", "bias", "running_mean", "running_var")
-    layer.set_weights([tensors[f"conv{index}_BN.{name}"] for name in names])
-    return y
+    return layers.apply(layer, [kernel, tensors[f"conv{index}.bias"]], x)

@@ -16,6 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_models import layers
+
 POSITIONS = 12  # maxima of the feature maps: 4 along frequency, 3 along time
 FEATURES = 512  # channels of the feature maps
 
@@ -45,11 +47,11 @@ def read_h5(path: str) -> OpenL3Weights:
     """
     try:
         with h5py.File(io.BytesIO(_unpack(path)), "r") as file:
-            layers = _read_layers(file.get("model_weights", file))
+            found = _read_layers(file.get("model_weights", file))
     except _DAMAGE as error:
         raise ValueError(f"{path}: not an .h5 file of Keras weights ({error}); download it again") from error
     weights = OpenL3Weights([], [])
-    for arrays in layers:
+    for arrays in found:
         ranks = [array.ndim for array in arrays]
         if ranks == [4, 1]:
             weights.convolutions.append(arrays)
@@ -73,11 +75,11 @@ def _unpack(path: str) -> bytes:
 
 def _read_layers(root: tp.Any) -> tp.List[tp.List[np.ndarray]]:
     """Return the arrays of each layer in the order of the file; a nested model has several in one group."""
-    layers: tp.Dict[str, tp.List[np.ndarray]] = {}
+    found: tp.Dict[str, tp.List[np.ndarray]] = {}
     for group in map(_text, root.attrs["layer_names"]):
         for name in map(_text, root[group].attrs["weight_names"]):
-            layers.setdefault(f"{group}/{name.rpartition('/')[0]}", []).append(np.array(root[group][name], np.float32))
-    return list(layers.values())
+            found.setdefault(f"{group}/{name.rpartition('/')[0]}", []).append(np.array(root[group][name], np.float32))
+    return list(found.values())
 
 
 def _find_problem(weights: OpenL3Weights) -> str:
@@ -123,28 +125,14 @@ def build(weights: OpenL3Weights, bands: int, frames: int) -> _Network:
 
 def _connect(weights: OpenL3Weights, x: tp.Any) -> tp.Any:
     for index, (convolution, norm) in enumerate(zip(weights.convolutions, weights.norms)):
-        x = _normalize(norm, x)
+        x = layers.normalize(norm, x)
         if index:
             x = keras.layers.ReLU()(x)
         if index in (2, 4, 6):
             x = keras.layers.MaxPooling2D(2)(x)
-        x = _convolve(convolution, x)
+        x = layers.apply(keras.layers.Conv2D(convolution[0].shape[3], 3, padding="same"), convolution, x)
     field = (x.shape[1] // _GRID[0], x.shape[2] // _GRID[1])
     return keras.layers.MaxPooling2D(field)(x)
-
-
-def _convolve(arrays: tp.List[np.ndarray], x: tp.Any) -> tp.Any:
-    layer = keras.layers.Conv2D(arrays[0].shape[3], 3, padding="same")
-    y = layer(x)
-    layer.set_weights(arrays)
-    return y
-
-
-def _normalize(arrays: tp.List[np.ndarray], x: tp.Any) -> tp.Any:
-    layer = keras.layers.BatchNormalization(epsilon=1e-3)
-    y = layer(x)
-    layer.set_weights(arrays)
-    return y
 
 
 def _text(name: tp.Union[str, bytes]) -> str:

@@ -4,6 +4,7 @@ import typing as tp
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 Sequences = tp.Sequence[np.ndarray]  # int64 [T] each
 
@@ -50,10 +51,7 @@ def group(numbers: tp.Iterable[int], lengths: np.ndarray, batch_tokens: int) -> 
 
 def pad(windows: Sequences, padding: int) -> torch.Tensor:
     """Return int64 `[B, T]` with `padding` behind the end of each window."""
-    batch = torch.full((len(windows), max(map(len, windows))), padding)
-    for row, window in enumerate(windows):
-        batch[row, : len(window)] = torch.from_numpy(window)
-    return batch
+    return pad_sequence([torch.as_tensor(window, dtype=torch.int64) for window in windows], True, padding)
 
 
 def split(count: int, share: float, seed: int) -> tp.Tuple[tp.List[int], tp.List[int]]:

@@ -16,9 +16,9 @@ import typing as tp
 
 import torch
 
-from prosody_toolkit import definition, storage
-from prosody_toolkit.definition import FeatureDefinition
-from prosody_toolkit.points import Space
+from prosody_toolkit import storage
+from prosody_toolkit.features import FeatureDefinition, read_definition
+from prosody_toolkit.vectors import Space
 
 DESCRIPTION = "kmeans_model.json"
 CENTRES = "cluster_centers.pt"
@@ -59,7 +59,7 @@ def save(model: ClusterModel, folder: str) -> ClusterModel:
         "n_clusters": model.n_clusters,
         "input_features_dim": model.input_features_dim,
         "reduced_dims": None if model.space.components is None else model.space.dim,
-        "features": None if model.features is None else model.features.dump(),
+        "features": None if model.features is None else dataclasses.asdict(model.features),
         "feature_weights": model.space.weights.cpu().tolist(),
         "centers_file": CENTRES,
         "centers_sha256": sha256,
@@ -103,7 +103,7 @@ def load_files(description: str, centres: str) -> ClusterModel:
     tensors = storage.read_tensors(centres)
     if not {"features", "feature_weights"} <= set(said) or "centers" not in tensors:
         raise ValueError(f"{os.path.basename(description)}: lacks a part of the model; fit the model again")
-    features = None if said["features"] is None else definition.read(said["features"])
+    features = None if said["features"] is None else read_definition(said["features"])
     space = Space(torch.tensor(said["feature_weights"]), tensors.get("pca_mean"), tensors.get("pca_components"))
     return _check(ClusterModel(tensors["centers"], space, features, said, sha256), said["n_clusters"], description)
 

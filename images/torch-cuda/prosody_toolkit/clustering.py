@@ -16,20 +16,14 @@ import warnings
 import numpy as np
 import torch
 
-from prosody_toolkit import cluster_files, definition, devices, kmeans, quality
+from prosody_toolkit import cluster_files, devices, kmeans
 from prosody_toolkit.cluster_files import ClusterModel
-from prosody_toolkit.definition import FeatureDefinition
-from prosody_toolkit.points import Points, Space, fit_pca
-from prosody_toolkit.vectors import ArrayClass, Vectors, collect
+from prosody_toolkit.features import FeatureDefinition, define
+from prosody_toolkit.vectors import ArrayClass, Points, Space, Vectors, collect, fit_pca
 
 Collection = tp.Union[ArrayClass, Vectors]
 
 _LOG = logging.getLogger(__name__)
-
-_UMAP = (
-    "dim_reducer_method='umap': a UMAP can only be kept as pickled Python objects, which may run code when "
-    "loaded; use 'pca', or no reduction, which six features do not need"
-)
 
 
 class ClusteringPipeline:
@@ -107,22 +101,31 @@ class ClusteringPipeline:
         """
         vectors = collect(features_collation, self.input_features_dim)
         blocks = list(vectors.blocks())
-        space, held = self._space(blocks, reduced_dims, dim_reducer_method)
+        if dim_reducer_method == "umap":
+            raise ValueError(
+                "dim_reducer_method='umap': a UMAP can only be kept as pickled Python objects, which may run code when "
+                "loaded; use 'pca', or no reduction, which six features do not need"
+            )
+        if dim_reducer_method != "pca":
+            raise ValueError(f"dim_reducer_method: {dim_reducer_method!r} is not pca")
+        space, held = Space(self._weights), None
+        if reduced_dims is not None:
+            space, held = fit_pca(blocks, self._weights, reduced_dims)
         points = Points(blocks, space, self.device)
         random = np.random.default_rng(self.seed)
         fit = kmeans.refine(points, kmeans.seed(points, self.n_clusters, random), max_iter, say)
-        found = quality.measure(points, fit.centres, self.seed).dump()
+        quality = kmeans.measure(points, fit.centres, self.seed)
         facts = {
             "seed": self.seed,
             "max_iter": max_iter,
             "iterations": fit.iterations,
             "converged": fit.converged,
             "pca_variance": held,
-            "quality": found,
+            "quality": quality,
         }
         model = ClusterModel(fit.centres.cpu(), space, self._define(blocks), facts)
         self._model = cluster_files.save(model, clustering_model_dir)
-        return found
+        return quality
 
     def load_model(self, clustering_model_dir: str) -> "ClusteringPipeline":
         """Read a model, which takes the place of the numbers given at the start, and return self.
@@ -139,27 +142,16 @@ class ClusteringPipeline:
         return predict(self.model, vectors, self.device)
 
     def clustering_quality_analysis(self, features: Collection) -> tp.Dict[str, tp.Any]:
-        """Return inertia, silhouette, usage and perplexity of the tokens of vectors; see `quality.Quality`."""
+        """Return inertia, silhouette, usage and perplexity of the tokens of vectors; see `kmeans.measure`."""
         vectors = collect(features, self.input_features_dim)
         points = Points(list(vectors.blocks()), self.model.space, self.device)
-        return quality.measure(points, self.model.centres.to(self.device), self.seed).dump()
-
-    def _space(
-        self, blocks: tp.List[np.ndarray], reduced_dims: tp.Optional[int], method: str
-    ) -> tp.Tuple[Space, tp.Optional[float]]:
-        if method == "umap":
-            raise ValueError(_UMAP)
-        if method != "pca":
-            raise ValueError(f"dim_reducer_method: {method!r} is not pca")
-        if reduced_dims is None:
-            return Space(self._weights), None
-        return fit_pca(blocks, self._weights, reduced_dims)
+        return kmeans.measure(points, self.model.centres.to(self.device), self.seed)
 
     def _define(self, blocks: tp.List[np.ndarray]) -> tp.Optional[FeatureDefinition]:
         """Return what the vectors are, as far as that is known."""
         if self._features is not None:
             return self._features
-        default = definition.today()
+        default = define()
         if self.input_features_dim != len(default.names):
             return None
         if all(block.min() >= 0 and block.max() <= 1 for block in blocks):

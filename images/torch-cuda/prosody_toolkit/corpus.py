@@ -1,41 +1,33 @@
 """Arrays of a job on the disk, one file after the other: features or tokens of every item."""
 
+import dataclasses
 import os
 import typing as tp
 
 import numpy as np
 
-from prosody_toolkit import clustering, definition, features
+from prosody_toolkit import clustering, features
 from prosody_toolkit.cluster_files import ClusterModel
-from prosody_toolkit.definition import FeatureDefinition
+from prosody_toolkit.features import FeatureDefinition
 from worker import formats
 from worker.request import ArrayFile
 
 _Say = tp.Callable[[int, int], None]  # gets how many files are read, and how many there are
 
 
+@dataclasses.dataclass(frozen=True)
 class Corpus:
-    """What `prosody` has written for many items: `features` `[T, 6]`, or `tokens` `[T]`."""
+    """What `prosody` has written for many items: `features` `[T, 6]`, or `tokens` `[T]`; read when asked for."""
 
-    def __init__(
-        self, root: str, files: tp.Sequence[ArrayFile], settings: features.Settings, say: _Say | None = None
-    ) -> None:
-        """Describe a corpus; nothing is read yet.
+    root: str  # folder of the arrays
+    files: tp.Sequence[ArrayFile]  # paths below it, in the order of reading
+    settings: features.Settings  # of the `prosody` that made them
+    say: _Say
 
-        Args:
-            root: folder of the arrays.
-            files: paths below it, in the order of reading.
-            settings: of the `prosody` that made them.
-            say: gets the progress of reading.
-        """
-        self._root = root
-        self._files = list(files)
-        self._normalized = settings.output_normalize
-        self._say = say or (lambda done, total: None)
-        self.features: FeatureDefinition = definition.of_settings(settings)
-
-    def __len__(self) -> int:
-        return len(self._files)
+    @property
+    def features(self) -> FeatureDefinition:
+        """What a token model is told of the vectors."""
+        return features.define_normalized(self.settings)
 
     def vectors(self) -> tp.Iterator[np.ndarray]:
         """Yield normalised features float32 `[T, 6]`, file by file.
@@ -48,7 +40,7 @@ class Corpus:
             if values.ndim != 2 or values.shape[1] != dim:
                 raise ValueError(f"{file.path}: expected features [T, {dim}], got {list(values.shape)}")
             plain = values.astype(np.float32)
-            yield plain if self._normalized else features.normalize(plain)
+            yield plain if self.settings.output_normalize else features.normalize(plain)
 
     def tokens(self, count: int) -> tp.Iterator[np.ndarray]:
         """Yield stored tokens int64 `[T]` below `count`, file by file."""
@@ -63,8 +55,8 @@ class Corpus:
             yield clustering.predict(model, vectors)[0].astype(np.int64)
 
     def _read(self) -> tp.Iterator[tp.Tuple[ArrayFile, np.ndarray]]:
-        base = os.path.realpath(self._root)
-        for number, file in enumerate(self._files):
+        base = os.path.realpath(self.root)
+        for number, file in enumerate(self.files):
             path = os.path.realpath(os.path.join(base, file.path))
             if os.path.commonpath([path, base]) != base:
                 raise ValueError(f"{file.path}: leads out of the folder of the arrays")
@@ -75,4 +67,4 @@ class Corpus:
             if not values.size:
                 raise ValueError(f"{file.path}: is empty; run `consort extract` again")
             yield file, values
-            self._say(number + 1, len(self._files))
+            self.say(number + 1, len(self.files))

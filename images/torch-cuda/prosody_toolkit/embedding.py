@@ -5,9 +5,12 @@ import typing as tp
 import numpy as np
 import torch
 
-from prosody_toolkit import cluster_files, clustering, definition, devices, features, summary
+from prosody_toolkit import cluster_files, clustering, devices, features
 from prosody_toolkit.cluster_files import ClusterModel
 from prosody_toolkit.encoder import ProsodicSequenceEncoder
+
+_POWER = 4  # index of the feature that is there in unvoiced frames as well
+_STATISTICS = ("mean", "std", "delta_mean", "delta_std")
 
 
 class Describer:
@@ -29,7 +32,10 @@ class Describer:
         """
         self._settings = settings
         self._device = devices.choose(device)
-        self._model = self._read_clusters(*clusters) if clusters else None
+        self._model: tp.Optional[ClusterModel] = None
+        if clusters:
+            self._model = cluster_files.load_files(*clusters)
+            features.refuse_others(self._model.features, features.define_normalized(settings), clusters[0])
         self._encoder = self._read_encoder(encoder, self._model) if encoder and self._model else None
 
     def describe(self, found: np.ndarray, voiced: np.ndarray, embed: bool = True) -> tp.Dict[str, np.ndarray]:
@@ -42,16 +48,13 @@ class Describer:
             vectors = found if self._settings.output_normalize else features.normalize(found)
             arrays["tokens"] = clustering.predict(self._model, vectors)[0]
         if embed and self._encoder is not None:
-            arrays["embedding"] = self._run_encoder(arrays["tokens"])
+            with torch.inference_mode():
+                sequence = torch.from_numpy(arrays["tokens"].astype(np.int64))[None].to(self._device)
+                arrays["embedding"] = self._encoder(sequence)[0].cpu().numpy()
         elif embed:
             count = self._model.n_clusters if self._model else 0
-            arrays["embedding"] = summary.summarize(found, voiced, arrays.get("tokens"), count)
+            arrays["embedding"] = summarize(found, voiced, arrays.get("tokens"), count)
         return arrays
-
-    def _read_clusters(self, description: str, centres: str) -> ClusterModel:
-        model = cluster_files.load_files(description, centres)
-        definition.refuse_others(model.features, definition.of_settings(self._settings), description)
-        return model
 
     def _read_encoder(self, path: str, model: ClusterModel) -> ProsodicSequenceEncoder:
         encoder, facts = ProsodicSequenceEncoder.load(path)
@@ -64,7 +67,37 @@ class Describer:
             )
         return encoder.to(self._device)
 
-    def _run_encoder(self, tokens: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            sequence = torch.from_numpy(tokens.astype(np.int64))[None].to(self._device)
-            return tp.cast(np.ndarray, self._encoder(sequence)[0].cpu().numpy())  # type: ignore[misc]
+
+def summary_names(features: tp.Sequence[str], n_clusters: int = 0) -> tp.List[str]:
+    """Return what the values of `summarize` are, in their order."""
+    statistics = [f"{feature}.{statistic}" for statistic in _STATISTICS for feature in features]
+    return [*statistics, "voiced_ratio", *(f"token_{token}" for token in range(n_clusters))]
+
+
+def summarize(
+    features: np.ndarray, voiced: np.ndarray, tokens: tp.Optional[np.ndarray] = None, n_clusters: int = 0
+) -> np.ndarray:
+    """Return statistics of features `[T, D]` and tokens `[T]`, float32 `[4 D + 1 + K]`.
+
+    Mean and standard deviation of each feature, the same of its deltas, the share of voiced frames, and the
+    share of each of the K tokens, if there are any. Power is counted in all frames, the others where `voiced` `[T]`
+    is not 0, as they are not there elsewhere. A delta is the change from a frame to the next, both of which count.
+    What has no frames is 0.
+    """
+    voiced = np.asarray(voiced) > 0
+    wide = features.astype(np.float64)
+    columns = [
+        _describe(wide[:, index], np.ones_like(voiced) if index == _POWER else voiced) for index in range(wide.shape[1])
+    ]
+    ratio = voiced.mean() if len(voiced) else 0.0
+    parts = [np.array(columns).T.ravel(), np.array([ratio])]
+    if tokens is not None:
+        parts.append(np.bincount(tokens, minlength=n_clusters) / max(1, len(tokens)))
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _describe(values: np.ndarray, counted: np.ndarray) -> tp.List[float]:
+    """Return the `_STATISTICS` of one feature `[T]` over the frames that count."""
+    kept = values[counted]
+    deltas = np.diff(values)[counted[1:] & counted[:-1]]
+    return [float(figure) for part in (kept, deltas) for figure in ((part.mean(), part.std()) if len(part) else (0, 0))]

@@ -13,11 +13,13 @@ import typing as tp
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from prosody_toolkit import batches, masking, storage
+from prosody_toolkit import batches, storage
 
 _FORMAT = "consort prosodic encoder 1"
 _TOKENS_AT_ONCE = 32768  # in inference: bounds memory, whatever the length of the sequences
+_STAY, _EXCHANGE = 0.1, 0.1  # shares of the hidden tokens that are not replaced by the mask
 
 
 class ProsodicSequenceEncoder(nn.Module):
@@ -114,8 +116,8 @@ class ProsodicSequenceEncoder(nn.Module):
             raise ValueError(
                 f"sequences of {tokens.shape[1]} tokens exceed pos_max_len={self.pos_max_len}; cut them into windows"
             )
-        hidden_ones = masking.choose(valid, self.mask_prob, self.mask_span, generator)
-        seen = masking.hide(tokens, hidden_ones, self.vocab_size, generator)
+        hidden_ones = choose_gaps(valid, self.mask_prob, self.mask_span, generator)
+        seen = hide(tokens, hidden_ones, self.vocab_size, generator)
         states = self._run(seen, valid)
         return self.head(states), states, hidden_ones, tokens.masked_fill(~valid, self.padding_token_id)
 
@@ -167,32 +169,61 @@ class ProsodicSequenceEncoder(nn.Module):
         return tp.cast(Tensor, self.layers(self.dropout(embedded), src_key_padding_mask=~valid))
 
     def _embed(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Return the mean of the states `[B, D]`; a long sequence in windows of nearly equal length.
-
-        Windows are cut by a sequence's own length, so that padding changes nothing.
-        """
+        """Return the mean of the states `[B, D]`; a long sequence in windows of nearly equal length."""
         totals = torch.zeros(len(tokens), self.hidden_dim, device=tokens.device, dtype=self.head.weight.dtype)
-        cut = _cut(valid, self.pos_max_len)
+        cut = _cut(valid, self.pos_max_len)  # by a sequence's own length, so that padding changes nothing
         sizes = np.array([stop - start for _, start, stop in cut])
         for numbers in batches.group(np.argsort(sizes, kind="stable").tolist(), sizes, _TOKENS_AT_ONCE):
             windows = [cut[number] for number in numbers]
-            width = int(sizes[numbers].max())
-            part = tokens.new_full((len(windows), width), self.vocab_size - 2)
-            real = valid.new_zeros(part.shape)
-            for number, (row, start, stop) in enumerate(windows):
-                part[number, : stop - start] = tokens[row, start:stop]
-                real[number, : stop - start] = valid[row, start:stop]
+            part = pad_sequence([tokens[row, start:stop] for row, start, stop in windows], True, self.vocab_size - 2)
+            real = pad_sequence([valid[row, start:stop] for row, start, stop in windows], True)
             sums = self._run(part, real).masked_fill(~real[..., None], 0).sum(1)
             owners = torch.tensor([row for row, _, _ in windows], device=tokens.device)
             totals = totals.index_add(0, owners, sums)
         return totals / valid.sum(1, keepdim=True)
 
 
-_Window = tp.Tuple[int, int, int]  # row, first token, end
+def choose_gaps(valid: Tensor, prob: float, span: int, generator: tp.Optional[torch.Generator] = None) -> Tensor:
+    """Return which tokens are hidden, bool `[B, T]`: gaps of `span` tokens that cover about `prob` of them.
+
+    A gap begins anywhere with the probability that makes the expected share `prob` where gaps overlap:
+    a token stays visible when none of the `span` places in front of it begins one. A sequence without a gap
+    gets one that begins at one of its tokens, and one of a single token is hidden whole.
+
+    Args:
+        valid: which tokens are real, `[B, T]`.
+        prob: share of the tokens, between 0 and 1.
+        span: tokens in one gap; of a short sequence it takes half at most.
+        generator: on the CPU; None takes torch's global one.
+    """
+    count = valid.sum(1).cpu()
+    spans = torch.minimum(torch.full_like(count, span), (count // 2).clamp_min(1))
+    rate = 1 - (1 - prob) ** (1 / spans.double())
+    draws = torch.rand(valid.shape, generator=generator)
+    begins = (draws < rate[:, None]) & valid.cpu()
+    forced = draws.masked_fill(~valid.cpu(), 2).argmin(1)
+    alone = ~begins.any(1)
+    begins[alone, forced[alone]] = True
+    position = torch.arange(valid.shape[1])
+    last = torch.where(begins, position, -span).cummax(1).values  # the latest beginning up to each place
+    return (position - last < spans[:, None]).to(valid.device) & valid
 
 
-def _cut(valid: Tensor, longest: int) -> tp.List[_Window]:
-    """Return windows of at most `longest` tokens over each sequence of `[B, T]`, up to its last token."""
+def hide(tokens: Tensor, hidden: Tensor, vocab_size: int, generator: tp.Optional[torch.Generator] = None) -> Tensor:
+    """Return tokens `[B, T]` as the network sees them.
+
+    Of the `hidden` ones 80 % become the mask, 10 % any token, and 10 % stay, so that the network cannot
+    trust what it sees. The number of the mask is `vocab_size - 1`; `vocab_size - 2` tokens can be drawn.
+    """
+    draws = torch.rand(tokens.shape, generator=generator).to(tokens.device)
+    others = torch.randint(vocab_size - 2, tokens.shape, generator=generator).to(tokens.device)
+    seen = torch.where(draws < _EXCHANGE, others, torch.full_like(tokens, vocab_size - 1))
+    seen = torch.where(draws >= 1 - _STAY, tokens, seen)
+    return torch.where(hidden, seen, tokens)
+
+
+def _cut(valid: Tensor, longest: int) -> tp.List[tp.Tuple[int, int, int]]:
+    """Return windows (row, first token, end) of at most `longest` tokens over each sequence of `[B, T]`."""
     places = torch.arange(1, valid.shape[1] + 1, device=valid.device)
     windows = []
     for row, end in enumerate((valid * places).amax(1).tolist()):

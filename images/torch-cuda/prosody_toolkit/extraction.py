@@ -17,8 +17,7 @@ import numpy as np
 import soxr
 import torch
 
-from prosody_toolkit import definition, features, plots, smoothing
-from prosody_toolkit.definition import FeatureDefinition
+from prosody_toolkit import features, plots, smoothing
 from worker.audio.decode import decode
 
 LOADERS = ("librosa", "soundfile", "ffmpeg", "auto")
@@ -57,8 +56,7 @@ class ProsodicFeatureExtractor:
         self.voiced = np.zeros(0, np.uint8)  # [T] of the last `extract`: 1 where there is a pitch
         self._wave: tp.Optional[np.ndarray] = None  # what `load_audio` has read
         self._part: tp.Optional[tp.Tuple[np.ndarray, float]] = None  # what `extract` saw, and its start in seconds
-        said = features.Parameters(frame_ms, hop_ms, emphasize_ratio, smoothing_level, output_normalize)
-        self._settings = said.settings()
+        self._settings = features.Settings.of_ms(frame_ms, hop_ms, emphasize_ratio, smoothing_level, output_normalize)
 
     @property
     def frame_rate(self) -> float:
@@ -66,9 +64,9 @@ class ProsodicFeatureExtractor:
         return features.SAMPLE_RATE / self._settings.hop_length
 
     @property
-    def definition(self) -> FeatureDefinition:
+    def definition(self) -> features.FeatureDefinition:
         """What the features are, for `ClusteringPipeline(features=...)`: tokens need the same ones again."""
-        return definition.today(self._settings)
+        return features.define(self._settings)
 
     def load_audio(self, path: tp.Union[str, "os.PathLike[str]"], loader: str = "librosa") -> torch.Tensor:
         """Return the mono audio of a file, float32 `[N]` at `sample_rate`, and keep it for `extract`.
@@ -126,15 +124,8 @@ class ProsodicFeatureExtractor:
         known = [self._part or (None, 0.0), (self._wave, 0.0)]
         fits = [k for k in known if k[0] is not None and self.get_frames_count(len(k[0])) == len(values["f0"])]
         wave, start = fits[0] if fits else (None, 0.0)
-        return plots.draw_features(
-            values,
-            save_path,
-            self.frame_rate,
-            normalized=self._settings.output_normalize,
-            wave=wave,
-            sample_rate=self.sample_rate,
-            start=start,
-        )
+        normalized = self._settings.output_normalize
+        return plots.draw_features(values, save_path, self.frame_rate, normalized, wave, self.sample_rate, start=start)
 
     def _given(self, audio_tensor: tp.Optional[Waveform]) -> np.ndarray:
         wave = self._wave if audio_tensor is None else floats(audio_tensor)

@@ -50,21 +50,83 @@ class Settings:
     smoothing_level: str = "light"
     output_normalize: bool = True
 
+    @classmethod
+    def of_ms(cls, frame_ms: float, hop_ms: float, *others: tp.Any) -> "Settings":
+        """Return them as a job and a notebook say them, with lengths in milliseconds: one sample at least."""
+        return cls(*(max(1, round(length * SAMPLE_RATE / 1000)) for length in (frame_ms, hop_ms)), *others)
+
 
 @dataclasses.dataclass(frozen=True)
-class Parameters:
-    """The same as a job and a notebook say it, with lengths in milliseconds."""
+class FeatureDefinition:
+    """Names, order, ranges and analysis of the features; lengths are in samples at `sample_rate` Hz.
 
-    frame_ms: float = 50.0
-    hop_ms: float = 16.0
-    emphasize_ratio: float = 0.7
-    smoothing_level: str = "light"
-    output_normalize: bool = True
+    A token model and the features that it is used on must agree in all of this, or every distance is wrong
+    without any sign of it. So each model carries the definition that it was fitted to, and `refuse_others` compares.
+    """
+
+    version: int  # of the extractor, raised when its numbers change
+    names: tp.Tuple[str, ...]
+    ranges: tp.Tuple[tp.Tuple[float, float], ...]  # what 0 and 1 stand for, in Hz and dB
+    sample_rate: int
+    frame_length: int
+    hop_length: int
+    emphasize_ratio: float
+    smoothing_level: str
+    normalized: bool
 
     def settings(self) -> Settings:
-        """Return them in samples, one at least."""
-        frame, hop = (max(1, round(length * SAMPLE_RATE / 1000)) for length in (self.frame_ms, self.hop_ms))
-        return Settings(frame, hop, self.emphasize_ratio, self.smoothing_level, self.output_normalize)
+        """Return how the features are computed."""
+        lengths = self.frame_length, self.hop_length
+        return Settings(*lengths, self.emphasize_ratio, self.smoothing_level, self.normalized)
+
+
+def define(settings: tp.Optional[Settings] = None) -> FeatureDefinition:
+    """Return the definition of what `analyse` gives with `settings`; None takes the default ones."""
+    said = dataclasses.asdict(settings or Settings())
+    normalized = said.pop("output_normalize")
+    analysis = VERSION, NAMES, RANGES, SAMPLE_RATE
+    return FeatureDefinition(*analysis, normalized=normalized, **said)
+
+
+def define_normalized(settings: Settings) -> FeatureDefinition:
+    """Return the definition for settings, normalised whatever they say.
+
+    Tokens are always made of normalised features; `output_normalize` only decides what is written.
+    """
+    return define(dataclasses.replace(settings, output_normalize=True))
+
+
+def read_definition(plain: tp.Any) -> FeatureDefinition:
+    """Return the definition that a model names, in plain values.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        ranges = tuple((float(low), float(high)) for low, high in plain["ranges"])
+        return FeatureDefinition(**{**plain, "names": tuple(plain["names"]), "ranges": ranges})
+    except (TypeError, KeyError, ValueError) as error:
+        raise ValueError("the definition of its features is damaged; fit the model again") from error
+
+
+def refuse_others(fitted: tp.Optional[FeatureDefinition], given: FeatureDefinition, where: str) -> None:
+    """Raise unless a model was fitted to just these features; one that says nothing of its own was not.
+
+    Raises:
+        ValueError: they differ; with `where` the model is, and the first difference.
+    """
+    if fitted is None:
+        raise ValueError(
+            f"{where}: does not say which features it was fitted to, and tokens of others mean nothing; "
+            "fit a model of your own with `consort fit`"
+        )
+    for field in dataclasses.fields(fitted):
+        theirs, ours = getattr(fitted, field.name), getattr(given, field.name)
+        if theirs != ours:
+            raise ValueError(
+                f"{where}: fitted to features with {field.name} {theirs}, here it is {ours}; "
+                "fit it again with `consort fit`, or set the parameter"
+            )
 
 
 def analyse(wave: np.ndarray, settings: Settings) -> tp.Tuple[np.ndarray, np.ndarray]:
@@ -76,8 +138,8 @@ def analyse(wave: np.ndarray, settings: Settings) -> tp.Tuple[np.ndarray, np.nda
     wave = np.require(wave, np.float32, ["C"])
     frames = _Frames(wave, settings)
     features = np.zeros((frames.count, len(NAMES)), np.float32)
-    candidates, features[:, 4] = _survey(frames, pitch.Costs())
-    f0, correlation = pitch.find_path(candidates, settings.hop_length / SAMPLE_RATE, pitch.Costs())
+    candidates, features[:, 4] = _survey(frames)
+    f0, correlation = pitch.find_path(candidates, settings.hop_length / SAMPLE_RATE)
     voiced = np.flatnonzero(f0)
     features[:, 0] = f0
     features[voiced, 1] = _measure_widths(frames, f0, voiced)
@@ -136,19 +198,17 @@ def _blocks(count: int, size: int) -> tp.Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _survey(frames: _Frames, costs: pitch.Costs) -> tp.Tuple[pitch.Candidates, np.ndarray]:
-    """Return the pitch candidates and the power of all frames.
-
-    The arrays of the whole file are there first: small results kept between large temporary ones would
-    splinter the heap.
-    """
-    found = pitch.reserve(frames.count)
+def _survey(frames: _Frames) -> tp.Tuple[pitch.Candidates, np.ndarray]:
+    """Return the pitch candidates and the power of all frames."""
+    # The arrays of the whole file come first: small results between large temporary ones would splinter the heap.
+    shape = (frames.count, pitch.CANDIDATES)
+    found = pitch.Candidates(*(np.zeros(one, np.float32) for one in (shape, shape, frames.count)))
     power = np.zeros(frames.count, np.float32)
     short = hann(frames.frame_length)[None]
     for part in _blocks(frames.count, _BLOCK):
         chosen = np.arange(part.start, part.stop)
         samples, window = frames.cut(chosen)
-        pieces = pitch.find_candidates(samples, window, SAMPLE_RATE, costs)
+        pieces = pitch.find_candidates(samples, window, SAMPLE_RATE)
         for whole, piece in zip(found, pieces, strict=True):
             whole[part] = piece
         samples, inside = gather(frames.emphasized, chosen * frames.hop_length, frames.frame_length)

@@ -2,16 +2,18 @@
 
 import dataclasses
 import os
-import time
 import typing as tp
 
-from prosody_toolkit import cluster_files, definition, fitting_clusters, fitting_encoder, learning, storage
-from prosody_toolkit.cluster_files import ClusterModel
+from prosody_toolkit import cluster_files, features, fitting_encoder, learning, storage
+from prosody_toolkit.clustering import ClusteringPipeline
 from prosody_toolkit.corpus import Corpus
-from prosody_toolkit.features import Settings
+from prosody_toolkit.vectors import ArrayClass
 from worker import schema
 from worker.extractor import Lesson, choice
 from worker.request import Fit
+
+_BLOCK = 65536  # vectors
+_Facts = tp.Dict[str, tp.Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +29,7 @@ class _Asked:
     encoder: fitting_encoder.Options = dataclasses.field(default_factory=fitting_encoder.Options)
 
 
-def run(
-    asked: Fit, settings: Settings, device: str, files: tp.Mapping[str, str], lesson: Lesson
-) -> tp.Dict[str, tp.Any]:
+def run(asked: Fit, settings: features.Settings, device: str, files: tp.Mapping[str, str], lesson: Lesson) -> _Facts:
     """Fit what is asked for, and return the facts.
 
     Args:
@@ -51,34 +51,49 @@ def run(
             raise learning.Stopped  # k-means has no state to keep
         lesson.say(text, share)
 
-    arrays = Corpus(lesson.arrays, asked.files, settings, _every(lambda done, n: say(f"file {done} of {n}", 0.0)))
+    due = fitting_encoder.every_second()
+
+    def count(done: int, total: int) -> None:
+        if due():
+            say(f"file {done} of {total}", 0.0)
+
+    arrays = Corpus(lesson.arrays, asked.files, settings, count)
     if request.stage == "clusters":
-        settled = (request.n_clusters, request.seed, request.reduced_dims, request.max_iter)
-        return fitting_clusters.fit(arrays, lesson.folder, *settled, device, say)
+        return _fit_clusters(arrays, lesson.folder, request, device, say)
     if cluster_files.DESCRIPTION not in files:
         raise ValueError("an encoder is made of tokens; give the folder of their model by --cluster-model")
     clusters = os.path.dirname(files[cluster_files.DESCRIPTION])
     model = cluster_files.load(clusters)
-    definition.refuse_others(model.features, arrays.features, clusters)
+    features.refuse_others(model.features, arrays.features, clusters)
     plan = dataclasses.replace(request.encoder.plan, seed=request.seed)
     options = dataclasses.replace(request.encoder, plan=plan)
-    sequences = list(_tokens(arrays, model, request.holds))
-    return fitting_encoder.fit(
-        sequences, lesson.folder, model.n_clusters, options, model.sha256, device, say, lesson.stop
-    )
+    tokens = list(arrays.tokens(model.n_clusters) if request.holds == "tokens" else arrays.find_tokens(model))
+    return fitting_encoder.fit(tokens, lesson.folder, model.n_clusters, options, model.sha256, device, say, lesson.stop)
 
 
-def _tokens(corpus: Corpus, model: ClusterModel, holds: str) -> tp.Iterator[tp.Any]:
-    return corpus.tokens(model.n_clusters) if holds == "tokens" else corpus.find_tokens(model)
+def _fit_clusters(corpus: Corpus, folder: str, asked: _Asked, device: str, say: fitting_encoder.SayShare) -> _Facts:
+    """Fit k-means to all frames of a corpus, write the model, and return what it is like."""
+    dim = len(corpus.features.names)
+    collection = ArrayClass(dim, _BLOCK)
+    for vectors in corpus.vectors():
+        collection.add_batch(vectors)
+    pipeline = ClusteringPipeline(asked.n_clusters, dim, device, seed=asked.seed, features=corpus.features)
+    say(f"clusters {len(collection)} frames", 0.0)
 
+    def tell(iteration: int, inertia: float) -> None:
+        say(f"iteration {iteration}, inertia per frame {inertia:.5f}", 0.0)
 
-def _every(say: tp.Callable[[int, int], None], seconds: float = 1.0) -> tp.Callable[[int, int], None]:
-    """Return `say`, called now and then only."""
-    last = [0.0]
-
-    def tell(done: int, total: int) -> None:
-        if time.monotonic() - last[0] >= seconds:
-            last[0] = time.monotonic()
-            say(done, total)
-
-    return tell
+    quality = pipeline.train(collection.finalize(), folder, asked.reduced_dims, max_iter=asked.max_iter, say=tell)
+    model = pipeline.model
+    facts = {
+        "files": len(corpus.files),
+        "n_clusters": asked.n_clusters,
+        "iterations": model.facts["iterations"],
+        "converged": model.facts["converged"],
+        "seed": asked.seed,
+        "quality": quality,
+        "sha256": model.sha256,
+        "frame_seconds": corpus.features.hop_length / corpus.features.sample_rate,
+    }
+    storage.write_provenance(folder, "clusters", facts)
+    return facts

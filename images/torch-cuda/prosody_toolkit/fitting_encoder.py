@@ -7,8 +7,11 @@
     training.pt     while it is going: where a killed training goes on
 """
 
+import contextlib
+import csv
 import dataclasses
 import hashlib
+import io
 import os
 import threading
 import time
@@ -17,15 +20,17 @@ import typing as tp
 import numpy as np
 import torch
 
-from prosody_toolkit import batches, curve, devices, learning, scoring, storage
+from prosody_toolkit import batches, devices, learning, scoring, storage
+from prosody_toolkit.batches import Sequences
 from prosody_toolkit.encoder import ProsodicSequenceEncoder
 from prosody_toolkit.learning import Learning, TrainingPlan
 
 ENCODER = "encoder.pt"
-PROVENANCE = "PROVENANCE.json"  # its words are copied into every record that is made with the model
-_EVERY = 1.0  # seconds between two words about the progress
+_COLUMNS = ("step", "epoch", "train_loss", "validation_loss", "validation_accuracy")  # of the learning curve
 
-_Say = tp.Callable[[str, tp.Optional[float]], None]  # gets a line, and the share that is done; None: once for all
+_Rows = tp.Sequence[learning.Row]
+_Facts = tp.Dict[str, tp.Any]
+SayShare = tp.Callable[[str, tp.Optional[float]], None]  # gets a line, and the share that is done; None: once for all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,29 +48,24 @@ class Options:
     dropout: float = 0.1
     plan: TrainingPlan = dataclasses.field(default_factory=TrainingPlan)
 
-    @property
-    def size_is_named(self) -> bool:
-        """Whether nothing takes the place of the named size."""
-        return not (self.hidden_dim or self.num_layers or self.nhead)
-
 
 def fit(
-    sequences: tp.Sequence[np.ndarray],
+    sequences: Sequences,
     folder: str,
-    n_tokens: int = 120,
-    options: tp.Optional[Options] = None,
+    n_tokens: int,
+    options: Options,
     clusters: str = "",
     device: str = "cpu",
-    say: _Say = lambda text, share: None,
+    say: SayShare = lambda text, share: None,
     stop: tp.Optional[threading.Event] = None,
-) -> tp.Dict[str, tp.Any]:
+) -> _Facts:
     """Train an encoder, or go on where a killed training of the same data and options stands.
 
     Args:
         sequences: tokens int64 `[T]` of each item.
         folder: gets the files.
         n_tokens: number of tokens of the token model.
-        options: sizes, split, length; None takes the default ones.
+        options: sizes, split, length.
         clusters: sha256 of the centres that the tokens come from; the encoder works with no others.
         device: "cpu" or "cuda".
         say: gets a line now and then.
@@ -78,20 +78,26 @@ def fit(
         ValueError: too few sequences, or options that cannot be.
         learning.Stopped: `stop` was set.
     """
-    options = options or Options()
     os.makedirs(folder, exist_ok=True)
     fingerprint = _fingerprint(sequences, n_tokens, options, clusters, device)
     done = _finished(os.path.join(folder, ENCODER), fingerprint)
     if done is not None:
         say("this encoder is fitted already; remove its folder to fit it anew", None)
         return done
-    train, validation = _windows(sequences, options)
+    kept = [tokens for tokens in sequences if len(tokens) > 1]
+    parts = batches.split(len(kept), options.validation, options.plan.seed)
+    train, validation = (batches.cut((kept[number] for number in part), options.window) for part in parts)
     with torch.random.fork_rng([]):
         torch.manual_seed(options.plan.seed)
         model = _build(n_tokens, options)
+    due = every_second()
+
+    def tell(step: int, share: float, loss: float) -> None:
+        if share >= 1 or due():
+            say(f"step {step}, loss {loss:.3f}", share)
+
     work = Learning(model, train, validation, folder, fingerprint, options.plan, devices.choose(device))
-    rows = work.run(stop, _Teller(say), lambda found: curve.write(found, folder))
-    assert work.score is not None
+    rows = work.run(stop, tell, lambda found: _write_curve(found, folder))
     facts = {
         **_describe(rows, work.score, train, validation, n_tokens),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -105,27 +111,55 @@ def fit(
     return facts
 
 
-def _write(
-    model: ProsodicSequenceEncoder, rows: tp.List[tp.Any], facts: tp.Dict[str, tp.Any], folder: str, say: _Say
-) -> None:
+def _write(model: ProsodicSequenceEncoder, rows: _Rows, facts: _Facts, folder: str, say: SayShare) -> None:
     """Write the curve and what is known of the encoder, then itself; the state that a kill leaves goes last."""
-    curve.write(rows, folder)
+    _write_curve(rows, folder)
     try:
-        curve.plot(rows, facts, folder)
+        plot_curve(rows, facts, folder)
     except ImportError:
         say("matplotlib is not in this environment, so there is no picture of curve.csv", None)
-    storage.write_json(os.path.join(folder, PROVENANCE), {"encoder": {"made by": "consort fit", **_public(facts)}})
+    named = ("size", "seed", "steps", "best_epoch", "validation", "unigram", "clusters")
+    storage.write_provenance(folder, "encoder", {key: facts[key] for key in named})
     model.save(os.path.join(folder, ENCODER), **facts)
-    _remove(os.path.join(folder, learning.STATE))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(folder, learning.STATE))
 
 
-def _windows(
-    sequences: tp.Sequence[np.ndarray], options: Options
-) -> tp.Tuple[tp.List[np.ndarray], tp.List[np.ndarray]]:
-    """Return windows to learn from, and others of other items to validate with."""
-    kept = [tokens for tokens in sequences if len(tokens) > 1]
-    learned, held = batches.split(len(kept), options.validation, options.plan.seed)
-    return tuple(batches.cut((kept[n] for n in part), options.window) for part in (learned, held))  # type: ignore
+def _write_curve(rows: _Rows, folder: str) -> None:
+    """Write `curve.csv`, one row per epoch: losses in nats per hidden token, accuracy as a share."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    with storage.replacing(os.path.join(folder, "curve.csv")) as f:
+        f.write(text.getvalue().encode("ascii"))
+
+
+def plot_curve(rows: _Rows, facts: _Facts, folder: str) -> None:
+    """Write `curve.png` and `curve.svg`: losses and accuracy by epoch.
+
+    Dashed lines show what frequencies alone would guess, the `unigram` among the `facts`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    epochs = [row["epoch"] for row in rows]
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)  # no window, and no state that others share
+    losses, shares = figure.subplots(1, 2)
+    losses.plot(epochs, [row["train_loss"] for row in rows], label="training")
+    losses.plot(epochs, [row["validation_loss"] for row in rows], label="validation")
+    losses.axhline(facts["unigram"]["loss"], color="gray", linestyle="--", label="unigram")
+    losses.set(xlabel="epoch", ylabel="loss in nats per hidden token")
+    shares.plot(epochs, [row["validation_accuracy"] for row in rows], color="C1", label="validation")
+    shares.axhline(facts["unigram"]["accuracy"], color="gray", linestyle="--", label="unigram")
+    shares.set(xlabel="epoch", ylabel="hidden tokens guessed", ylim=(0, None))
+    for axes in (losses, shares):
+        axes.legend(frameon=False)
+        axes.grid(alpha=0.3)
+    for kind in ("png", "svg"):
+        with storage.replacing(os.path.join(folder, f"curve.{kind}")) as f:
+            figure.savefig(f, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
 
 
 def _build(n_tokens: int, options: Options) -> ProsodicSequenceEncoder:
@@ -144,16 +178,10 @@ def _build(n_tokens: int, options: Options) -> ProsodicSequenceEncoder:
 
 def _name(model: ProsodicSequenceEncoder, options: Options) -> str:
     sizes = "/".join(str(model.config[name]) for name in ("hidden_dim", "num_layers", "nhead"))
-    return f"{options.size} ({sizes})" if options.size_is_named else sizes
+    return sizes if options.hidden_dim or options.num_layers or options.nhead else f"{options.size} ({sizes})"
 
 
-def _describe(
-    rows: tp.List[learning.Row],
-    score: scoring.Score,
-    train: tp.List[np.ndarray],
-    validation: tp.List[np.ndarray],
-    n_tokens: int,
-) -> tp.Dict[str, tp.Any]:
+def _describe(rows: _Rows, score: scoring.Score, train: Sequences, validation: Sequences, n_tokens: int) -> _Facts:
     best = min(rows, key=lambda row: row["validation_loss"])
     return {
         "steps": int(rows[-1]["step"]),
@@ -163,14 +191,12 @@ def _describe(
         "final_validation_loss": rows[-1]["validation_loss"],
         "train_tokens": int(sum(map(len, train))),
         "validation_tokens": int(sum(map(len, validation))),
-        "validation": dataclasses.asdict(score),
+        "validation": score,
         "unigram": scoring.unigram(train, validation, n_tokens),
     }
 
 
-def _fingerprint(
-    sequences: tp.Sequence[np.ndarray], n_tokens: int, options: Options, clusters: str, device: str
-) -> str:
+def _fingerprint(sequences: Sequences, n_tokens: int, options: Options, clusters: str, device: str) -> str:
     """Return a hash of all that decides the result, and of nothing else."""
     plan = dataclasses.replace(options.plan, checkpoint_seconds=0.0)
     total = hashlib.sha256(repr((n_tokens, dataclasses.replace(options, plan=plan), clusters, device)).encode())
@@ -179,7 +205,7 @@ def _fingerprint(
     return total.hexdigest()
 
 
-def _finished(path: str, fingerprint: str) -> tp.Optional[tp.Dict[str, tp.Any]]:
+def _finished(path: str, fingerprint: str) -> tp.Optional[_Facts]:
     """Return the facts of an encoder that was made of just this, or None."""
     if not os.path.isfile(path):
         return None
@@ -191,23 +217,15 @@ def _finished(path: str, fingerprint: str) -> tp.Optional[tp.Dict[str, tp.Any]]:
     return dict(facts) if facts.get("fingerprint") == fingerprint else None
 
 
-def _public(facts: tp.Dict[str, tp.Any]) -> tp.Dict[str, tp.Any]:
-    return {key: facts[key] for key in ("size", "seed", "steps", "best_epoch", "validation", "unigram", "clusters")}
+def every_second() -> tp.Callable[[], bool]:
+    """Return a question whose answer is yes once a second at most: whether to say something again."""
+    last = 0.0
 
+    def due() -> bool:
+        nonlocal last
+        if time.monotonic() - last < 1.0:
+            return False
+        last = time.monotonic()
+        return True
 
-def _remove(path: str) -> None:
-    if os.path.exists(path):
-        os.unlink(path)
-
-
-class _Teller:
-    """Says now and then where the training stands."""
-
-    def __init__(self, say: _Say) -> None:
-        self._say = say
-        self._last = 0.0
-
-    def __call__(self, step: int, share: float, loss: float) -> None:
-        if time.monotonic() - self._last >= _EVERY or share >= 1:
-            self._last = time.monotonic()
-            self._say(f"step {step}, loss {loss:.3f}", share)
+    return due

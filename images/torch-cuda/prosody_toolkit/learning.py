@@ -100,7 +100,7 @@ class Learning:
         self._state = _State()
         self._best: tp.Optional[tp.Dict[str, tp.Any]] = None
         self._saved = time.monotonic()
-        self.score: tp.Optional[Score] = None  # of the best weights
+        self.score: Score = {}  # of the best weights, at the end
 
     def run(
         self,
@@ -123,7 +123,7 @@ class Learning:
                 on_epoch(self._state.curve)
         assert self._best is not None
         self._model.load_state_dict(self._best["state"])
-        self.score = Score(**self._best["score"])
+        self.score = self._best["score"]
         self._model.eval()
         return self._state.curve
 
@@ -165,10 +165,10 @@ class Learning:
         state = self._state
         score = evaluate(self._model, self._validation, self._plan.batch_tokens, self._plan.seed)
         row = {"step": state.step, "epoch": state.epoch + 1, "train_loss": state.loss / max(1, state.hidden)}
-        state.curve.append({**row, "validation_loss": score.loss, "validation_accuracy": score.accuracy})
-        if self._best is None or score.loss < self._best["score"]["loss"]:
+        state.curve.append({**row, "validation_loss": score["loss"], "validation_accuracy": score["accuracy"]})
+        if self._best is None or score["loss"] < self._best["score"]["loss"]:
             weights = {name: tensor.detach().cpu().clone() for name, tensor in self._model.state_dict().items()}
-            self._best = {"state": weights, "score": dataclasses.asdict(score)}
+            self._best = {"state": weights, "score": score}
         state.epoch, state.position, state.loss, state.hidden = state.epoch + 1, 0, 0.0, 0
 
     def _share(self, batches_per_epoch: tp.Optional[int] = None) -> float:

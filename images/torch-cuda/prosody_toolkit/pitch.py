@@ -4,7 +4,6 @@ Everything follows P. Boersma, "Accurate short-term analysis of the fundamental 
 harmonics-to-noise ratio of a sampled sound", IFA Proceedings 17, 1993, pages 97-110.
 """
 
-import dataclasses
 import math
 import typing as tp
 
@@ -20,16 +19,12 @@ _MIN_OVERLAP = 0.05  # of the window's energy: beyond it a frame at the edge of 
 _AUDIBLE = 1e-5  # amplitude, -100 dBFS: what rounding leaves of a constant is no signal
 _IMPOSSIBLE = -1e9  # strength of an empty candidate
 
-
-@dataclasses.dataclass(frozen=True)
-class Costs:
-    """What the path finder weighs, with the values that are customary for speech."""
-
-    voicing_threshold: float = 0.45
-    silence_threshold: float = 0.03  # of the largest amplitude of the file
-    octave: float = 0.01  # per octave of lag, in favour of high frequencies
-    octave_jump: float = 0.35  # per octave between neighbouring frames 10 ms apart
-    voicing_change: float = 0.14  # likewise, for each start and end of voicing
+# What the path finder weighs, with the values that are customary for speech.
+_VOICING_THRESHOLD = 0.45
+_SILENCE_THRESHOLD = 0.03  # of the largest amplitude of the file
+_OCTAVE = 0.01  # per octave of lag, in favour of high frequencies
+_OCTAVE_JUMP = 0.35  # per octave between neighbouring frames 10 ms apart
+_VOICING_CHANGE = 0.14  # likewise, for each start and end of voicing
 
 
 class Candidates(tp.NamedTuple):
@@ -52,13 +47,7 @@ def centre(frames: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return centred
 
 
-def reserve(count: int) -> Candidates:
-    """Return empty candidates for `count` frames."""
-    shape = (count, CANDIDATES)
-    return Candidates(np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(count, np.float32))
-
-
-def find_candidates(frames: np.ndarray, window: np.ndarray, sample_rate: int, costs: Costs) -> Candidates:
+def find_candidates(frames: np.ndarray, window: np.ndarray, sample_rate: int) -> Candidates:
     """Find where a frame resembles itself (r = r_windowed / r_window, Boersma's equation 9).
 
     Args:
@@ -66,7 +55,6 @@ def find_candidates(frames: np.ndarray, window: np.ndarray, sample_rate: int, co
         window: `[1, L]`; or `[B, L]`, zero outside the audio, where frames reach over
             its edges: dividing by the window that was really used keeps their correlation unbiased.
         sample_rate: in Hz.
-        costs: `octave` decides which maxima are the strongest.
     """
     rate = _OVERSAMPLING * sample_rate
     first, last = int(rate / CEILING), math.ceil(rate / FLOOR)
@@ -77,15 +65,15 @@ def find_candidates(frames: np.ndarray, window: np.ndarray, sample_rate: int, co
     r /= np.maximum(overlap, np.float32(_MIN_OVERLAP))
     r *= overlap > _MIN_OVERLAP
     lag, height = _peaks(r, first, last)
-    frequency, height = _strongest(rate / lag, height, costs)
+    frequency, height = _strongest(rate / lag, height)
     # Of the whole frame it would call the silence beside a voice loud, half a window far: voiced, that is.
     middle, reach = frames.shape[-1] // 2, math.ceil(0.5 * sample_rate / FLOOR)
     return Candidates(frequency, height, np.abs(signal[:, middle - reach : middle + reach]).max(-1))
 
 
-def _strongest(frequency: np.ndarray, height: np.ndarray, costs: Costs) -> tp.Tuple[np.ndarray, np.ndarray]:
+def _strongest(frequency: np.ndarray, height: np.ndarray) -> tp.Tuple[np.ndarray, np.ndarray]:
     """Return the `CANDIDATES` best of `[B, M]`, and 0 for both where there are fewer maxima."""
-    score = height + np.float32(costs.octave) * np.log2(frequency)
+    score = height + np.float32(_OCTAVE) * np.log2(frequency)
     best = np.argpartition(score, -CANDIDATES, axis=-1)[:, -CANDIDATES:]
     order = np.argsort(-np.take_along_axis(score, best, -1), axis=-1, kind="stable")
     best = np.take_along_axis(best, order, -1)
@@ -95,17 +83,17 @@ def _strongest(frequency: np.ndarray, height: np.ndarray, costs: Costs) -> tp.Tu
     return np.where(found, chosen, 0).astype(np.float32), np.where(found, height, 0).astype(np.float32)
 
 
-def find_path(candidates: Candidates, hop_seconds: float, costs: Costs) -> tp.Tuple[np.ndarray, np.ndarray]:
+def find_path(candidates: Candidates, hop_seconds: float) -> tp.Tuple[np.ndarray, np.ndarray]:
     """Choose one candidate per frame so that the whole contour is the cheapest.
 
     Returns:
         frequency in Hz, 0 in unvoiced frames, and correlation; both float32 `[T]`.
     """
-    strength = _strengths(candidates, costs)
+    strength = _strengths(candidates)
     zero = np.zeros((len(strength), 1), np.float32)
     frequency = np.concatenate([zero, candidates.frequency], axis=1)
     correlation = np.concatenate([zero, candidates.correlation], axis=1)
-    chosen = _decode(strength, frequency, costs, 0.01 / hop_seconds)
+    chosen = _decode(strength, frequency, 0.01 / hop_seconds)
     rows = np.arange(len(chosen))
     return frequency[rows, chosen], correlation[rows, chosen]
 
@@ -117,15 +105,12 @@ def harmonicity(correlation: np.ndarray) -> np.ndarray:
 
 
 def _autocorrelation(frames: np.ndarray, last: int) -> np.ndarray:
-    """Return lags 0 .. `last` `[B, last + 1]`, on an axis `_OVERSAMPLING` times finer.
-
-    The power spectrum is zero-padded before its inverse transform, which interpolates by sinc.
-    """
+    """Return lags 0 .. `last` `[B, last + 1]`, on an axis `_OVERSAMPLING` times finer."""
     size = _fast_length(frames.shape[-1] + last // _OVERSAMPLING + 2)
     spectrum = np.fft.rfft(frames, size)
     power = spectrum.real**2 + spectrum.imag**2
     power[:, -1] *= 0.5  # the Nyquist bin of the short transform stands for two of the long one
-    lags: np.ndarray = np.fft.irfft(power, _OVERSAMPLING * size)[:, : last + 1]
+    lags: np.ndarray = np.fft.irfft(power, _OVERSAMPLING * size)[:, : last + 1]  # zero-padding interpolates by sinc
     return lags
 
 
@@ -155,18 +140,18 @@ def _peaks(r: np.ndarray, first: int, last: int) -> tp.Tuple[np.ndarray, np.ndar
     return lag, height
 
 
-def _strengths(candidates: Candidates, costs: Costs) -> np.ndarray:
+def _strengths(candidates: Candidates) -> np.ndarray:
     """Return local strengths `[T, 1 + K]`, unvoiced first (Boersma's equations 23 and 24)."""
     loudness = candidates.peak / max(float(candidates.peak.max()), _AUDIBLE)
-    quiet = 2 - loudness * ((1 + costs.voicing_threshold) / costs.silence_threshold)
-    unvoiced = costs.voicing_threshold + np.maximum(quiet, 0)
+    quiet = 2 - loudness * ((1 + _VOICING_THRESHOLD) / _SILENCE_THRESHOLD)
+    unvoiced = _VOICING_THRESHOLD + np.maximum(quiet, 0)
     valid = candidates.frequency > 0
     octaves = np.log2(FLOOR / np.where(valid, candidates.frequency, FLOOR))
-    voiced = np.where(valid, candidates.correlation - costs.octave * octaves, _IMPOSSIBLE)
+    voiced = np.where(valid, candidates.correlation - _OCTAVE * octaves, _IMPOSSIBLE)
     return np.concatenate([unvoiced[:, None], voiced], axis=1)
 
 
-def _decode(strength: np.ndarray, frequency: np.ndarray, costs: Costs, scale: float) -> np.ndarray:
+def _decode(strength: np.ndarray, frequency: np.ndarray, scale: float) -> np.ndarray:
     """Return the best path `[T]` by the Viterbi algorithm; `scale` adapts transition costs to the hop."""
     length, states = strength.shape
     back = np.zeros((length, states), np.int8)
@@ -174,7 +159,7 @@ def _decode(strength: np.ndarray, frequency: np.ndarray, costs: Costs, scale: fl
     block = 1024
     for start in range(1, length, block):
         stop = min(start + block, length)
-        moves = _transitions(frequency[start - 1 : stop], costs) * scale
+        moves = _transitions(frequency[start - 1 : stop]) * scale
         for t in range(start, stop):
             total = score - moves[t - start]
             back[t] = total.argmax(1)
@@ -186,10 +171,10 @@ def _decode(strength: np.ndarray, frequency: np.ndarray, costs: Costs, scale: fl
     return path
 
 
-def _transitions(frequency: np.ndarray, costs: Costs) -> np.ndarray:
+def _transitions(frequency: np.ndarray) -> np.ndarray:
     """Return costs `[T - 1, to, from]` between neighbours in `[T, K]`, for voicing and octaves jumped."""
     voiced = frequency > 0
     octaves = np.log2(np.where(voiced, frequency, 1.0))
-    jump = costs.octave_jump * np.abs(octaves[1:, :, None] - octaves[:-1, None, :])
+    jump = _OCTAVE_JUMP * np.abs(octaves[1:, :, None] - octaves[:-1, None, :])
     now, then = voiced[1:, :, None], voiced[:-1, None, :]
-    return np.where(now & then, jump, np.where(now | then, costs.voicing_change, 0.0))
+    return np.where(now & then, jump, np.where(now | then, _VOICING_CHANGE, 0.0))

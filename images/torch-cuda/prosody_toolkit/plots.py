@@ -59,7 +59,7 @@ def draw_features(
     for index, name in enumerate(features.NAMES):
         panel = next(rest)
         _set_scale(panel, index, normalized)
-        _draw_contour(panel, times, np.asarray(values[name]), voiced, name, _COLOURS[index])
+        _draw_contour(panel, times, np.asarray(values[name]), voiced, index)
     if tokens is not None:
         _draw_strip(next(rest), np.asarray(tokens), frame_rate, start=start)
     axes[-1].set_xlim(start, start + max(len(times), 1) / frame_rate)
@@ -126,12 +126,10 @@ def _set_scale(axes: "Axes", index: int, normalized: bool) -> None:
     _name(axes, features.NAMES[index] + ("" if normalized else f"\n[{_UNITS[index]}]"))
 
 
-def _draw_contour(
-    axes: "Axes", times: np.ndarray, values: np.ndarray, voiced: np.ndarray, name: str, colour: str
-) -> None:
+def _draw_contour(axes: "Axes", times: np.ndarray, values: np.ndarray, voiced: np.ndarray, index: int) -> None:
     """Draw one feature; where there is no voice only `power` means something, and the rest is left out."""
-    shown = values if name == "power" else np.where(voiced, values, np.nan)
-    axes.plot(times, shown, color=colour, linewidth=1.2, marker=".", markersize=2)
+    shown = values if features.NAMES[index] == "power" else np.where(voiced, values, np.nan)
+    axes.plot(times, shown, color=_COLOURS[index], linewidth=1.2, marker=".", markersize=2)
     half = 0.5 * (times[1] - times[0]) if len(times) > 1 else 0.5
     runs = smoothing.find_runs(voiced.astype(np.uint8))
     spans = [(times[a] - half, times[b - 1] - times[a] + 2 * half) for a, b in runs if voiced[a]]
@@ -154,18 +152,13 @@ def _draw_strip(
 
 
 def _check(path: Path) -> None:
-    """Refuse what no picture can be written as, before any work is done.
-
-    Raises:
-        ValueError: another format than PNG or SVG.
-    """
+    """Refuse what no picture can be written as, before any work is done."""
     target = pathlib.Path(path)
     if target.suffix.lower() not in FORMATS:
         raise ValueError(f"{target.name}: a picture ends in {' or '.join(FORMATS)}")
 
 
 def _save(figure: "Figure", path: Path) -> pathlib.Path:
-    """Write the picture."""
     import matplotlib
 
     target = pathlib.Path(path)

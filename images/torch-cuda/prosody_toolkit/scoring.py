@@ -1,6 +1,5 @@
 """How well hidden tokens are guessed, beside two ways that need no training."""
 
-import dataclasses
 import typing as tp
 
 import numpy as np
@@ -14,22 +13,15 @@ _ENOUGH = 4000  # hidden tokens that a score should rest on
 _ROUNDS = 8  # times that few windows are gone through, with other gaps each time
 
 
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """Of the hidden tokens of validation sequences: loss in nats, and the share that was guessed.
-
-    `nearest_accuracy` is that of copying the nearest token that is visible, the earlier one where two are
-    as near. The gaps are the same at every evaluation.
-    """
-
-    hidden: int
-    loss: float
-    accuracy: float
-    nearest_accuracy: float
+Score = tp.Dict[str, float]
 
 
 def evaluate(model: ProsodicSequenceEncoder, windows: Sequences, batch_tokens: int, seed: int) -> Score:
-    """Return the score of a model, without learning from it."""
+    """Return the score of a model, without learning from it; the gaps are the same at every evaluation.
+
+    Of the `hidden` tokens: the `loss` in nats, the `accuracy`, which is the share that was guessed, and the
+    `nearest_accuracy`: that of copying the nearest token that is visible, the earlier one where two are as near.
+    """
     lengths = np.array([len(window) for window in windows])
     hits = near = hidden = 0
     loss = 0.0
@@ -46,7 +38,8 @@ def evaluate(model: ProsodicSequenceEncoder, windows: Sequences, batch_tokens: i
             hits += int((logits[gaps].argmax(-1) == truth).sum())
             near += int((copy_nearest(original, gaps, tokens != model.padding_token_id)[gaps] == truth).sum())
             hidden += len(truth)
-    return Score(hidden, loss / hidden, hits / hidden, near / hidden)
+    shares = {"accuracy": hits / hidden, "nearest_accuracy": near / hidden}
+    return {"hidden": hidden, "loss": loss / hidden, **shares}
 
 
 def copy_nearest(tokens: torch.Tensor, gaps: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
@@ -61,7 +54,7 @@ def copy_nearest(tokens: torch.Tensor, gaps: torch.Tensor, valid: torch.Tensor) 
     return tokens.gather(1, chosen.clamp(0, tokens.shape[1] - 1)).masked_fill(lost, -1)
 
 
-def unigram(learned: Sequences, windows: Sequences, n_tokens: int) -> tp.Dict[str, float]:
+def unigram(learned: Sequences, windows: Sequences, n_tokens: int) -> Score:
     """Return how well the frequencies of `n_tokens` alone guess those of `windows`: always the most frequent one.
 
     They are counted in the sequences `learned`, with one count added to each.

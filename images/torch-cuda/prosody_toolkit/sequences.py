@@ -12,10 +12,12 @@ import typing as tp
 import numpy as np
 import soxr
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
-from prosody_toolkit import cluster_files, clustering, definition, devices, extraction, features
+from prosody_toolkit import cluster_files, clustering, devices, features
+from prosody_toolkit.extraction import Waveform, floats
 
-Waves = tp.Union[np.ndarray, torch.Tensor, tp.Sequence[np.ndarray], tp.Sequence[torch.Tensor]]
+Waves = tp.Union[Waveform, tp.Sequence[np.ndarray], tp.Sequence[torch.Tensor]]
 Lengths = tp.Union[tp.Sequence[int], np.ndarray, torch.Tensor]
 Tokens = tp.List[tp.List[int]]
 Distances = tp.List[tp.List[float]]
@@ -42,15 +44,15 @@ class ProsodicClusterSequences:
         self.device = devices.choose(device)
         self.model = cluster_files.load(prosodic_cluster_model_dir)
         fitted = self.model.features
-        given = definition.today(fitted.settings() if fitted else None)
-        definition.refuse_others(fitted, given, prosodic_cluster_model_dir)
+        given = features.define(fitted.settings() if fitted else None)
+        features.refuse_others(fitted, given, prosodic_cluster_model_dir)
         self.max_duration = max_duration
         self.sample_rate = given.sample_rate
         self._settings = given.settings()
 
-    def resample_waveform(self, waveform: tp.Union[np.ndarray, torch.Tensor], sample_rate: int) -> torch.Tensor:
+    def resample_waveform(self, waveform: Waveform, sample_rate: int) -> torch.Tensor:
         """Return `[N]` or `[C, N]` as mono float32 `[1, N]` at the model's 16 kHz (soxr HQ), channels averaged."""
-        wave = extraction.floats(waveform)
+        wave = floats(waveform)
         if wave.ndim not in (1, 2) or not wave.size or sample_rate <= 0:
             raise ValueError(f"expected audio [N] or [C, N] and its rate, got {list(wave.shape)} at {sample_rate} Hz")
         mono = wave if wave.ndim == 1 else wave.mean(0)
@@ -70,17 +72,23 @@ class ProsodicClusterSequences:
         Raises:
             ValueError: empty, not finite, too long, or lengths that do not fit.
         """
-        given = tp.cast("tp.Sequence[tp.Union[np.ndarray, torch.Tensor]]", [audio] if _is_single(audio) else audio)
-        waves = [_flat(wave) for wave in given]
+        single = isinstance(audio, (np.ndarray, torch.Tensor)) and audio.ndim == 1
+        waves = [_flat(wave) for wave in tp.cast("tp.Sequence[Waveform]", [audio] if single else audio)]
         counts = [len(wave) for wave in waves] if lengths is None else [int(length) for length in lengths]
         if not waves or len(counts) != len(waves):
             raise ValueError(f"got {len(waves)} waveforms and {len(counts)} lengths")
         for number, (wave, count) in enumerate(zip(waves, counts, strict=True)):
-            self._check(wave[:count], count, len(wave), number)
-        batch = torch.zeros(len(waves), max(counts))
-        for row, (wave, count) in enumerate(zip(waves, counts, strict=True)):
-            batch[row, :count] = torch.from_numpy(wave[:count].copy())
-        return batch, torch.tensor(counts)
+            if not 1 <= count <= len(wave):
+                raise ValueError(f"waveform {number}: {count} samples are asked for, {len(wave)} are there")
+            if not np.isfinite(wave[:count]).all():
+                raise ValueError(f"waveform {number}: holds NaN or infinity")
+            if self.max_duration is not None and count > self.max_duration * self.sample_rate:
+                raise ValueError(
+                    f"waveform {number}: {count / self.sample_rate:.1f} s are longer than max_duration="
+                    f"{self.max_duration:g}; raise it, or cut the audio into pieces"
+                )
+        parts = [torch.from_numpy(wave[:count].copy()) for wave, count in zip(waves, counts, strict=True)]
+        return pad_sequence(parts, batch_first=True), torch.tensor(counts)
 
     @tp.overload
     def extract_cluster_sequences(
@@ -110,25 +118,10 @@ class ProsodicClusterSequences:
             distances.append(distance.tolist())
         return (tokens, distances) if return_distances else tokens
 
-    def _check(self, wave: np.ndarray, count: int, there: int, number: int) -> None:
-        if not 1 <= count <= there:
-            raise ValueError(f"waveform {number}: {count} samples are asked for, {there} are there")
-        if not np.isfinite(wave).all():
-            raise ValueError(f"waveform {number}: holds NaN or infinity")
-        if self.max_duration is not None and count > self.max_duration * self.sample_rate:
-            raise ValueError(
-                f"waveform {number}: {count / self.sample_rate:.1f} s are longer than max_duration="
-                f"{self.max_duration:g}; raise it, or cut the audio into pieces"
-            )
 
-
-def _is_single(audio: Waves) -> bool:
-    return isinstance(audio, (np.ndarray, torch.Tensor)) and audio.ndim == 1
-
-
-def _flat(wave: tp.Union[np.ndarray, torch.Tensor]) -> np.ndarray:
+def _flat(wave: Waveform) -> np.ndarray:
     """Return one waveform `[N]` of `[N]` or `[1, N]`."""
-    found = extraction.floats(wave)
+    found = floats(wave)
     if found.ndim == 2 and len(found) == 1:
         found = found[0]
     if found.ndim != 1:

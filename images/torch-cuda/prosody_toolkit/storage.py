@@ -47,6 +47,11 @@ def write_json(path: str, value: tp.Any) -> None:
         f.write((json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode("ascii"))
 
 
+def write_provenance(folder: str, stage: str, facts: tp.Dict[str, tp.Any]) -> None:
+    """Write PROVENANCE.json, whose words are copied into every record that is made with the model."""
+    write_json(os.path.join(folder, "PROVENANCE.json"), {stage: {"made by": "consort fit", **facts}})
+
+
 def read_json(path: str) -> tp.Any:
     """Return plain values.
 

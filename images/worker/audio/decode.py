@@ -18,14 +18,13 @@ import typing as tp
 import numpy as np
 import soundfile
 
-from worker.audio import durations, ffmpeg, waves
+from worker.audio import durations, ffmpeg, spool, waves
 from worker.errors import AudioError, NotFiniteError
 
 BLOCK = 1 << 18  # frames per step
 TOLERANCE = 0.05  # seconds by which a decode may be shorter than declared
 RATES = (1000, 768000)  # Hz; anything outside is a broken header
 CHANNELS = 64
-SPOOL_BYTES = 64 << 20
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOOKALIKES = (
@@ -80,7 +79,7 @@ def decode(
     size: tp.Optional[int] = None,
     mtime_ns: tp.Optional[int] = None,
     deadline: float = 600.0,
-    spool_bytes: int = SPOOL_BYTES,
+    spool_bytes: int = spool.LIMIT,
 ) -> Decoded:
     """Read one file in bounded memory, whatever its length.
 

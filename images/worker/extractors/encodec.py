@@ -6,19 +6,7 @@ import typing as tp
 
 import numpy as np
 
-from worker.extractor import (
-    Arrays,
-    Batch,
-    Checkpoint,
-    Extractor,
-    Framing,
-    Output,
-    Stream,
-    Windows,
-    choice,
-    is_own,
-    refuse_unknown,
-)
+from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, Stream, Windows, choice, refuse_unknown
 from worker.request import WindowChoice
 
 _HOP = 320  # samples per frame, of both models
@@ -91,7 +79,7 @@ class Encodec(Extractor):
         latents = self._declare_latents((*lead, "channel", "time"))
         return (latents, self._declare_codes((*lead, "codebook", "time")), *scale, self._declare_starts(axis))
 
-    def framing(self) -> Framing:
+    def framing(self) -> tp.Union[Stream, Windows]:
         """Return blocks of 2 s, chunks of 1 s, or the windows of the job.
 
         Raises:
@@ -110,11 +98,9 @@ class Encodec(Extractor):
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
         if self._own_folder:
             return tuple(Checkpoint("folder", self.checkpoint, "", file, "", "unknown") for file in _FILES)
-        pinned = {"model.safetensors": _SHA256.get(self.checkpoint, "")}
         revision, licence = _REVISIONS[self.checkpoint], "MIT (the hub states none)"
-        return tuple(
-            Checkpoint("hub", self.checkpoint, revision, file, pinned.get(file, ""), licence) for file in _FILES
-        )
+        hashes = "", _SHA256.get(self.checkpoint, "")
+        return tuple(Checkpoint("hub", self.checkpoint, revision, *file, licence) for file in zip(_FILES, hashes))
 
     def flags(self) -> tp.Tuple[str, ...]:
         return ("lossy",) if self.average_codes else ()
@@ -134,14 +120,9 @@ class Encodec(Extractor):
         from torch_models.encodec import codec, joining
 
         self._joining = joining
-        self._codec = codec.load(
-            config=files["config.json"],
-            weights=files["model.safetensors"],
-            device=device,
-            sample_rate=self.sample_rate,
-            bandwidth=self.bandwidth,
-            quantize=self.request.wants("codes"),
-        )
+        config, weights = (files[file] for file in _FILES)
+        quantize = self.request.wants("codes")
+        self._codec = codec.load(config, weights, device, self.sample_rate, self.bandwidth, quantize)
 
     def extract(self, batch: Batch) -> Arrays:
         """Return the frames of a block `[1, T, ...]`, or one entry `[B, 1, ...]` for each window."""
@@ -178,7 +159,7 @@ class Encodec(Extractor):
 
     @property
     def _own_folder(self) -> bool:
-        return is_own(self.checkpoint)
+        return self.checkpoint not in _REVISIONS
 
     @property
     def _is_stereo(self) -> bool:
@@ -211,9 +192,8 @@ class Encodec(Extractor):
 
     def _declare_latents(self, axes: tp.Tuple[str, ...]) -> Output:
         size = None if self._own_folder else 128
-        return self._declare(
-            "latents", axes, size, "output of the encoder before quantisation", poolable=axes[0] != "chunk", varies=True
-        )
+        doc = "output of the encoder before quantisation"
+        return self._declare("latents", axes, size, doc, poolable=axes[0] != "chunk", varies=True)
 
     def _declare_codes(self, axes: tp.Tuple[str, ...], doc: str = "index in each codebook, coarse to fine") -> Output:
         books = int(self.bandwidth * 100 * _HOP // self.sample_rate)  # 10 bits per frame and book of 1024

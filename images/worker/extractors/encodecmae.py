@@ -64,16 +64,8 @@ class Encodecmae(LayeredExtractor):
         """Return the one file; at the root of the hub's repository, where upstream's `hub.py` looks it up by name."""
         if self._own:
             return (Checkpoint("file", self.checkpoint, "", self.checkpoint, "", "unknown"),)
-        return (
-            Checkpoint(
-                kind="hub",
-                name="lpepino/encodecmae-v2",
-                revision="main",
-                file=self.checkpoint + ".pt",
-                sha256="",
-                licence="MIT by its document; the repository states none",
-            ),
-        )
+        licence = "MIT by its document; the repository states none"
+        return (Checkpoint("hub", "lpepino/encodecmae-v2", "main", self.checkpoint + ".pt", "", licence),)
 
     def load(self, device: str, files: tp.Mapping[str, str]) -> None:
         """Read the weights.
@@ -85,14 +77,11 @@ class Encodecmae(LayeredExtractor):
 
         (checkpoint,) = self.checkpoints()
         encoder = network.load(files[checkpoint.file], device)
-        sizes = encoder.sizes
-        if not self._own and (sizes.layers, sizes.dim) != _SIZES[self.checkpoint]:
-            raise ValueError(
-                "{}: has {} layers of {} features, not those of {}; give it as a path".format(
-                    files[checkpoint.file], sizes.layers, sizes.dim, self.checkpoint
-                )
-            )
-        self._indices = self._find_layers(sizes.layers)
+        layers, size = encoder.sizes.layers, encoder.sizes.dim
+        if not self._own and (layers, size) != _SIZES[self.checkpoint]:
+            words = "{}: has {} layers of {} features, not those of {}; give it as a path"
+            raise ValueError(words.format(files[checkpoint.file], layers, size, self.checkpoint))
+        self._indices = self._find_layers(layers)
         self._run = encoder.run_together if device == "cuda" else encoder.run_each
 
     def extract(self, batch: Batch) -> Arrays:

@@ -10,6 +10,7 @@ from worker.networks.beat_features import BeatFeatures
 from worker.networks.madmom_models import read_network
 from worker.networks.peephole_lstm import Ensemble
 
+_ARCHIVE = "madmom-0.16.1.tar.gz"
 _ARCHIVE_SHA256 = "64a86a29106e7c4e0c5f4ec96801c2d1a8492db710e4fe27e097da5517d68cb2"
 
 _BANDS = {"beats": (6, 6, 6), "downbeats": (3, 6, 12)}  # filters per octave of each frame size
@@ -62,15 +63,11 @@ class Madmom(Extractor):
 
     def outputs(self) -> tp.Tuple[Output, ...]:
         """Return the two activations; the time of frame t is t / 100 s, its centre."""
+        beats = "probability of a beat, downbeat or not"
+        downbeats = "probability of a beat that is no downbeat, and of a downbeat"
         return (
-            Output("beats", ("time",), (None,), "probability of a beat, downbeat or not", frame_rate=100.0),
-            Output(
-                "downbeats",
-                ("time", "feature"),
-                (None, 2),
-                "probability of a beat that is no downbeat, and of a downbeat",
-                frame_rate=100.0,
-            ),
+            Output("beats", ("time",), (None,), beats, frame_rate=100.0),
+            Output("downbeats", ("time", "feature"), (None, 2), downbeats, frame_rate=100.0),
         )
 
     def framing(self) -> WholeFile:
@@ -78,20 +75,13 @@ class Madmom(Extractor):
         return WholeFile(memory_per_minute=36_000_000)
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
+        licence = "CC BY-NC-SA 4.0"
+        files = [
+            (_file(o, number), sha256) for o in self._chosen() for number, sha256 in enumerate(_SHA256[o], start=1)
+        ]
         return tuple(
-            Checkpoint(
-                kind="pypi",
-                name="madmom",
-                revision="0.16.1",
-                file=_file(output, number),
-                sha256=sha256,
-                licence="CC BY-NC-SA 4.0",
-                archive="madmom-0.16.1.tar.gz",
-                archive_sha256=_ARCHIVE_SHA256,
-                commercial=False,
-            )
-            for output in self._chosen()
-            for number, sha256 in enumerate(_SHA256[output], start=1)
+            Checkpoint("pypi", "madmom", "0.16.1", *file, licence, _ARCHIVE, _ARCHIVE_SHA256, commercial=False)
+            for file in files
         )
 
     def describe(self) -> tp.Dict[str, tp.Any]:
@@ -110,7 +100,7 @@ class Madmom(Extractor):
         signal = quantize(batch.wave[0, 0, : int(batch.lengths[0])])
         frames = {}
         for output, networks in self._networks.items():
-            activations = networks([self._features[output](signal)])[0]
+            activations = networks(self._features[output](signal))
             # The downbeat networks tell no beat, beat and downbeat apart; upstream drops the first.
             frames[output] = activations[None, :, 0] if output == "beats" else activations[None, :, 1:]
         return frames

@@ -83,11 +83,8 @@ class Mert(LayeredExtractor):
         network = mert.load(*(files[file] for file in _FILES), device)
         sizes = network.layers, network.dim
         if not self._own and sizes != _SIZES[self.checkpoint]:
-            raise ValueError(
-                "{}: has {} layers of {} features, not those of {}; give its folder as a path".format(
-                    files[_FILES[0]], *sizes, self.checkpoint
-                )
-            )
+            words = "{}: has {} layers of {} features, not those of {}; give its folder as a path"
+            raise ValueError(words.format(files[_FILES[0]], *sizes, self.checkpoint))
         self._indices = self._find_layers(network.layers)
         network.keep(max(self._indices))
         self._run = network.run_together if device == "cuda" else network.run_each

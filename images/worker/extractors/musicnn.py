@@ -79,32 +79,15 @@ class Musicnn(Extractor):
         )
 
     def framing(self) -> Windows:
-        return Windows(
-            window=_FRAMES * _HOP + _CONTEXT,
-            hop=self._hop_frames * _HOP,
-            left=_CONTEXT,
-            right=_CONTEXT,
-            pad_start="reflect",
-            pad_end="reflect",
-            tail="drop",
-            short="repeat",
-        )
+        window, hop = _FRAMES * _HOP + _CONTEXT, self._hop_frames * _HOP
+        return Windows(window, hop, _CONTEXT, _CONTEXT, pad_start="reflect", pad_end="reflect", short="repeat")
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
         if self._own_file:
             return (Checkpoint("file", self.checkpoint, "", self.checkpoint, "", "unknown"),)
         return tuple(
-            Checkpoint(
-                kind="pypi",
-                name="musicnn",
-                revision="0.1.0",
-                file="musicnn/" + name,
-                sha256=_SHA256[name],
-                licence="ISC",
-                archive=_ARCHIVE,
-                archive_sha256=_ARCHIVE_SHA256,
-            )
-            for name in _SHA256
+            Checkpoint("pypi", "musicnn", "0.1.0", "musicnn/" + name, sha256, "ISC", _ARCHIVE, _ARCHIVE_SHA256)
+            for name, sha256 in _SHA256.items()
             if name.startswith(self.checkpoint + "/")
         )
 
@@ -131,22 +114,16 @@ class Musicnn(Extractor):
         features = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
         # A ReLU can turn an infinite band into plausible numbers: what was too loud must stay visible.
         broken = ~np.isfinite(patches).all(axis=(1, 2))
-        return {name: _mark(features[name], broken)[:, None] for name in features if self.request.wants(name)}
+        wanted = [name for name in features if self.request.wants(name)]
+        return {name: np.where(broken[:, None], np.float32(np.nan), features[name])[:, None] for name in wanted}
 
     def describe(self) -> tp.Dict[str, tp.Any]:
         return {"onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1"}
 
     def _output(self, name: str, size: tp.Optional[int], doc: str, varies: bool = False) -> Output:
-        return Output(
-            name=name,
-            axes=("time", "feature"),
-            shape=(None, size),
-            doc=doc,
-            poolable=True,
-            frame_rate=self.sample_rate / (_HOP * self._hop_frames),
-            start=(_FRAMES - 1) / 2 * _HOP / self.sample_rate,
-            varies=varies,
-        )
+        rate, start = self.sample_rate / (_HOP * self._hop_frames), (_FRAMES - 1) / 2 * _HOP / self.sample_rate
+        axes, shape = ("time", "feature"), (None, size)
+        return Output(name, axes, shape, doc, poolable=True, frame_rate=rate, start=start, varies=varies)
 
     @property
     def _own_file(self) -> bool:
@@ -171,8 +148,3 @@ class Musicnn(Extractor):
         if prefix + _ENDINGS[1] != data:
             raise ValueError(f"{index} and {data} must lie in one folder; pull the weights again")
         return prefix
-
-
-def _mark(features: np.ndarray, broken: np.ndarray) -> np.ndarray:
-    """Return features `[B, D]` with NaN in the rows that are broken `[B]`."""
-    return np.where(broken[:, None], np.float32(np.nan), features)

@@ -13,6 +13,7 @@ _WINDOW = openl3_features.WINDOW
 _POSITIONS = 12  # fields of the feature maps: 6144 = 12 * 512
 _FEATURES = 512
 _SIZES = (512, 6144)
+_FOLDER = "https://raw.githubusercontent.com/marl/openl3/models/"
 _BLOBS = {
     "mel256_music": "15e483646fa3d4091a463f0affbb706e6bbbb098",
     "mel256_env": "34dbd7a91cdd2de6a3d6d036ac0a24d27d78e3cc",
@@ -60,10 +61,7 @@ class Openl3(Extractor):
     def outputs(self) -> tp.Tuple[Output, ...]:
         """Return the embedding of the chosen size, then that of the other one."""
         (other,) = (size for size in _SIZES if size != self.embedding_size)
-        return (
-            self._output("embedding", self.embedding_size),
-            self._output("embedding_{}".format(other), other),
-        )
+        return self._output("embedding", self.embedding_size), self._output("embedding_{}".format(other), other)
 
     def framing(self) -> Windows:
         """Return windows of one second; the first one is centred on the first sample, or begins there."""
@@ -73,19 +71,8 @@ class Openl3(Extractor):
         if self.checkpoint is not None:
             return (Checkpoint("file", self.checkpoint, "", self.checkpoint, "", "unknown"),)
         variant = "{}_{}".format(self.input_repr, self.content_type)
-        file = "openl3_audio_{}-v0_4_0.h5.gz".format(variant)
-        return (
-            Checkpoint(
-                kind="url",
-                name="openl3",
-                revision="v0_4_0",
-                file=file,
-                sha256="",
-                licence="MIT (of its repository)",
-                git_blob=_BLOBS[variant],
-                url="https://raw.githubusercontent.com/marl/openl3/models/" + file,
-            ),
-        )
+        file, licence = "openl3_audio_{}-v0_4_0.h5.gz".format(variant), "MIT (of its repository)"
+        return (Checkpoint("url", "openl3", "v0_4_0", file, "", licence, git_blob=_BLOBS[variant], url=_FOLDER + file),)
 
     def describe(self) -> tp.Dict[str, tp.Any]:
         return {"backend": "reference"}
@@ -132,16 +119,10 @@ class Openl3(Extractor):
         return [slice(row, row + 1) for row, length in enumerate(batch.lengths) if length]
 
     def _output(self, name: str, size: int) -> Output:
-        return Output(
-            name=name,
-            axes=("time", "feature"),
-            shape=(None, size),
-            doc="maxima of the feature maps over {}".format("the window" if size == _FEATURES else "12 parts of it"),
-            poolable=True,
-            frame_rate=self.sample_rate / self._hop,
-            start=0.0 if self.center else _WINDOW / 2 / self.sample_rate,
-            varies=True,
-        )
+        doc = "maxima of the feature maps over {}".format("the window" if size == _FEATURES else "12 parts of it")
+        rate, start = self.sample_rate / self._hop, 0.0 if self.center else _WINDOW / 2 / self.sample_rate
+        axes, shape = ("time", "feature"), (None, size)
+        return Output(name, axes, shape, doc, poolable=True, frame_rate=rate, start=start, varies=True)
 
     @property
     def _hop(self) -> int:

@@ -123,9 +123,9 @@ class Prosody(Extractor):
     def _read_settings(self) -> tp.Any:
         from prosody_toolkit import features
 
-        return features.Parameters(
+        return features.Settings.of_ms(
             self.frame_ms, self.hop_ms, self.emphasize_ratio, self.smoothing_level, self.output_normalize
-        ).settings()
+        )
 
     @property
     def _kind(self) -> str:

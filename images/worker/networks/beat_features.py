@@ -83,8 +83,7 @@ class _Resolution:
         block = np.zeros((count - 1) * HOP_LENGTH + self.frame_size, signal.dtype)
         begin, end = max(0, first), min(len(signal), first + len(block))
         block[begin - first : end - first] = signal[begin:end]
-        strides = (HOP_LENGTH * block.itemsize, block.itemsize)
-        return np.lib.stride_tricks.as_strided(block, (count, self.frame_size), strides, writeable=False)
+        return np.lib.stride_tricks.sliding_window_view(block, self.frame_size)[::HOP_LENGTH]
 
 
 def lag_frames(frame_size: int) -> int:

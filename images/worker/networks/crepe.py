@@ -132,14 +132,9 @@ class _FrameConvolution:
     def _convolve_overlap(
         self, wave: np.ndarray, hop_length: int, offset: np.ndarray, scale: np.ndarray, inner: np.ndarray
     ) -> None:
-        """Fill `inner` [64, N, C] from one convolution of the whole wave, then normalise it.
+        """Fill `inner` [64, N, C] from one convolution of the whole `wave`, then normalise it.
 
-        Args:
-            wave: float32 [(N - 1) * hop_length + 1024].
-            hop_length: samples, a multiple of the stride.
-            offset: mean over standard deviation of each frame [N].
-            scale: one over the standard deviation [N].
-            inner: float32 [64, N, C], filled.
+        `offset` [N] is each frame's mean over its deviation, `scale` [N] one over that; the hop is of whole strides.
         """
         count, step = len(scale), hop_length // _STRIDE
         rows = step * (count - 1) + len(_INNER)

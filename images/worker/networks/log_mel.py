@@ -82,10 +82,7 @@ def stft(waves: np.ndarray, length: int, hop: int) -> np.ndarray:
     The float64 window keeps the transform in double precision on every NumPy: from 2.0 on, float32 input would
     be transformed in single precision.
     """
-    step = waves.strides[-1]
-    shape = (*waves.shape[:-1], 1 + (waves.shape[-1] - length) // hop, length)
-    strides = (*waves.strides[:-1], hop * step, step)
-    frames = np.lib.stride_tricks.as_strided(waves, shape, strides, writeable=False)
+    frames = np.lib.stride_tricks.sliding_window_view(waves, length, axis=-1)[..., ::hop, :]
     spectrum: np.ndarray = np.fft.rfft(frames * _hann(length), axis=-1)
     return spectrum
 

@@ -1,4 +1,4 @@
-"""The spectrograms that OpenL3 reads, in numpy alone.
+"""The spectrograms that OpenL3 reads, in numpy but for their Fourier transform.
 
 Cramer, Wu, Salamon, Bello, "Look, Listen and Learn More: Design Choices for Deep Audio Embeddings", ICASSP
 2019. Details as in version 0.4.2 of the published implementation with its default front end, kapre:
@@ -6,8 +6,8 @@ Cramer, Wu, Salamon, Bello, "Look, Listen and Learn More: Design Choices for Dee
 - every window of one second is transformed on its own, from its first sample on: nothing is centred;
 - magnitudes, not powers, pass through Slaney's mel filters (see `log_mel.mel_filters`);
 - yet `10 log10` is taken of them, so that the 80 decibels below a window's maximum are 160 in truth. Down
-  there kapre hears the rounding of TensorFlow's float32 transform, which is why a caller may bring that one;
-  numpy's, in float64, hears the audio: what resampling leaves above half of a lower sample rate.
+  there kapre hears the rounding of TensorFlow's float32 transform, which is why the caller brings that one;
+  `log_mel.stft`, in float64, hears the audio: what resampling leaves above half of a lower sample rate.
 """
 
 import typing as tp
@@ -15,7 +15,6 @@ import typing as tp
 import numpy as np
 
 from worker.networks.log_mel import mel_filters
-from worker.networks.log_mel import stft as own_stft
 
 SAMPLE_RATE = 48000  # Hz
 WINDOW = 48000  # samples
@@ -45,15 +44,15 @@ LAYOUTS = {
 Stft = tp.Callable[[np.ndarray, int, int], np.ndarray]
 
 
-def transform(waves: np.ndarray, input_repr: str, stft: tp.Optional[Stft] = None) -> np.ndarray:
+def transform(waves: np.ndarray, input_repr: str, stft: Stft) -> np.ndarray:
     """Return spectrograms float32 `[B, bands, frames]`, -80 to 0 dB below their maxima, of windows `[B, 48000]`.
 
-    Zeros for silence. A row depends on its window alone. Without `stft` the transform is our own, in double precision.
+    Zeros for silence. A row depends on its window alone.
     """
     layout = LAYOUTS[input_repr]
     spectrograms = np.empty((len(waves), layout.bands, layout.frames), np.float32)
     for spectrogram, wave in zip(spectrograms, waves):
-        spectrogram[:] = _scale(_measure(wave, layout, stft or own_stft)).T
+        spectrogram[:] = _scale(_measure(wave, layout, stft)).T
     return spectrograms
 
 

@@ -1,7 +1,7 @@
 """An ensemble of bidirectional LSTM networks with peephole connections, run side by side in numpy.
 
-A recurrent network is bound by the overhead of its steps, not by its arithmetic. All N networks, both
-directions and all items therefore take each step together: one set of numpy calls instead of `2 * N * B`.
+A recurrent network is bound by the overhead of its steps, not by its arithmetic. All N networks and both
+directions therefore take each step together: one set of numpy calls instead of `2 * N`.
 
 For one direction, with `*` elementwise and `x` the input (Gers, Schraudolph, Schmidhuber: Learning
 Precise Timing with LSTM Recurrent Networks, JMLR 3, 2002, section 2)::
@@ -16,8 +16,8 @@ The arithmetic is float64, and costs hardly more since the overhead dominates. I
 numpy or another grows to 1e-3 in some passages, for trained networks can be ill-conditioned: madmom, in
 float32, is that far from its own formula at times. What stays in memory between layers is float32.
 
-Axes: N networks, B items, T frames, S steps of a chunk, F inputs, H units, O outputs; the axis of size 2
-is the direction, that of size 4 the gate (input, forget, cell, output).
+Axes: N networks, T frames, S steps of a chunk, F inputs, H units, O outputs; the axis of size 2 is the
+direction, that of size 4 the gate (input, forget, cell, output).
 """
 
 import typing as tp
@@ -68,16 +68,12 @@ class Ensemble:
         self._weights = np.stack([network.weights for network in networks]).astype(np.float64)
         self._bias = np.stack([network.bias for network in networks])[:, None].astype(np.float64)
 
-    def __call__(self, features: tp.Sequence[np.ndarray]) -> tp.List[np.ndarray]:
-        """Return the mean activation float32 `[T, O]` of every item `[T, F]`; T > 0 may differ.
-
-        The bytes of an item do not depend on the items beside it: every matrix product has the shape that
-        it has when the item is alone, and what remains is elementwise.
-        """
-        items = [item[None] for item in features]
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """Return the mean activation float32 `[T, O]` of an item `[T, F]`, T > 0."""
+        hidden = features[None]
         for layer in self._layers:
-            items = _run(layer, items)
-        return [self._predict(item) for item in items]
+            hidden = _run(layer, hidden)
+        return self._predict(hidden)
 
     def _predict(self, hidden: np.ndarray) -> np.ndarray:
         """Return the averaged predictions float32 `[T, O]` from `hidden` `[N, T, 2H]`."""
@@ -124,81 +120,38 @@ def _pack(layers: tp.Sequence[tp.Tuple[Direction, Direction]]) -> _Layer:
     )
 
 
-def _run(layer: _Layer, items: tp.Sequence[np.ndarray]) -> tp.List[np.ndarray]:
-    """Return the hidden states float32 `[N, T, 2H]`, forward then backward, of items `[1 or N, T, F]`.
-
-    All items begin at step 0, backward ones with their last frame. A shorter item goes on with whatever
-    was there before, unread, so no padding ever enters it.
-    """
+def _run(layer: _Layer, inputs: np.ndarray) -> np.ndarray:
+    """Return the hidden states float32 `[N, T, 2H]`, forward then backward, of inputs `[1 or N, T, F]`."""
     _, networks, units, _ = layer.recurrent.shape
-    count, longest = len(items), max(item.shape[1] for item in items)
-    outputs = [np.empty((networks, item.shape[1], 2 * units), np.float32) for item in items]
-    size = min(CHUNK, longest)
-    projected = np.zeros((size, count, 2, networks, 4 * units))
-    hidden = np.zeros((size, count, 2, networks, units))
-    cell = np.zeros((count, 2, networks, units))
-    last = np.zeros((count, 2, networks, units))
-    for start in range(0, longest, size):
-        steps = min(size, longest - start)
-        for index, item in enumerate(items):
-            _project(layer, item, start, projected[:, index])
-        _advance(layer, projected[:steps], last, cell, hidden)
-        last[...] = hidden[steps - 1]
-        for index, output in enumerate(outputs):
-            _collect(hidden[:, index], start, output)
-    return outputs
+    frames = inputs.shape[1]
+    output = np.empty((networks, frames, 2 * units), np.float32)
+    last, cell = np.zeros((2, 2, networks, units))
+    for start in range(0, frames, CHUNK):
+        ahead = slice(start, min(start + CHUNK, frames))
+        behind = slice(frames - ahead.stop, frames - start)  # of the direction that begins with the last frame
+        forward = np.matmul(inputs[:, ahead].astype(np.float64), layer.weights[0]) + layer.bias[0]
+        backward = np.matmul(inputs[:, behind].astype(np.float64), layer.weights[1]) + layer.bias[1]
+        projected = np.stack([forward, backward[:, ::-1]]).transpose(2, 0, 1, 3)
+        hidden = _advance(layer, np.ascontiguousarray(projected), last, cell)
+        last = hidden[-1]
+        output[:, ahead, :units] = hidden[:, 0].transpose(1, 0, 2)
+        output[:, behind, units:] = hidden[::-1, 1].transpose(1, 0, 2)
+    return output
 
 
-def _spans(start: int, size: int, frames: int) -> tp.Tuple[int, slice, slice]:
-    """Return how many of `size` steps from `start` the item has, and their frames forward and backward."""
-    steps = max(0, min(size, frames - start))
-    return steps, slice(start, start + steps), slice(frames - start - steps, frames - start)
+def _advance(layer: _Layer, projected: np.ndarray, last: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    """Return the hidden states `[S, 2, N, H]` after each step of `projected` `[S, 2, N, 4H]`, the inputs with bias.
 
-
-def _project(layer: _Layer, item: np.ndarray, start: int, projected: np.ndarray) -> None:
-    """Fill `projected` `[S, 2, N, 4H]` with the inputs of the steps from `start` on."""
-    steps, ahead, behind = _spans(start, len(projected), item.shape[1])
-    if steps:
-        forward = np.matmul(item[:, ahead].astype(np.float64), layer.weights[0]) + layer.bias[0]
-        backward = np.matmul(item[:, behind].astype(np.float64), layer.weights[1]) + layer.bias[1]
-        projected[:steps, 0] = forward.transpose(1, 0, 2)
-        projected[:steps, 1] = backward[:, ::-1].transpose(1, 0, 2)
-
-
-def _collect(hidden: np.ndarray, start: int, output: np.ndarray) -> None:
-    """Write `hidden` `[S, 2, N, H]` of the steps from `start` on to their frames of `[N, T, 2H]`."""
-    units = hidden.shape[-1]
-    steps, ahead, behind = _spans(start, len(hidden), output.shape[1])
-    output[:, ahead, :units] = hidden[:steps, 0].transpose(1, 0, 2)
-    output[:, behind, units:] = hidden[:steps, 1][::-1].transpose(1, 0, 2)
-
-
-def _advance(
-    layer: _Layer,
-    projected: np.ndarray,
-    last: np.ndarray,
-    cell: np.ndarray,
-    hidden: np.ndarray,
-) -> None:
-    """Take the steps of `projected` `[S, B, 2, N, 4H]`.
-
+    `last` `[2, N, H]` is the hidden state before the first step; `cell`, of the same shape, is updated in place.
     Every call costs more than its arithmetic here, hence the buffers and views made before the loop.
-
-    Args:
-        layer: the weights.
-        projected: input projections with bias, float64 like the states.
-        last: `[B, 2, N, H]`, the hidden state before the first step.
-        cell: `[B, 2, N, H]`, the cell state; updated in place.
-        hidden: `[>= S, B, 2, N, H]`; receives the hidden state after each step.
     """
+    hidden = np.empty((len(projected), *cell.shape))
     gates = np.empty((*cell.shape[:-1], 4, cell.shape[-1]))
     flat = gates.reshape((*cell.shape[:-1], 1, -1))
     inner, outer, inputs = gates[..., :3, :], gates[..., :2, :], gates[..., 0, :]
     forgets, candidates, outputs = gates[..., 1, :], gates[..., 2, :], gates[..., 3, :]
     peeps, seen, states = np.empty_like(outer), np.empty_like(cell), cell[..., None, :]
     for step, drive in enumerate(projected):
-        # One row times a matrix per (item, network): never a taller product, whose sums would round
-        # differently with the number of items.
         np.matmul(last[..., None, :], layer.recurrent, out=flat)
         flat += drive[..., None, :]
         outer += np.multiply(states, layer.state_peepholes, out=peeps)
@@ -212,3 +165,4 @@ def _advance(
         outputs *= 0.5
         outputs += 0.5
         last = np.multiply(np.tanh(cell, out=seen), outputs, out=hidden[step])
+    return hidden

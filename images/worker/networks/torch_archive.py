@@ -24,10 +24,7 @@ class _StorageKind(tp.NamedTuple):
     item: str  # numpy's name of the element type, without byte order
 
 
-_STORAGE_KINDS = {
-    "torch.FloatStorage": _StorageKind("f4"),
-    "torch.LongStorage": _StorageKind("i8"),
-}
+_STORAGE_KINDS = {"torch.FloatStorage": _StorageKind("f4"), "torch.LongStorage": _StorageKind("i8")}
 
 
 def read_tensors(path: str) -> tp.Dict[str, np.ndarray]:
@@ -41,7 +38,7 @@ def read_tensors(path: str) -> tp.Dict[str, np.ndarray]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _check_state(_Archive(archive).load())
+            return _check_state(_Archive(archive).load_state())
     except zipfile.BadZipFile as error:
         hint = "download it again, or save it with PyTorch 1.6 or later"
         raise TorchArchiveError("{}: not an archive of torch.save ({}); {}".format(path, error, hint)) from None
@@ -52,16 +49,14 @@ def read_tensors(path: str) -> tp.Dict[str, np.ndarray]:
 def _check_state(state: tp.Any) -> tp.Dict[str, np.ndarray]:
     if not isinstance(state, dict):
         raise TorchArchiveError("holds a {}, expected a state dict".format(type(state).__name__))
-    tensors: tp.Dict[str, np.ndarray] = {}
     for name, value in dict.items(state):
         if not isinstance(name, str) or not isinstance(value, np.ndarray):
             raise TorchArchiveError("entry {!r} is not a tensor; save the state dict alone".format(name))
-        tensors[name] = value
-    return tensors
+    return dict(dict.items(state))
 
 
-class _Archive:
-    """One open archive: unpickles the description and hands it the storages it asks for."""
+class _Archive(pickle.Unpickler):
+    """One open archive: knows the few names that a state dict needs and refuses every other one by its name."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
@@ -71,49 +66,17 @@ class _Archive:
             raise TorchArchiveError("expected one data.pkl inside, found {}".format(len(descriptions)))
         self._prefix = descriptions[0][: -len("data.pkl")]
         self._order = self._read_order()
+        super().__init__(io.BytesIO(archive.read(descriptions[0])))
 
-    def load(self) -> tp.Any:
+    def load_state(self) -> tp.Any:
         """Return the object that `data.pkl` describes, with arrays in place of tensors."""
-        description = io.BytesIO(self._archive.read(self._prefix + "data.pkl"))
         try:
-            return _RestrictedUnpickler(description, self.read_storage).load()
+            return self.load()
         except (TorchArchiveError, zipfile.BadZipFile):
             raise
         # Opcodes of a damaged or hostile pickle can fail in any way; whichever it is, the file is at fault.
         except Exception as error:
             raise TorchArchiveError("data.pkl is damaged ({})".format(error)) from None
-
-    def read_storage(self, kind: _StorageKind, key: str, size: int) -> np.ndarray:
-        """Return the `size` elements of the storage `key`, which several tensors may share."""
-        if key not in self._storages:
-            try:
-                data = self._archive.read("{}data/{}".format(self._prefix, key))
-            except KeyError:
-                raise TorchArchiveError("storage {!r} is missing".format(key)) from None
-            dtype = np.dtype(self._order + kind.item)
-            if len(data) != size * dtype.itemsize:
-                raise TorchArchiveError("storage {!r} has {} bytes for {} elements".format(key, len(data), size))
-            self._storages[key] = np.frombuffer(data, dtype)
-        return self._storages[key]
-
-    def _read_order(self) -> str:
-        name = self._prefix + "byteorder"
-        if name not in self._archive.namelist():
-            return "<"
-        order = self._archive.read(name).decode("ascii", "replace")
-        if order not in ("little", "big"):
-            raise TorchArchiveError("unknown byte order {!r}".format(order))
-        return "<" if order == "little" else ">"
-
-
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Knows the few names that a state dict needs and refuses every other one by its name."""
-
-    def __init__(
-        self, description: io.BytesIO, read_storage: tp.Callable[[_StorageKind, str, int], np.ndarray]
-    ) -> None:
-        super().__init__(description)
-        self._read_storage = read_storage
 
     def find_class(self, module: str, name: str) -> tp.Any:
         """Return what stands for `module.name`; the place where a pickle would import code."""
@@ -133,15 +96,32 @@ class _RestrictedUnpickler(pickle.Unpickler):
         _, kind, key, _, size = pid
         if not isinstance(kind, _StorageKind) or not isinstance(key, str) or not isinstance(size, int):
             raise TorchArchiveError("unknown persistent id {!r}".format(pid))
-        return self._read_storage(kind, key, size)
+        if key not in self._storages:  # several tensors may share it
+            self._storages[key] = self._read_storage(kind, key, size)
+        return self._storages[key]
+
+    def _read_storage(self, kind: _StorageKind, key: str, size: int) -> np.ndarray:
+        try:
+            data = self._archive.read("{}data/{}".format(self._prefix, key))
+        except KeyError:
+            raise TorchArchiveError("storage {!r} is missing".format(key)) from None
+        dtype = np.dtype(self._order + kind.item)
+        if len(data) != size * dtype.itemsize:
+            raise TorchArchiveError("storage {!r} has {} bytes for {} elements".format(key, len(data), size))
+        return np.frombuffer(data, dtype)
+
+    def _read_order(self) -> str:
+        name = self._prefix + "byteorder"
+        if name not in self._archive.namelist():
+            return "<"
+        order = self._archive.read(name).decode("ascii", "replace")
+        if order not in ("little", "big"):
+            raise TorchArchiveError("unknown byte order {!r}".format(order))
+        return "<" if order == "little" else ">"
 
 
 def _rebuild_tensor(
-    storage: np.ndarray,
-    offset: int,
-    shape: tp.Tuple[int, ...],
-    strides: tp.Tuple[int, ...],
-    *_gradients: tp.Any,
+    storage: np.ndarray, offset: int, shape: tp.Tuple[int, ...], strides: tp.Tuple[int, ...], *_gradients: tp.Any
 ) -> np.ndarray:
     """Return the tensor that `torch._utils._rebuild_tensor_v2` describes, read-only where it needs no copy.
 

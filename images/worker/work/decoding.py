@@ -14,79 +14,74 @@ _PATIENCE = 0.5  # seconds between two looks whether the host is still there
 
 Result = tp.Union[Decoded, AudioError]
 Formats = tp.Sequence[tp.Tuple[int, int]]  # (sample rate, channels)
+_Entry = tp.Union[tp.Tuple[Item, Result], Exception, None]  # None: the end
 
 
-class Decoder:
-    """Yields every item with its audio, or with the error that it gives instead."""
+def decode_ahead(
+    work: tp.Sequence[tp.Tuple[Item, Formats]],
+    root: str,
+    scratch: str,
+    deadline: float,
+    channel: Channel,
+    stop: threading.Event,
+) -> tp.Iterator[tp.Tuple[Item, Result]]:
+    """Yield every item of `work` with its audio, or with the error that it gives instead; a few are ready before.
 
-    def __init__(self, root: str, scratch: str, deadline: float, channel: Channel, stop: threading.Event) -> None:
-        """Prepare.
+    Args:
+        work: items in order, each with the formats that its models want.
+        root: the audio folder.
+        scratch: folder for waves that are too large for memory.
+        deadline: seconds that one file may take.
+        channel: gets `opened` for every item.
+        stop: set when the work must end.
 
-        Args:
-            root: the audio folder.
-            scratch: folder for waves that are too large for memory.
-            deadline: seconds that one file may take.
-            channel: gets `opened` for every item.
-            stop: set when the work must end.
-        """
-        self._root = root
-        self._scratch = scratch
-        self._deadline = deadline
-        self._channel = channel
-        self._stop = stop
-        self._queue: queue.Queue[tp.Union[tp.Tuple[Item, Result], Exception, None]] = queue.Queue(_AHEAD)
+    Raises:
+        Interrupted: `stop` was set; also while a file hangs.
+    """
+    ready: queue.Queue[_Entry] = queue.Queue(_AHEAD)
 
-    def run(self, work: tp.Sequence[tp.Tuple[Item, Formats]]) -> tp.Iterator[tp.Tuple[Item, Result]]:
-        """Decode `work` in order, a few items ahead of the caller.
-
-        Raises:
-            Interrupted: `stop` was set; also while a file hangs.
-        """
-        threading.Thread(target=self._decode_all, args=(work,), daemon=True).start()
-        while True:
-            entry = self._next()
-            if entry is None:
-                return
-            if isinstance(entry, Exception):
-                raise entry
-            yield entry
-
-    def _next(self) -> tp.Union[tp.Tuple[Item, Result], Exception, None]:
-        while not self._stop.is_set():
-            try:
-                entry = self._queue.get(timeout=_PATIENCE)
-            except queue.Empty:
-                continue
-            if not self._stop.is_set():
-                return entry
-        raise Interrupted
-
-    def _decode_all(self, work: tp.Sequence[tp.Tuple[Item, Formats]]) -> None:
+    def decode_all() -> None:
         try:
             for item, formats in work:
-                if self._stop.is_set():
+                if stop.is_set():
                     break
-                self._channel.emit(Event("opened", item=item.id))
-                self._queue.put((item, self._decode(item, formats)))
+                channel.emit(Event("opened", item=item.id))
+                ready.put((item, _decode(item, formats, root, scratch, deadline)))
         except Exception as error:  # nobody may wait for a thread that is gone
-            self._queue.put(error)
+            ready.put(error)
         else:
-            self._queue.put(None)
+            ready.put(None)
 
-    def _decode(self, item: Item, formats: Formats) -> Result:
+    threading.Thread(target=decode_all, daemon=True).start()
+    while True:
+        entry = _next(ready, stop)
+        if entry is None:
+            return
+        if isinstance(entry, Exception):
+            raise entry
+        yield entry
+
+
+def _next(ready: "queue.Queue[_Entry]", stop: threading.Event) -> _Entry:
+    while not stop.is_set():
         try:
-            path = self._inside(item.id)
-            return decode(path, formats, self._scratch, item.size, item.mtime_ns, deadline=self._deadline)
-        except AudioError as error:
-            return error
-        except MemoryError:
-            return AudioError("memory", "{}: not enough memory to decode it".format(item.id))
-        except Exception as error:
-            return AudioError("decode", "{}: {}".format(item.id, one_line(error)))
+            entry = ready.get(timeout=_PATIENCE)
+        except queue.Empty:
+            continue
+        if not stop.is_set():
+            return entry
+    raise Interrupted
 
-    def _inside(self, item: str) -> str:
-        """Return the path of an item; a link must not lead out of the audio folder."""
-        path, base = os.path.join(self._root, item), os.path.realpath(self._root)
+
+def _decode(item: Item, formats: Formats, root: str, scratch: str, deadline: float) -> Result:
+    try:
+        path, base = os.path.join(root, item.id), os.path.realpath(root)
         if os.path.commonpath([os.path.realpath(path), base]) != base:
-            raise AudioError("unreadable", "{}: its link leads out of the audio folder".format(item))
-        return path
+            raise AudioError("unreadable", "{}: its link leads out of the audio folder".format(item.id))
+        return decode(path, formats, scratch, item.size, item.mtime_ns, deadline=deadline)
+    except AudioError as error:
+        return error
+    except MemoryError:
+        return AudioError("memory", "{}: not enough memory to decode it".format(item.id))
+    except Exception as error:
+        return AudioError("decode", "{}: {}".format(item.id, one_line(error)))

@@ -18,21 +18,9 @@ from worker import catalog
 from worker.audio.decode import Decoded
 from worker.errors import AudioError, DeviceError, Interrupted, NoModel, NotFiniteError, OutputError, TooLarge
 from worker.extractor import Arrays, Extractor, Output, Windows
-from worker.protocol import (
-    Channel,
-    Event,
-    Facts,
-    Failure,
-    Item,
-    Record,
-    Shard,
-    Task,
-    exit_code,
-    key_of,
-    one_line,
-)
+from worker.protocol import Channel, Event, Facts, Failure, Item, Record, Shard, Task, exit_code, key_of, one_line
 from worker.work import contexts, devices, memory, pooling, store
-from worker.work.decoding import Decoder, Formats
+from worker.work.decoding import Formats, decode_ahead
 from worker.work.extraction import extract
 from worker.work.writer import Finished, Writer
 
@@ -104,10 +92,10 @@ class _Work:
         """Take the items as they are decoded, and run the models that each of them lacks."""
         shard, roots = self._shard, self._roots
         writer = Writer(roots.output, self._channel, "{}.{}".format(shard.id, shard.attempt))
-        decoder = Decoder(roots.audio, roots.scratch, shard.timeout, self._channel, self._stop)
         work = [(item, self._formats(item)) for item in shard.items if self._lacking(item)]
+        ahead = decode_ahead(work, roots.audio, roots.scratch, shard.timeout, self._channel, self._stop)
         try:
-            for item, source in decoder.run(work):
+            for item, source in ahead:
                 if isinstance(source, AudioError):
                     self._fail(item, self._lacking(item), source.kind, str(source), source.sha256, source.lasting)
                     continue
@@ -121,7 +109,8 @@ class _Work:
         began = time.monotonic()
         try:
             extractor = catalog.build(task.extractor, task.params, task.request(self._device.kind))
-            files = {name: self._weights(path) for name, path in task.files.items()}
+            # what is a user's own has an absolute path, which stays as it is
+            files = {name: os.path.join(self._roots.weights, path) for name, path in task.files.items()}
             device = self._device if extractor.uses_gpu() else devices.CPU
             extractor.load(device.kind, files)
             said = contexts.read(files.values())
@@ -140,9 +129,6 @@ class _Work:
         flags = extractor.flags() + contexts.flags(said) + tuple(self._shard.flags if extractor.uses_gpu() else ())
         return _Model(task, extractor, context, flags)
 
-    def _weights(self, path: str) -> str:
-        return path if os.path.isabs(path) else os.path.join(self._roots.weights, path)
-
     def _lacking(self, item: Item) -> tp.List[_Model]:
         return [self._models[name] for name in item.tasks if name in self._models]
 
@@ -150,7 +136,7 @@ class _Work:
         return sorted({(model.extractor.sample_rate, model.extractor.audio_channels) for model in self._lacking(item)})
 
     def _process_item(self, item: Item, source: Decoded, writer: Writer) -> None:
-        facts = _facts(item, source.sha256)
+        facts = Facts(source.sha256, item.size, item.mtime_ns)
         self._channel.emit(Event("decoded", item=item.id, seconds=source.duration, facts=facts))
         for model in self._lacking(item):
             self._channel.emit(Event("opened", item=item.id, model=model.task.name))
@@ -213,11 +199,11 @@ class _Work:
         """Report that `models` cannot have `item`; `source` is its hash, empty if it could not be read."""
         _LOG.warning("%s: %s: %s", item.id, kind, message)
         known = source or "{}:{}".format(item.size, item.mtime_ns)
+        facts = Facts(source, item.size, item.mtime_ns)
         events = []
         for model in models:
             key = key_of(model.task.key, "", known) if lasting else ""
             failure = Failure(item.id, model.task.name, kind, message, key)
-            facts = _facts(item, source)
             events.append(Event("failed", item=item.id, model=model.task.name, failure=failure, facts=facts))
         self._channel.emit(*events, durable=True)
 
@@ -277,7 +263,3 @@ def _finish_array(
         context=model.context,
     )
     return Finished(record, store.encode(values, task.format))
-
-
-def _facts(item: Item, source: str) -> Facts:
-    return Facts(source, item.size, item.mtime_ns)

@@ -1,6 +1,6 @@
 """EnCodec's encoder, which needs nothing but torch.
 
-`layout` reads the hub's folder, `encoder` and `quantizer` are the network, `codec` takes and gives arrays,
+`layout` reads the hub's folder, `encoder` is the network, `codec` takes and gives arrays and holds the codebooks,
 `joining` makes one item of many windows. `extract_encodec` is for scripts.
 """
 

@@ -76,7 +76,9 @@ class Encoder:
             self._front.append(functional.elu)
             self._front.append(Convolution(settings, tensors, str(index + 1), device, stride))
             index += 2
-        self._lstm = _build_lstm(settings, tensors, f"{index}.lstm.", device)
+        lstm = torch.nn.LSTM(settings.width, settings.width, settings.num_lstm_layers)
+        lstm.load_state_dict({name: tensors[f"{index}.lstm.{name}"] for name in lstm.state_dict()})
+        self._lstm = lstm.requires_grad_(False).to(device).eval()
         self._last = Convolution(settings, tensors, str(index + 2), device)
 
     def encode(self, wave: torch.Tensor) -> torch.Tensor:
@@ -124,9 +126,3 @@ def pad(x: torch.Tensor, left: int, right: int) -> torch.Tensor:
         x = functional.pad(x, (0, lacking))
     padded = functional.pad(x, (left, right), mode="reflect") if left or right else x
     return padded[:, :, : padded.shape[2] - lacking]
-
-
-def _build_lstm(settings: EncodecConfig, tensors: Tensors, prefix: str, device: str) -> torch.nn.LSTM:
-    lstm = torch.nn.LSTM(settings.width, settings.width, settings.num_lstm_layers)
-    lstm.load_state_dict({name: tensors[prefix + name] for name in lstm.state_dict()})
-    return lstm.requires_grad_(False).to(device).eval()

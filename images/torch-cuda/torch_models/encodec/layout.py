@@ -17,10 +17,7 @@ HOP = 320  # samples per frame
 WARM_UP = 960  # samples of the audio before a block that its first frame may depend on
 _NORMS = ("weight_norm", "time_group_norm")
 _FAMILY = ("audio_channels", "use_causal_conv", "norm_type", "normalize", "chunking")
-_FAMILIES = {
-    24000: (1, True, "weight_norm", False, None),
-    48000: (2, False, "time_group_norm", True, (1.0, 0.01)),
-}
+_FAMILIES = {24000: (1, True, "weight_norm", False, None), 48000: (2, False, "time_group_norm", True, (1.0, 0.01))}
 
 
 @dataclasses.dataclass(frozen=True)

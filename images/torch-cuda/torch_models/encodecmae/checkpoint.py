@@ -10,6 +10,7 @@ from torch_models.encodecmae.log_mel import BANDS
 _ENCODER = "visible_encoder."
 _LAYERS = _ENCODER + "encoder_layers."
 _HEADS = 12  # of all published models, large ones too; the tensors do not tell
+_EXPECTED = "give a mel256-ec-*.pt file as published"
 
 
 class Sizes(tp.NamedTuple):
@@ -35,7 +36,7 @@ class MelCheckpoint:
         content = _load(path)
         tensors = content.get("state_dict") if isinstance(content, dict) else None
         if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-            raise ValueError(f"{path}: holds no state_dict of tensors; give a mel256-ec-*.pt file as published")
+            raise ValueError(f"{path}: holds no state_dict of tensors; {_EXPECTED}")
         self._tensors: dict[str, torch.Tensor] = tensors
         config = content.get("config")
         self.sizes = self._find_sizes(config if isinstance(config, str) else "")
@@ -48,7 +49,7 @@ class MelCheckpoint:
         """
         tensor = self._tensors.get(name)
         if tensor is None:
-            raise ValueError(f"{self.path}: no {name}; give a mel256-ec-*.pt file as published")
+            raise ValueError(f"{self.path}: no {name}; {_EXPECTED}")
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{self.path}: {name} has shape {list(tensor.shape)}, expected {list(shape)}")
         return tensor.detach().float()
@@ -60,9 +61,8 @@ class MelCheckpoint:
     def _find_sizes(self, config: str) -> Sizes:
         dim, bands = self._measure("wav_encoder.post_net.weight")
         if bands != BANDS:
-            raise ValueError(
-                f"{self.path}: reads {bands} features per frame, not {BANDS} mel bands; give a mel256 model"
-            )
+            words = f"reads {bands} features per frame, not {BANDS} mel bands; give a mel256 model"
+            raise ValueError(f"{self.path}: {words}")
         rows, _ = self._measure(_LAYERS + "0.att_layer.wq.weight")
         hidden, _ = self._measure(_LAYERS + "0.ff_layer.0.weight")
         said = re.findall(r"^\s*NUM_ENCODER_HEADS\s*=\s*([1-9]\d{0,3})\s*$", config, re.MULTILINE)
@@ -76,7 +76,7 @@ class MelCheckpoint:
         """Return rows and columns of a matrix."""
         tensor = self._tensors.get(name)
         if tensor is None or tensor.ndim != 2:
-            raise ValueError(f"{self.path}: no matrix {name}; give a mel256-ec-*.pt file as published")
+            raise ValueError(f"{self.path}: no matrix {name}; {_EXPECTED}")
         return tensor.shape[0], tensor.shape[1]
 
 
@@ -86,7 +86,5 @@ def _load(path: str) -> tp.Any:
     except MemoryError:
         raise
     except Exception as error:  # whatever a damaged or foreign file makes the reader raise
-        raise ValueError(
-            f"{path}: is damaged, or holds more than tensors and text ({type(error).__name__}); nothing in it was "
-            "run; give a mel256-ec-*.pt file as published"
-        ) from error
+        reason = f"is damaged, or holds more than tensors and text ({type(error).__name__}); nothing in it was run"
+        raise ValueError(f"{path}: {reason}; {_EXPECTED}") from error

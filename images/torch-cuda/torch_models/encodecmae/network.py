@@ -77,7 +77,7 @@ class MaeEncoder(torch.nn.Module):
                 and the normalised second stream; blocks behind the highest index are not computed.
 
         Returns:
-            `[B, L, T, D]`; frames that are not all within a row's length mean nothing.
+            `[B, T, L, D]`; frames that are not all within a row's length mean nothing.
         """
         normed = self.embed(self.log_mel(wave))
         normed = normed + self.positions[: normed.shape[1]]
@@ -89,7 +89,7 @@ class MaeEncoder(torch.nn.Module):
         last = self.sizes.layers - 1
         if last in kept:
             kept[last] = normed + self.norm(plain)
-        return torch.stack([kept[index] for index in layers], dim=1)
+        return torch.stack([kept[index] for index in layers], dim=2)
 
     @torch.inference_mode()
     def run_each(self, wave: np.ndarray, lengths: np.ndarray, layers: tp.Sequence[int]) -> np.ndarray:
@@ -100,7 +100,7 @@ class MaeEncoder(torch.nn.Module):
         result = np.zeros((len(wave), count_frames(wave.shape[1]), len(layers), self.sizes.dim), np.float32)
         for row, samples, length in zip(result, wave, map(int, lengths), strict=True):
             if length:  # a window of no samples only fills the batch
-                found = self(torch.tensor(samples[None, :length]), [length], layers)[0].transpose(0, 1)
+                found = self(torch.tensor(samples[None, :length]), [length], layers)[0]
                 row[: len(found)] = found.numpy()
         return result
 
@@ -108,7 +108,7 @@ class MaeEncoder(torch.nn.Module):
     def run_together(self, wave: np.ndarray, lengths: np.ndarray, layers: tp.Sequence[int]) -> np.ndarray:
         """Return the same in one pass, equal but for rounding; for devices that want large batches."""
         samples = torch.tensor(wave).to(self.positions.device)
-        found: np.ndarray = self(samples, lengths.tolist(), layers).transpose(1, 2).contiguous().cpu().numpy()
+        found: np.ndarray = self(samples, lengths.tolist(), layers).cpu().numpy()
         return found
 
 

@@ -1,9 +1,6 @@
 # Everything a person or CI does here. `make` alone lists the targets.
 PYTHON ?= python3
 CONFIG ?= config/quickstart.yaml
-# of `make up` alone
-AUDIO ?= tests/audio/quickstart
-OUTPUT ?= output/compose
 # of `make test` alone
 SUITES ?= check e2e
 CONSORT = .venv/bin/consort
@@ -29,11 +26,10 @@ images: .venv/installed    ## build the container images, for the GPU where ther
 	@$(CONSORT) envs build --runtime docker
 
 up: .venv/installed        ## the same in docker compose alone: make up CONFIG=... AUDIO=... OUTPUT=...
-	@mkdir -p '$(OUTPUT)' "$${CONSORT_CACHE:-$$HOME/.cache/consort}"
-	@CONFIG='$(abspath $(CONFIG))' AUDIO='$(abspath $(AUDIO))' OUTPUT='$(abspath $(OUTPUT))' \
-	    ROOT="$$($(CONSORT) compose root '$(CONFIG)')" CONSORT_UID=$$(id -u) CONSORT_GID=$$(id -g) \
-	    COMPOSE_PROJECT_NAME=consort-$$(printf '%s' '$(abspath $(OUTPUT))' | cksum | cut -d' ' -f1) \
-	    docker compose up --exit-code-from report report
+	@$(CONSORT) compose up '$(CONFIG)' $(if $(AUDIO),--audio '$(AUDIO)') $(if $(OUTPUT),--output '$(OUTPUT)')
+
+down: .venv/installed      ## remove containers and volumes that `docker compose up` has left here
+	@$(CONSORT) compose down
 
 models: .venv/installed    ## list the models with their parameters, outputs and licences
 	@$(CONSORT) models
@@ -86,4 +82,4 @@ clean:                     ## forget .venv and caches of the tools; keep outputs
 	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r tests/requirements.lock
 	@touch $@
 
-.PHONY: help install extract plan status envs images up models doctor check lint types layers unit test test-docker reproduce lock clean
+.PHONY: help install extract plan status envs images up down models doctor check lint types layers unit test test-docker reproduce lock clean

@@ -5,12 +5,14 @@
 #
 #   ENGINE_LOG    file for what the engine prints
 #   ENGINE_DATA   folder for its images and containers
+#   NEWEST        folder for the compose and buildx of Debian's next release, beside those of this one; tests take both
 #   ENGINE_STUBS  folder that is put first on the engine's PATH: stand-ins for programs of hardware that is not here
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 log=${ENGINE_LOG:-/var/log/dockerd-ci.log}
 stubs=${ENGINE_STUBS:-$here/stub}
 plugins=/usr/local/lib/docker/cli-plugins
+newest=${NEWEST:-/usr/local/lib/consort-newest}/cli-plugins
 
 give_up() {
     echo "engine: $1" >&2
@@ -27,25 +29,25 @@ install_packages() {
         { tail -n 3 "$log.apt" >&2; give_up "cannot install $*"; }
 }
 
-# Bookworm's docker has neither buildx nor compose 2. The ones of the next release need nothing but libc, and are
-# taken out of their packages; lists of packages go into a folder of their own, so that apt here stays as it is.
+# add_plugins RELEASE FOLDER: take buildx and compose out of the packages of another release of Debian (bookworm has
+# neither), as they need nothing but libc; lists of packages go into a folder of their own, so that apt here stays as it is.
 add_plugins() {
-    local work uri
-    mkdir -p "$plugins" 2>/dev/null && [ -w "$plugins" ] || give_up "buildx or compose is missing, and $plugins cannot be written"
+    local work uri release=$1 folder=$2
+    mkdir -p "$folder" 2>/dev/null && [ -w "$folder" ] || give_up "buildx or compose is missing, and $folder cannot be written"
     work=$(mktemp -d)
     uri=$(sed -n -e 's/^URIs: *//p' -e 's/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' \
         /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null | head -n 1 || true)
     [ -n "$uri" ] || give_up "no Debian mirror is configured"
     mkdir -p "$work/lists/partial" "$work/archives/partial"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri trixie main" >"$work/sources.list"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $uri $release main" >"$work/sources.list"
     local options=(-o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=- -o "Dir::State::Lists=$work/lists")
     (
         cd "$work"
         apt-get -qq "${options[@]}" update
         apt-get -qq "${options[@]}" download docker-compose docker-buildx
         for package in ./*.deb; do dpkg -x "$package" tree; done
-    ) >"$log.plugins" 2>&1 || { tail -n 3 "$log.plugins" >&2; give_up "cannot get buildx and compose"; }
-    find "$work/tree" -path '*cli-plugins/docker-*' -type f -exec install -m 755 {} "$plugins/" \;
+    ) >"$log.plugins" 2>&1 || { tail -n 3 "$log.plugins" >&2; give_up "cannot get buildx and compose of $release"; }
+    find "$work/tree" -path '*cli-plugins/docker-*' -type f -exec install -m 755 {} "$folder/" \;
     rm -rf "$work"
 }
 
@@ -64,5 +66,6 @@ if ! answers; then
     command -v dockerd >/dev/null || install_packages docker.io iptables
     start
 fi
-{ docker buildx version && docker compose version; } >/dev/null 2>&1 || add_plugins
+{ docker buildx version && docker compose version; } >/dev/null 2>&1 || add_plugins trixie "$plugins"
+[ -x "$newest/docker-compose" ] || ! command -v apt-get >/dev/null || add_plugins forky "$newest"
 docker version --format 'engine: Docker {{.Server.Version}}, client {{.Client.Version}}'

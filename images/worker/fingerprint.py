@@ -1,6 +1,10 @@
-"""The code that runs inside an environment, known by one hash: an image may be older than the plan."""
+"""The code that runs inside an environment, known by one hash: an image may be older than the plan.
+
+`python -m worker.fingerprint` prints what it is made of; the build of an image keeps that beside the worker.
+"""
 
 import hashlib
+import json
 import os
 import sys
 import typing as tp
@@ -29,17 +33,31 @@ def refuse_other_code(expected: str, modules: tp.Sequence[str], lock: str) -> No
     Raises:
         ValueError: the code differs.
     """
+    own = made_of(modules)
+    if own["lock"] not in (None, lock):
+        raise ValueError("the packages here are not those that the shard was planned for; build the image again")
+    if modules and own["worker"] != expected:
+        raise ValueError("the code here is not what the shard was planned for; build the image again")
+
+
+def made_of(modules: tp.Sequence[str]) -> tp.Dict[str, tp.Optional[str]]:
+    """Return the hashes of the lock (none in a virtual environment) and of the code that are here.
+
+    Args:
+        modules: of the environment, beside the worker.
+    """
     here = os.path.dirname(os.path.abspath(__file__))
     own = os.path.join(os.path.dirname(here), "requirements.lock")
+    lock = None
     if os.path.isfile(own):
         with open(own, "rb") as f:
-            if hashlib.sha256(f.read()).hexdigest() != lock:
-                raise ValueError(
-                    "the packages here are not those that the shard was planned for; build the image again"
-                )
+            lock = hashlib.sha256(f.read()).hexdigest()
     folders = [here]
     for module in modules:
         places = [os.path.join(folder, module) for folder in sys.path]
         folders += [place for place in places if os.path.isdir(place)][:1]
-    if modules and sha256_of(folders) != expected:
-        raise ValueError("the code here is not what the shard was planned for; build the image again")
+    return {"lock": lock, "worker": sha256_of(folders)}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(made_of(os.environ.get("CONSORT_MODULES", "").split()), sort_keys=True))

@@ -1,32 +1,81 @@
-"""`consort compose`: the first and last step of docker-compose.yml, and that file itself."""
+"""`consort compose`: docker-compose.yml as a whole, its first and last step, and the file itself."""
 
 import argparse
+import hashlib
+import os
 
-from orchestrator import errors
-from orchestrator.cli import flags, status, words
+from orchestrator import errors, files
+from orchestrator.cli import envs, flags, status, words
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import reading
 from orchestrator.job.spec import BELOW_ROOT, JobSpec
 
+_ACTIONS = "up: run it; down: remove what it has left; plan, report: steps inside of it; write: write the file itself"
+
 
 def add(verbs: flags.Verbs) -> None:
-    verb = flags.verb(verbs, "compose", "the first and last step of docker-compose.yml, around its workers", run)
-    text = "root: the folder of a job's own files; write: the file itself"
-    verb.add_argument("action", choices=("plan", "report", "root", "write"), help=text)
+    verb = flags.verb(verbs, "compose", "run a job by docker compose alone: one go at it, without retries", run)
+    verb.add_argument("action", choices=("up", "down", "plan", "report", "write"), help=_ACTIONS)
     flags.add_job(verb)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.action == "write":
-        return _write(arguments)
-    if arguments.action == "root":
-        print(reading.base(arguments.job).resolve())
-        return errors.OK
+    if arguments.action in ("write", "down"):
+        if arguments.job:
+            raise JobError(f"compose {arguments.action}: takes no job; it is about what all of them share")
+        return _write() if arguments.action == "write" else _down()
+    if arguments.action == "up":
+        return _up(arguments)
     try:
         job = flags.job(arguments)
     except JobError as error:  # a folder of the user's own that is not mounted
         raise JobError(f"{error}; {BELOW_ROOT}" if str(error).endswith("is no folder") else str(error)) from error
     return _step(job, arguments.action)
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    """Make folders and images ready as `extract` does, and let compose run the rest."""
+    from orchestrator.environments import definitions, devices, docker_compose
+    from orchestrator.running import progress
+    from orchestrator.running import weights as supplies
+    from orchestrator.running.runtimes.docker import DockerRuntime
+
+    if arguments.job is None or flags.given(arguments) - {"audio", "output"}:
+        raise JobError("compose up: give a job file, and at most --audio and --output; the rest stands in the job")
+    job = flags.job(arguments)
+    if not os.path.isdir(job.audio):
+        raise JobError(f"audio: docker compose takes a folder, and {job.audio} is none; use `consort extract`")
+    docker_compose.check()
+    gpus = devices.grant(job.devices).gpus if job.devices not in ("auto", "cpu") else ()
+    os.makedirs(job.output, exist_ok=True)
+    runtime = DockerRuntime.open()
+    with progress.choose() as shown:
+        if not envs.build_all(runtime, ["cuda"] if gpus else ["cpu"], shown):
+            return errors.UNAVAILABLE
+        supplies.fetch_unpinned(job, shown, every=True)  # here, where indexes and certificates are known
+    variables = {
+        "CONFIG": os.path.abspath(arguments.job),
+        "AUDIO": job.audio,
+        "OUTPUT": job.output,
+        "ROOT": str(reading.base(arguments.job).resolve()),
+        "CONSORT_CACHE": str(files.cache_root()),
+        **runtime.compose_variables(job.output, len(definitions.names()), job.memory_bytes),
+        **({"CONSORT_GPU": gpus[0].uuid} if gpus else {}),
+    }
+    files.cache_root().mkdir(parents=True, exist_ok=True)
+    project = f"consort-{hashlib.sha256(os.fsencode(job.output)).hexdigest()[:12]}"
+    return docker_compose.up(project, variables, bool(gpus))
+
+
+def _down() -> int:
+    from orchestrator.environments import docker_compose
+
+    docker_compose.check()
+    for one in (gone := docker_compose.down()):
+        print(f"removed {one}")
+    if not gone:
+        print("docker compose has left nothing here")
+    return errors.OK
 
 
 def _step(job: JobSpec, action: str) -> int:
@@ -43,7 +92,7 @@ def _step(job: JobSpec, action: str) -> int:
     except RunFailed as error:
         if not isinstance(error.__cause__, PermissionError):
             raise
-        raise RunFailed(f"{error}; or say who you are: CONSORT_UID=$(id -u) CONSORT_GID=$(id -g)") from error
+        raise RunFailed(f"{error}, or name its owner: CONSORT_UID=... CONSORT_GID=...") from error
     with output.lock(), progress.choose() as shown:
         if action == "report":
             found, missing, code = compose.report(survey.take(job, audio))
@@ -60,11 +109,9 @@ def _step(job: JobSpec, action: str) -> int:
     return errors.OK
 
 
-def _write(arguments: argparse.Namespace) -> int:
+def _write() -> int:
     from orchestrator.environments import composition
 
-    if arguments.job:
-        raise JobError("compose write: takes no job; it writes what all of them share")
     for path in (written := composition.write()):
         print(f"wrote {words.near(path)}")
     if not written:

@@ -39,9 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
         return errors.OK
     variants = arguments.variants or _variants_of_this_machine(runtime)
     with progress.choose() as shown:
-        good = _build(chosen, runtime, variants, shown)
-        good &= bool(arguments.names) or _build_beside(runtime, shown)
+        good = _build(chosen, runtime, variants, shown) if arguments.names else build_all(runtime, variants, shown)
     return errors.OK if good else errors.UNAVAILABLE
+
+
+def build_all(runtime: "Runtime", variants: list[str], shown: progress.Progress) -> bool:
+    """Build what is missing of all environments, and what the runtime needs beside; return whether all is there."""
+    good = _build([definitions.find(name) for name in definitions.names()], runtime, variants, shown)
+    return _build_beside(runtime, shown) and good
 
 
 def _rows(chosen: tp.Sequence[Environment], runtime: "Runtime") -> list[tuple[str, ...]]:

@@ -85,6 +85,12 @@ def _refuse_part(models: list[str], changes: dict[str, tp.Any]) -> None:
         raise JobError(f"without a job file the flags are the job: {' and '.join(missing)} missing")
 
 
+def given(arguments: argparse.Namespace) -> set[str]:
+    """Return the names of the flags of a job that stand on the command line."""
+    names = [names[0].lstrip("-") for names in _FLAGS]
+    return {name for name in (*names, "skip_existing", "retry_failed", "set") if getattr(arguments, name)}
+
+
 def settings(arguments: argparse.Namespace) -> list[tuple[str, tp.Any]]:
     """Return what `--set` says.
 

@@ -16,16 +16,21 @@ _WORKER = """\
   {service}:
     <<: *worker
     image: {image}
-    build:
-      <<: *image
-      args:
-{arguments}
+    pull_policy: build
+{build}
     command: [/output/.consort/compose/{name}.json]
     working_dir: /output/.consort/scratch/compose-{name}
     environment:
       <<: *variables
       CONSORT_SCRATCH: /output/.consort/scratch/compose-{name}
       CONSORT_EVENTS: /output/.consort/records/compose-{name}.1.jsonl"""
+_BUILD = """\
+    build:
+      context: .
+      dockerfile: {dockerfile}
+      secrets: [{secrets}]
+      args:
+{arguments}"""
 _END = "      {service}: {{condition: service_completed_successfully, required: false}}"
 _WORKER_ON_GPU = """\
   {service}:
@@ -43,7 +48,9 @@ def texts() -> dict[str, str]:
     able = [one for one in found if "cuda" in one.spec.locks]
     on_gpu = [_worker_on_gpu(one, before) for one, before in zip(able, [None, *able], strict=False)]
     return {
-        BASE: _fill(BASE, workers="\n\n".join(map(_worker, found)), ends=ends),
+        BASE: _fill(
+            BASE, host=images.HOST_TAG, build=_build(images.HOST), workers="\n\n".join(map(_worker, found)), ends=ends
+        ),
         GPU: _fill(GPU, workers="\n\n".join(on_gpu)),
     }
 
@@ -65,21 +72,20 @@ def service(environment: Environment) -> str:
 
 
 def _worker(environment: Environment) -> str:
-    given = {
-        "BASE_IMAGE": f"${{{images.base_variable(environment)}:-{environment.spec.base_image}}}",
-        "TOOLS_IMAGE": "${CONSORT_BASE_IMAGE_3_11:-python:3.11-slim-bookworm}",
-        **{key: value.replace("$", "$$") for key, value in images.arguments(environment, "cpu").items() if value},
-    }
-    return _WORKER.format(
-        service=service(environment),
-        image=images.tag(environment, "cpu"),
-        arguments=textwrap.indent("\n".join(_argument(*pair) for pair in given.items()), 8 * " "),
-        name=environment.name,
-    )
+    made = images.definition(environment, "cpu")
+    return _WORKER.format(service=service(environment), image=made.tag, build=_build(made), name=environment.name)
+
+
+def _build(made: images.Build) -> str:
+    """Return the section of a service that builds its image, as `docker build` of ours does."""
+    given = {key: f"${{{variable}:-{default}}}" for key, (variable, default) in made.variables.items()}
+    given.update({key: value.replace("$", "$$") for key, value in made.arguments.items() if value})
+    arguments = textwrap.indent("\n".join(_argument(*pair) for pair in given.items()), 8 * " ")
+    return _BUILD.format(dockerfile=made.dockerfile, secrets=", ".join(images.SECRETS), arguments=arguments)
 
 
 def _worker_on_gpu(environment: Environment, before: Environment | None) -> str:
-    cpu, cuda = (images.arguments(environment, variant) for variant in ("cpu", "cuda"))
+    cpu, cuda = (images.definition(environment, variant).arguments for variant in ("cpu", "cuda"))
     other = ", ".join(_argument(key, value) for key, value in cuda.items() if value != cpu[key])
     text = _WORKER_ON_GPU.format(service=service(environment), image=images.tag(environment, "cuda"), arguments=other)
     return text if before is None else f"{text}\n    depends_on:\n{_END.format(service=service(before))}"

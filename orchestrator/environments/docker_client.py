@@ -8,11 +8,13 @@ still starts workers, whose standard input it holds, and builds images, which ne
 import calendar
 import contextlib
 import dataclasses
+import io
 import os
 import pathlib
 import re
 import shutil
 import sys
+import tarfile
 import time
 import typing as tp
 
@@ -179,6 +181,23 @@ def reason(text: str) -> str:
     for dressing in ("Error response from daemon: ", "ERROR: ", "Error: "):
         line = line.removeprefix(dressing)
     return line.removesuffix(".")
+
+
+def read_file(image: str, path: str) -> bytes:
+    """Return what a file of an image holds; nothing of the image is run.
+
+    Raises:
+        EnvironmentUnavailable: it has no such file, or no engine answers.
+    """
+    with _client() as client:
+        container = client.create_container(image, labels={f"{PREFIX}.look": ""})["Id"]
+        try:
+            stream, _ = client.get_archive(container, path)
+            with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
+                found = archive.extractfile(archive.getmembers()[0])
+                return found.read() if found else b""
+        finally:
+            client.remove_container(container, force=True)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import os
 import pathlib
 import platform
@@ -13,13 +14,16 @@ import threading
 import typing as tp
 import urllib.parse
 
+from orchestrator.environments import definitions
 from orchestrator.environments.definitions import IMAGES, Environment
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights.package_index import PackageIndex
 from orchestrator.weights.pip_settings import PipSettings
 
 _LOCAL_WHEELS = IMAGES / "local-wheels"
-_WHEELS = threading.Lock()  # two builds side by side share one folder of wheels
+_WHEELS = threading.Lock()  # builds side by side share one folder of wheels: the last one tidies it
+_users: list[str] = []
+_placed: list[pathlib.Path] = []
 _CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 _VARIABLE = "CONSORT_PIP_CONF"
 _HERE = ("localhost", "127.0.0.1", "::1")
@@ -65,23 +69,38 @@ def offered(environment: Environment, variant: str, settings: PipSettings) -> bo
 
 
 @contextlib.contextmanager
-def wheels(environment: Environment, variant: str, settings: PipSettings) -> tp.Iterator[bool]:
-    """Put wheels that this machine has, and no index, where the build finds them; yield whether any is there."""
-    placed = []
+def wheels(environment: Environment, settings: PipSettings) -> tp.Iterator[bool]:
+    """Put wheels that this machine has, and no index, where builds find them; yield whether one is of `environment`.
+
+    Those of all environments: what a build sees is the same for each, and what Docker has kept of it still counts.
+    What somebody has put there stays.
+    """
+    others = [definitions.find(name) for name in definitions.names()]
+    found = {one.name: list(_local_wheels(one, settings)) for one in (*others, environment)}
+    with _WHEELS:
+        _users.append(environment.name)
+        for wheel in itertools.chain(*found.values()):
+            if not (there := _LOCAL_WHEELS / wheel.name).exists():
+                _link(wheel, there)
+                _placed.append(there)
+    try:
+        yield bool(found[environment.name])
+    finally:
+        with _WHEELS:
+            _users.remove(environment.name)
+            while _placed and not _users:
+                _placed.pop().unlink(missing_ok=True)
+
+
+def _local_wheels(environment: Environment, settings: PipSettings) -> tp.Iterator[pathlib.Path]:
+    """Yield the wheels of an environment that lie in folders of this machine, or among those to build with."""
     python = environment.spec.python.replace(".", "")
-    with _WHEELS if (special := _special(environment, variant)) else contextlib.nullcontext():
-        try:
-            for name, version, hashes in special:
-                pattern = f"{name}-{version}-cp{python}-*linux*_{platform.machine()}.whl"
-                found = PackageIndex(settings).local(name, pattern)
-                if found is not None and hashlib.sha256(found.read_bytes()).hexdigest() in hashes:
-                    placed.append(_LOCAL_WHEELS / found.name)
-                    placed[-1].unlink(missing_ok=True)
-                    _link(found, placed[-1])
-            yield bool(placed)
-        finally:
-            for path in placed:
-                path.unlink(missing_ok=True)
+    for name, version, hashes in dict.fromkeys(
+        p for variant in environment.spec.locks for p in _special(environment, variant)
+    ):
+        pattern = f"{name}-{version}-cp{python}-*linux*_{platform.machine()}.whl"
+        there = [*_LOCAL_WHEELS.glob(pattern), PackageIndex(settings).local(name, pattern)]
+        yield from (one for one in there[:1] if one and hashlib.sha256(one.read_bytes()).hexdigest() in hashes)
 
 
 @contextlib.contextmanager

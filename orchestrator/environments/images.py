@@ -1,18 +1,21 @@
 """Build the container images of the environments, and tell whether they are those of this checkout.
 
-An image is named by its environment and variant, and labelled with the hashes of its lock and of the code
-inside: one whose labels are not today's is built again, which takes a second where only code has changed.
+An image is named by its environment and variant, and holds the hashes of its lock and of the code inside, whoever
+has built it: one of other hashes than today's is built again, which takes a second where only code has changed.
 """
 
 import contextlib
+import dataclasses
 import functools
 import itertools
+import json
 import os
 import pathlib
 import re
+import subprocess
 import typing as tp
 
-from orchestrator import files
+from orchestrator import __version__, files
 from orchestrator.environments import docker_client, image_inputs, processes
 from orchestrator.environments.definitions import IMAGES, Environment
 from orchestrator.environments.docker_client import PREFIX
@@ -23,7 +26,10 @@ from orchestrator.weights import pip_settings
 
 READY, OUTDATED, MISSING = "ready", "of other code", "not built"
 HOST_TAG = f"{PREFIX}/orchestrator:latest"
+SECRETS = ("pip.conf", "ca.pem")  # of a build: settings of this machine's pip, and certificates
+_MADE_OF = "/opt/consort/made-of.json"  # in an image
 _ROOT = IMAGES.parent
+_TOOLS = ("CONSORT_BASE_IMAGE_3_11", "python:3.11-slim-bookworm")
 _STEP = re.compile(r"#\d+ \[(?:[\w-]+ )?(\d+)/(\d+)\] (\w+)")
 
 
@@ -32,17 +38,39 @@ def tag(environment: Environment, variant: str) -> str:
     return f"{PREFIX}/{environment.name}:{variant}"
 
 
-def arguments(environment: Environment, variant: str) -> dict[str, str]:
-    """Return what images/Dockerfile is told of an environment, whoever builds; its base image comes beside it."""
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """What an image is built from, be it by `docker build` or by `docker compose build`."""
+
+    tag: str
+    dockerfile: str  # in the checkout
+    arguments: dict[str, str]
+    variables: dict[str, tuple[str, str]]  # arguments that a variable of the user's may say, and their defaults
+
+
+def definition(environment: Environment, variant: str) -> Build:
+    """Return how the image of an environment is built."""
     spec = environment.spec
-    return {
+    arguments = {
         "ENVIRONMENT": environment.name,
         "LOCK": spec.locks[variant],
         "VARIANT": variant,
         "EXTRA_INDEX": spec.extra_index.get(variant, ""),
         "MODULES": " ".join(spec.modules),
         "VARIABLES": "\n".join(f"{name}={value}" for name, value in spec.variables.items()),
+        "VERSION": __version__,
     }
+    base = (base_variable(environment), spec.base_image)
+    variables = {"BASE_IMAGE": base, "TOOLS_IMAGE": _TOOLS, "REVISION": ("CONSORT_REVISION", "")}
+    return Build(tag(environment, variant), "images/Dockerfile", arguments, variables)
+
+
+HOST = Build(
+    HOST_TAG,
+    "orchestrator/Dockerfile",
+    {"VERSION": __version__},
+    {"BASE_IMAGE": _TOOLS, "REVISION": ("CONSORT_REVISION", "")},
+)
 
 
 def base_variable(environment: Environment) -> str:
@@ -52,12 +80,11 @@ def base_variable(environment: Environment) -> str:
 
 def state(environment: Environment, variant: str) -> str:
     """Return READY, OUTDATED or MISSING."""
-    image = docker_client.image(tag(environment, variant))
+    image = image_id(environment, variant)
     if image is None:
         return MISSING
-    made_of = {label: image.labels.get(f"{PREFIX}.{label}") for label in ("lock", "worker")}
     today = {"lock": environment.lock_sha256(variant), "worker": environment.worker_sha256()}
-    return READY if made_of == today else OUTDATED
+    return READY if _made_of(image) == today else OUTDATED
 
 
 def current(environment: Environment, variant: str) -> bool:
@@ -92,12 +119,11 @@ def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | 
     if current(environment, variant):
         return
     say(f"builds the image {tag(environment, variant)}")
-    before, settings = image_id(environment, variant), pip_settings.read()
-    with image_inputs.wheels(environment, variant, settings) as placed:
+    settings = pip_settings.read()
+    with image_inputs.wheels(environment, settings) as placed:
         secrets = image_inputs.secrets(settings, placed or image_inputs.offered(environment, variant, settings))
         with image_inputs.context(environment) as folder:
-            _run([*_command(environment, variant), str(folder)], secrets, environment.name, say, log)
-    _forget(before)
+            _build(definition(environment, variant), folder, secrets, environment.name, say, log)
 
 
 def build_host(say: Say) -> None:
@@ -106,12 +132,7 @@ def build_host(say: Say) -> None:
     Raises:
         EnvironmentUnavailable: it cannot be built; one line that says why.
     """
-    base = os.environ.get("CONSORT_BASE_IMAGE_3_11")
-    command = ["docker", "build", "--progress", "plain", "--file", str(_ROOT / "orchestrator" / "Dockerfile")]
-    command += ["--tag", HOST_TAG, *(["--build-arg", f"BASE_IMAGE={base}"] if base else []), str(_ROOT)]
-    before = _id(HOST_TAG)
-    _run(command, image_inputs.secrets(pip_settings.read(), True), "orchestrator", say, None)
-    _forget(before)
+    _build(HOST, _ROOT, image_inputs.secrets(pip_settings.read(), True), "orchestrator", say, None)
 
 
 def remove(environment: Environment) -> list[str]:
@@ -124,7 +145,7 @@ def remove(environment: Environment) -> list[str]:
 
 def leftovers(named: tp.Container[str]) -> tp.Iterator[Leftover]:
     """Yield the images of Consort but those that are named; what their code is of, nobody can tell."""
-    for image in docker_client.images(f"{PREFIX}.lock"):
+    for image in docker_client.images(f"{PREFIX}.environment"):
         for name in image.names:
             if name.startswith(f"{PREFIX}/") and name not in named:
                 remove = functools.partial(docker_client.remove_image, name)
@@ -134,20 +155,47 @@ def leftovers(named: tp.Container[str]) -> tp.Iterator[Leftover]:
             yield Leftover("images without a name", image.id, image.size, remove, None)
 
 
-def _command(environment: Environment, variant: str) -> list[str]:
-    given = {
-        **arguments(environment, variant),
-        "BASE_IMAGE": os.environ.get(base_variable(environment)) or environment.spec.base_image,
-        "LOCK_SHA256": environment.lock_sha256(variant),
-        "WORKER_SHA256": environment.worker_sha256(),
-    }
-    if tools := os.environ.get("CONSORT_BASE_IMAGE_3_11"):
-        given["TOOLS_IMAGE"] = tools
-    file = str(IMAGES / "Dockerfile")
-    command = ["docker", "build", "--progress", "plain", "--file", file, "--tag", tag(environment, variant)]
+def _build(
+    made: Build,
+    context: pathlib.Path,
+    secrets: tuple[list[str], dict[str, str]],
+    name: str,
+    say: Say,
+    log: pathlib.Path | None,
+) -> None:
+    """Build an image, and forget the one whose name it gets."""
+    words, variables = secrets
+    given = {key: os.environ.get(variable) or default for key, (variable, default) in made.variables.items()}
+    given = {**made.arguments, **given, "REVISION": given["REVISION"] or _revision()}
+    command = ["docker", "build", "--progress", "plain", "--file", str(_ROOT / made.dockerfile), "--tag", made.tag]
     for key, value in given.items():
         command += ["--build-arg", f"{key}={value}"]
-    return command
+    before = _id(made.tag)
+    _run([*command, *words, str(context)], variables, name, say, log)
+    _forget(before)
+
+
+def _revision() -> str:
+    """Return the commit of this checkout, or nothing where it is none."""
+    git = ["git", "-C", str(_ROOT), "rev-parse", "HEAD"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return ""
+
+
+def _made_of(image: str) -> dict[str, str]:
+    """Return the hashes in an image; they are kept in the cache, as an image never changes."""
+    kept = files.cache_root() / "images" / f"{image.rpartition(':')[2]}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads(files.read_text(kept)))
+    try:
+        found = dict(json.loads(docker_client.read_file(image, _MADE_OF)))
+    except (EnvironmentUnavailable, ValueError, TypeError):
+        return {}  # of a version that kept none
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time alone
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(kept, json.dumps(found))
+    return found
 
 
 def _id(name: str) -> str | None:
@@ -162,9 +210,7 @@ def _forget(image: str | None) -> None:
             docker_client.remove_image(image)
 
 
-def _run(
-    command: list[str], secrets: tuple[list[str], dict[str, str]], name: str, say: Say, log: pathlib.Path | None
-) -> None:
+def _run(command: list[str], variables: dict[str, str], name: str, say: Say, log: pathlib.Path | None) -> None:
     lines: list[str] = []
     seen = (0, 0)  # of the stage with the most steps: stages are built side by side
 
@@ -176,11 +222,8 @@ def _run(
             seen = total
             say(f"image: step {step[1]} of {step[2]}")
 
-    words, variables = secrets
     with files.open_log(log) if log else contextlib.nullcontext() as out:
-        code = processes.run(
-            [*command[:-1], *words, command[-1]], {**os.environ, "DOCKER_BUILDKIT": "1", **variables}, out, read
-        )
+        code = processes.run(command, {**os.environ, "DOCKER_BUILDKIT": "1", **variables}, out, read)
     if code:
         where = f"; see {log}" if log else ""
         raise EnvironmentUnavailable(f"image {name} could not be built: {_reason(lines)}{where}")

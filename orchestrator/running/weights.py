@@ -96,18 +96,23 @@ def _arguments(model: ModelPlan) -> str:
     return f"{model.spec.reference}{variant}"
 
 
-def fetch_unpinned(job: JobSpec, progress: Progress) -> None:
+def fetch_unpinned(job: JobSpec, progress: Progress, every: bool = False) -> None:
     """Fetch the weights whose content nobody has published a hash of.
 
     They are part of the keys, so a plan can only be made once they are here. What cannot be had is left
     to `Supplies.fetch_all`, which says why.
+
+    Args:
+        job: whose models' weights.
+        progress: shows downloads.
+        every: also those with a hash.
     """
     weights = Weights()
     for model in job.models:
-        unpinned = [c for c in model.built.checkpoints() if c.kind in ("hub", "url") and not c.sha256]
+        wanted = [c for c in model.built.checkpoints() if every or (c.kind in ("hub", "url") and not c.sha256)]
         try:
-            if any(weights.problem(c) for c in unpinned):
-                weights.pull(unpinned, lambda *file: progress.stage("weights", transfer.share(*file)))
+            if any(weights.problem(c) for c in wanted):
+                weights.pull(wanted, lambda *file: progress.stage("weights", transfer.share(*file)))
         except EnvironmentUnavailable:
             continue
 

@@ -14,7 +14,7 @@ ROOT = definitions.IMAGES.parent
 HOST = ROOT / "orchestrator" / "Dockerfile"
 WORKERS = definitions.IMAGES / "Dockerfile"  # of all environments
 DOCKERFILES = [WORKERS, HOST]
-LATER = {"VARIANT", "LOCK_SHA256", "WORKER_SHA256"}  # arguments that are others at every build
+LATER = {"VARIANT", "VERSION", "REVISION"}  # arguments that are others at every build
 EVERYWHERE = {
     "PYTHONPATH": "/opt/consort",
     "CONSORT_MODULES": "${MODULES}",
@@ -62,8 +62,9 @@ def variables(found):
 def test_it_is_told_all_that_differs_between_environments(name):
     environment = definitions.find(name)
     for variant in environment.spec.locks:
-        told = images.arguments(environment, variant)
-        assert told.keys() | {"BASE_IMAGE", "LOCK_SHA256", "WORKER_SHA256"} == given(instructions(WORKERS))
+        made = images.definition(environment, variant)
+        told = made.arguments
+        assert told.keys() | made.variables.keys() == given(instructions(WORKERS)) | {"TOOLS_IMAGE"}
         assert (definitions.IMAGES / told["ENVIRONMENT"] / told["LOCK"]).read_bytes()
         lines = [line.split("=", 1) for line in told["VARIABLES"].splitlines()]
         assert dict(lines) == environment.spec.variables
@@ -79,10 +80,15 @@ def test_its_variables_are_those_of_every_environment():
     assert variables(instructions(WORKERS)) == EVERYWHERE
 
 
-def test_its_labels_are_those_that_are_asked_for():
-    labels = dict(pair.split("=", 1) for rest in rests(instructions(WORKERS), "LABEL") for pair in rest.split())
-    hashes = {"consort.lock": "${LOCK_SHA256}", "consort.worker": "${WORKER_SHA256}"}
-    assert labels == {"consort.environment": "${ENVIRONMENT}", "consort.variant": "${VARIANT}", **hashes}
+@every_dockerfile
+def test_its_labels_are_those_of_the_open_containers_initiative(path):
+    found = " ".join(rests(instructions(path), "LABEL"))
+    labels = dict(pair.split("=", 1) for pair in shlex.split(found))
+    version = {"version": "${VERSION}", "revision": "${REVISION}", "licenses": "MIT"}
+    for name, value in version.items():
+        assert labels[f"org.opencontainers.image.{name}"] == value
+    assert labels["org.opencontainers.image.title"].startswith("Consort: ")
+    assert labels["consort.environment"] in ("orchestrator", "${ENVIRONMENT}"), "by which `consort clean` knows its own"
 
 
 def test_code_comes_after_all_that_is_installed():
@@ -108,6 +114,7 @@ def test_it_needs_no_registry_but_for_its_base(path):
         "${BASE_IMAGE}",
         "${TOOLS_IMAGE} AS tools",
         "${TOOLS_IMAGE} AS code",
+        "${BASE_IMAGE} AS code",
     }
 
 
@@ -195,15 +202,31 @@ def test_the_files_of_compose_are_written_from_the_environments(name):
     assert (ROOT / name).read_text("utf-8") == composition.texts()[name], "run `consort compose write`"
 
 
-def test_a_build_of_compose_is_told_what_one_of_ours_is():
+def test_a_build_of_compose_is_one_of_ours():
+    text = yaml.safe_load(composition.texts()[composition.BASE])
+    ours = {
+        definitions.find(n).spec.service: images.definition(definitions.find(n), "cpu") for n in definitions.names()
+    }
+    for name, made in {"folders": images.HOST, **ours}.items():
+        service = text["services"][name]
+        assert (service["image"], service["pull_policy"]) == (made.tag, "build")
+        build = service["build"]
+        assert (build["context"], build["dockerfile"], tuple(build["secrets"])) == (
+            ".",
+            made.dockerfile,
+            images.SECRETS,
+        )
+        named = {key: f"${{{variable}:-{default}}}" for key, (variable, default) in made.variables.items()}
+        assert build["args"] == {**{k: v for k, v in made.arguments.items() if v}, **named}
+    assert set(text["secrets"]) == set(images.SECRETS)
+
+
+def test_no_service_of_compose_asks_a_registry_or_leaves_a_network():
     services = yaml.safe_load(composition.texts()[composition.BASE])["services"]
-    for name in definitions.names():
-        environment = definitions.find(name)
-        told = services[environment.spec.service]["build"]["args"]
-        base = f"${{{images.base_variable(environment)}:-{environment.spec.base_image}}}"
-        assert (told.pop("BASE_IMAGE"), told.pop("TOOLS_IMAGE")[:2]) == (base, "${")
-        ours = images.arguments(environment, "cpu")
-        assert told == {key: value for key, value in ours.items() if value}
+    assert {service["pull_policy"] for service in services.values()} == {"build", "never"}
+    assert {
+        name: service["network_mode"] for name, service in services.items() if service["network_mode"] != "none"
+    } == {"plan": "bridge"}
 
 
 def test_compose_gives_gpus_to_all_that_can_use_one_in_turn():
@@ -213,7 +236,7 @@ def test_compose_gives_gpus_to_all_that_can_use_one_in_turn():
     for number, environment in enumerate(able):
         service = services[environment.spec.service]
         assert service["image"] == images.tag(environment, "cuda")
-        cpu, cuda = (images.arguments(environment, variant) for variant in ("cpu", "cuda"))
+        cpu, cuda = (images.definition(environment, variant).arguments for variant in ("cpu", "cuda"))
         assert {**cpu, **service["build"]["args"]} == cuda
         assert list(service.get("depends_on", {})) == [one.spec.service for one in able[:number]][-1:]
 

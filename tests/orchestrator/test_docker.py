@@ -145,16 +145,20 @@ def job(tmp_path):
     return make
 
 
-def labels(variant="cpu"):
-    environment = definitions.find("tf-cuda")
-    return {"consort.lock": environment.lock_sha256(variant), "consort.worker": environment.worker_sha256()}
+def build(engine, variant="cpu", lock=None):
+    """Let the engine have the image of today, or one of another lock."""
+    environment, tag = definitions.find("tf-cuda"), f"consort/tf-cuda:{variant}"
+    engine.has(tag, {})
+    made_of = {"lock": lock or environment.lock_sha256(variant), "worker": environment.worker_sha256()}
+    engine.images[tag]["Id"] += str(lock)
+    engine.keeps(tag, "/opt/consort/made-of.json", json.dumps(made_of))
 
 
 def test_auto_takes_the_engine_only_with_the_images_of_today(engine, job):
-    engine.has("consort/tf-cuda:cpu", labels())
+    build(engine)
     placed = placement.choose(job(devices="cpu"))
     assert (placed.runtime.name, placed.why) == ("docker", "auto: Docker 28.2.2 answers and the images are there")
-    engine.has("consort/tf-cuda:cpu", {"consort.lock": "old"})
+    build(engine, lock="old")
     placed = placement.choose(job(devices="cpu"))
     assert placed.runtime.name == "venv"
     assert placed.why.endswith("images are of other code: consort/tf-cuda:cpu; `make images` builds them")
@@ -172,7 +176,7 @@ def made(tmp_path, name, facts):
 
 @pytest.mark.parametrize("facts", [{"runtime": "venv"}, {"placement": {"runtime": "venv"}}], ids=["plan", "report"])
 def test_auto_stays_with_what_the_folder_was_made_with(engine, job, tmp_path, facts):
-    engine.has("consort/tf-cuda:cpu", labels())
+    build(engine)
     made(tmp_path, "20260101-1", {"runtime": "docker"})
     made(tmp_path, "20260102-1", facts)
     made(tmp_path, "20260103-1", {"chosen": 0})
@@ -184,10 +188,10 @@ def test_auto_stays_with_what_the_folder_was_made_with(engine, job, tmp_path, fa
 
 def test_a_folder_made_in_containers_stays_there_while_an_engine_answers(engine, job, tmp_path):
     made(tmp_path, "20260101-1", {"runtime": "docker"})
-    engine.has("consort/tf-cuda:cpu", {"consort.lock": "old"})
+    build(engine, lock="old")
     placed = placement.choose(job(devices="cpu"))
     assert (placed.runtime.name, placed.why.partition("; ")[2]) == ("docker", "`--runtime venv` would serve as well")
-    engine.has("consort/tf-cuda:cpu", labels())
+    build(engine)
     assert placement.choose(job(devices="cpu")).why == "auto: Docker 28.2.2 answers and the images are there"
     engine.path.unlink()
     placed = placement.choose(job(devices="cpu"))
@@ -209,7 +213,7 @@ def gpu(monkeypatch):
 
 def test_podman_has_no_gpus_and_says_so(engine, job, gpu):
     engine.is_("Podman Engine", "4.3.1")
-    engine.has("consort/tf-cuda:cpu", labels())
+    build(engine)
     placed = placement.choose(job())
     assert (placed.runtime.name, placed.devices) == ("venv", "cuda NVIDIA H200")
     assert placed.why == "auto: Podman 4.3.1 ignores requests for GPUs, which virtual environments can have"
@@ -221,7 +225,7 @@ def test_podman_has_no_gpus_and_says_so(engine, job, gpu):
 
 
 def test_a_gpu_asks_for_the_image_of_its_variant(engine, job, gpu):
-    engine.has("consort/tf-cuda:cuda", labels("cuda"))
+    build(engine, "cuda")
     placed = placement.choose(job())
     assert (placed.runtime.name, placed.devices) == ("docker", "cuda NVIDIA H200")
     assert placed.device("tf-cuda") == "cuda"
@@ -279,7 +283,7 @@ def test_what_an_engine_that_was_away_has_left_is_removed_when_it_is_back(engine
     words = "image consort/tf-cuda:cpu is not there any more; `make images` builds it"
     assert runtime.outage(environment, "cpu") == words
     assert engine.containers == {}
-    engine.has("consort/tf-cuda:cpu", labels())
+    build(engine)
     assert runtime.outage(environment, "cpu") is None
 
 
@@ -313,7 +317,7 @@ def test_an_environment_is_at_hand_where_it_is_built_or_its_python_is_found_or_e
 
     monkeypatch.setattr(placement.interpreters, "find", find)
     monkeypatch.setattr(placement.VenvRuntime, "state", lambda *_: "ready" if found["built"] else "not built")
-    engine.has("consort/tf-cuda:cpu", labels())
+    build(engine)
     assert names() == ["venv", "venv"]
     found.update(built=False)
     assert names() == ["docker", "docker"]

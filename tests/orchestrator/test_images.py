@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from engine_server import EngineServer
 
+import orchestrator
 from orchestrator.environments import definitions, image_inputs, images, processes
 from orchestrator.environments.definitions import Environment, EnvironmentSpec
 from orchestrator.errors import EnvironmentUnavailable
@@ -82,6 +83,7 @@ def docker(tmp_path, monkeypatch):
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_HOST", found.engine.address)
+    monkeypatch.setenv("CONSORT_CACHE", str(tmp_path / "cache"))
     configure(monkeypatch)
     yield found
     found.engine.close()
@@ -107,14 +109,15 @@ def offer(monkeypatch, *filenames):
     monkeypatch.setattr(PackageIndex, "_read_page", lambda self, page: [Link(name, page + name) for name in filenames])
 
 
-def labels(environment, **changes):
-    today = {"lock": environment.lock_sha256("cpu"), "worker": environment.worker_sha256()}
-    return {f"consort.{key}": value for key, value in {**today, **changes}.items()}
+def hashes(environment, variant="cpu", **changes):
+    today = {"lock": environment.lock_sha256(variant), "worker": environment.worker_sha256()}
+    return json.dumps({**today, **changes})
 
 
 def know(docker, environment, tags=("consort/other",), **changes):
     """Give the engine the image of an environment, which will be known by its id alone once another is built."""
-    docker.engine.has("old", labels(environment, **changes), tags=list(tags))
+    docker.engine.has("old", {"consort.environment": environment.name}, tags=list(tags))
+    docker.engine.keeps("old", "/opt/consort/made-of.json", hashes(environment, **changes))
     docker.engine.images[images.tag(environment, "cpu")] = docker.engine.images["sha256:old"] = (
         docker.engine.images.pop("old")
     )
@@ -157,13 +160,26 @@ def test_an_image_of_another_lock_or_code_is_built_again(docker, environment, ch
     assert docker.built()
 
 
-def test_an_image_without_labels_is_of_other_code(docker, environment):
+@pytest.mark.parametrize("text", [None, "", "{", "[1]", "{}"])
+def test_an_image_that_does_not_say_what_it_is_made_of_is_of_other_code(docker, environment, text):
     docker.engine.has(images.tag(environment, "cpu"), None)
+    if text is not None:
+        docker.engine.keeps(images.tag(environment, "cpu"), "/opt/consort/made-of.json", text)
     assert images.state(environment, "cpu") == images.OUTDATED
+    assert docker.engine.containers == {}
+
+
+def test_what_an_image_is_made_of_is_looked_up_once(docker, environment):
+    know(docker, environment)
+    for _ in range(3):
+        assert images.state(environment, "cpu") == images.READY
+    assert [path for path, _ in docker.engine.asked("POST")] == ["/containers/create"]
+    assert docker.engine.containers == {}
 
 
 @pytest.mark.parametrize("name", definitions.names())
-def test_a_build_is_told_everything(docker, name):
+def test_a_build_is_told_everything(docker, name, monkeypatch):
+    monkeypatch.setenv("CONSORT_REVISION", "of this commit")
     environment = definitions.find(name)
     images.build(environment, "cpu", lambda text: None)
     words, variables, _ = docker.built()
@@ -176,8 +192,9 @@ def test_a_build_is_told_everything(docker, name):
         "EXTRA_INDEX": environment.spec.extra_index.get("cpu", ""),
         "MODULES": " ".join(environment.spec.modules),
         "VARIABLES": "\n".join(f"{key}={value}" for key, value in environment.spec.variables.items()),
-        "LOCK_SHA256": environment.lock_sha256("cpu"),
-        "WORKER_SHA256": environment.worker_sha256(),
+        "TOOLS_IMAGE": "python:3.11-slim-bookworm",
+        "VERSION": orchestrator.__version__,
+        "REVISION": "of this commit",
     }
     assert after(words, "--file") == [str(definitions.IMAGES / "Dockerfile")]
     assert after(words, "--tag") == [f"consort/{name}:cpu"]
@@ -219,7 +236,8 @@ def test_the_image_of_the_host_is_built_from_the_same_things(docker, monkeypatch
     images.build_host(lambda text: None)
     words, variables, _ = docker.built()
     assert after(words, "--tag") == [images.HOST_TAG]
-    assert after(words, "--build-arg") == ["BASE_IMAGE=own/python:3.11"]
+    given = dict(word.split("=", 1) for word in after(words, "--build-arg"))
+    assert given.keys() == {"BASE_IMAGE", "VERSION", "REVISION"} and given["BASE_IMAGE"] == "own/python:3.11"
     assert after(words, "--secret") == ["id=pip.conf,env=CONSORT_PIP_CONF"]
     assert "index-url" not in variables["CONSORT_PIP_CONF"]
 
@@ -321,11 +339,13 @@ def test_a_build_can_be_ended(docker, environment):
 def test_an_image_that_has_lost_its_name_is_removed(docker, environment, tags, removed):
     know(docker, environment, tags, worker="0" * 64)
     build(environment)
-    assert [path for path, _ in docker.engine.asked("DELETE")] == removed
+    assert [path for path, _ in docker.engine.asked("DELETE") if path.startswith("/images/")] == removed
 
 
 def test_those_that_are_there_can_be_removed(docker):
     environment = definitions.find("torch-cuda")
     know(docker, environment, worker="0" * 64)
     assert images.remove(environment) == ["consort/torch-cuda:cpu"]
-    assert [path for path, _ in docker.engine.asked("DELETE")] == ["/images/consort/torch-cuda:cpu"]
+    assert [path for path, _ in docker.engine.asked("DELETE") if path.startswith("/images/")] == [
+        "/images/consort/torch-cuda:cpu"
+    ]

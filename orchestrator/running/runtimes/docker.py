@@ -148,6 +148,13 @@ class DockerRuntime(Runtime):
         argv += ["--entrypoint", "python", images.tag(environment, "cpu"), *arguments]
         return Command(argv, dict(os.environ), folder)
 
+    def compose_variables(self, output: str, workers: int, memory: int | None) -> dict[str, str]:
+        """Return who docker-compose.yml works as, and what each worker may take: as in a container of `extract`."""
+        user, group = _user(self._engine, os.stat(output))
+        mine = limits.share(workers, self._engine.memory, self._engine.cpus).granted(memory)
+        limited = {"CONSORT_MEMORY": mine.memory, "CONSORT_TMP": mine.tmp, "CONSORT_CPUS": mine.cpus}
+        return {"CONSORT_UID": str(user), "CONSORT_GID": str(group), **{k: str(v) for k, v in limited.items() if v}}
+
     def refuses(self, path: str) -> str | None:
         if not _is_reserved(path):
             return None
@@ -168,7 +175,7 @@ class DockerRuntime(Runtime):
     def outage(self, environment: Environment, variant: str) -> str | None:
         try:
             docker_client.find()
-            gone = images.state(environment, variant) == images.MISSING
+            gone = docker_client.image(images.tag(environment, variant)) is None
         except EnvironmentUnavailable as error:
             return str(error)
         self._left = docker_client.remove(self._left)
@@ -223,13 +230,17 @@ def _isolation(engine: DockerEngine, owner: os.stat_result) -> list[str]:
         argv += ["--security-opt", "label=disable"]  # relabelling the user's audio is not ours to do
     if engine.remapped:
         argv += ["--userns", "host"]  # or the user inside would be another one outside, and could write nothing
-    if engine.rootless:
-        return [*argv, "--user", "0:0"]  # which is the user who runs the engine
-    user, group = (os.getuid(), os.getgid()) if os.getuid() else (owner.st_uid, owner.st_gid)
+    user, group = _user(engine, owner)
     argv += ["--user", f"{user}:{group}"]
-    for other in os.getgroups() if os.getuid() else ():
+    for other in os.getgroups() if user == os.getuid() != 0 else ():
         argv += ["--group-add", str(other)]  # audio may be readable by a group alone
     return argv
+
+
+def _user(engine: DockerEngine, owner: os.stat_result) -> tuple[int, int]:
+    if engine.rootless:
+        return 0, 0  # which is the user who runs the engine
+    return (os.getuid(), os.getgid()) if os.getuid() else (owner.st_uid, owner.st_gid)
 
 
 def _fences(mine: Limits) -> list[str]:

@@ -124,7 +124,7 @@ class Judge:
         if ended.code == protocol.EXIT_PERMANENT:
             why = f"worker could not start: {_last_words(ended.log)}; see {ended.log}"
             return dataclasses.replace(verdict, lost=why)
-        if ended.code == protocol.EXIT_AGAIN:
+        if ended.code == protocol.EXIT_AGAIN or ended.problem:  # which no item has caused
             return self._restart(attempt, left, ended, verdict)
         loading = attempt.loading
         if loading is not None and memory(ended) and not self._struck((("", loading),)):

@@ -123,14 +123,33 @@ def choose(job: JobSpec, fits: bool = False) -> Placement:
     settle = functools.partial(_settle, grant=grant, able=able, refused=_unfit(grant, able))
     if job.runtime != "auto":
         return settle(RUNTIMES[job.runtime].open(), asked=True)
+    first = _first(settle, used)
+    before = RUNTIMES.get(OutputDir(job.output).made_with() or first.runtime.name)
+    if before is None or before.name == first.runtime.name:
+        return first
+    try:
+        stays = settle(before.open(), asked=False)
+    except EnvironmentUnavailable as error:
+        first.why += f"; the output folder was made with {before.name}, but {str(error).partition(';')[0]}"
+        return first
+    stays.why = f"auto: the output folder was made with it; `--runtime {first.runtime.name}` would serve as well"
+    return stays
+
+
+def _first(settle: tp.Callable[..., Placement], used: list[Environment]) -> Placement:
+    """Return the placement in the first runtime that is at hand.
+
+    Raises:
+        EnvironmentUnavailable: none is, or the job insists on GPUs.
+    """
     reasons: list[str] = []
     for runtime in RUNTIMES.values():
         try:
             placement = settle(runtime.open(), asked=False)
+            why = placement.runtime.hesitates([(one, placement.device(one.name)) for one in used])
         except EnvironmentUnavailable as error:
             reasons.append(str(error).partition(";")[0])
             continue
-        why = placement.runtime.hesitates([(one, placement.device(one.name)) for one in used])
         if why is None:
             said = f"{placement.runtime.title} answers and the images are there"
             placement.why = f"auto: {reasons[0] if reasons else said}"

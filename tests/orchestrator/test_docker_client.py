@@ -110,6 +110,8 @@ def test_nothing_imports_the_sdk_where_there_is_no_engine(tmp_path):
         ("docker: Error response from daemon: no such image.\nSee 'docker run --help'.\n", "no such image"),
         ("worker line\ndocker: Error response from daemon: could not select device driver\n\nRun 'docker run --help'\n",
          "could not select device driver"),
+        ('TensorFlow error: none\n10:03 INFO b.wav\ntime="2026-11-28T03:13:24Z" level=error msg="error waiting: EOF"\n',
+         "error waiting: EOF"),
         ("", "no words"),
     ],
 )  # fmt: skip

@@ -177,6 +177,10 @@ class Runtime(abc.ABC):
         """Clean up after the attempt `name`, and return why it ended as it did."""
         return Cause()
 
+    def outage(self, environment: Environment, variant: str) -> str | None:
+        """Return why no worker can be started at present and what mends it, or None and clean up after it."""
+        return None
+
     @property
     def way(self) -> str:
         """How GPUs are asked for at present."""

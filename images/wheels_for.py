@@ -22,10 +22,10 @@ def lacking(environment: Environment, variant: str, machine: str, index: Package
 
 
 def _has(name: str, version: str, hashes: str, python: str, machine: str, index: PackageIndex) -> bool:
+    own = re.compile(re.sub(r"[-_.]+", "[-_.]+", name) + f"-{re.escape(version)}-", re.IGNORECASE)
     return any(
-        _fits(link.filename, python, machine) and (not link.sha256 or link.sha256 in hashes)
+        own.match(link.filename) and _fits(link.filename, python, machine) and (link.sha256 or "=") in hashes
         for link in index.files(name)
-        if f"-{version}-" in link.filename
     )
 
 

@@ -54,7 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.attest:
         runtime.attest()
     with progress.choose() as shown:
-        runtime.warn = shown.say
         good = _build(chosen, runtime, variants, shown) if arguments.names else build_all(runtime, variants, shown)
     return errors.OK if good else errors.UNAVAILABLE
 
@@ -118,7 +117,7 @@ def _rows(chosen: tp.Sequence[Environment], runtime: "Runtime") -> list[tuple[st
 
 def _build(chosen: list[Environment], runtime: "Runtime", variants: list[str], shown: progress.Progress) -> bool:
     """Build what is missing, one after the other; return whether all is there."""
-    good = True
+    runtime.warn, good = shown.say, True
     for one, variant in [(environment, known) for environment in chosen for known in _known(environment, variants)]:
         name = f"{one.name}:{variant}"
         try:

@@ -84,7 +84,7 @@ class PackageIndex:
         return False
 
     def files(self, name: str) -> list[Link]:
-        """Return all files of a distribution that the places list.
+        """Return what all places list for a distribution; folders and pages of links list others too.
 
         Raises:
             EnvironmentUnavailable: a place could not be asked.
@@ -92,7 +92,7 @@ class PackageIndex:
         problems: list[str] = []
         found = list(self._listed(self._places(name), problems))
         if problems:
-            raise EnvironmentUnavailable(self._absent(name, False, problems))
+            raise EnvironmentUnavailable("; ".join(problems))
         return found
 
     def local(self, name: str, filename: str) -> Path | None:

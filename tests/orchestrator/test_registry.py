@@ -39,7 +39,7 @@ def test_a_line_of_today_and_of_this_machine_is_found(wanted):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("registry.example:5000/of/consort", "--config=/tmp/x"),
+        ("registry.example:5000/of/consort", "--config=x"),
         ("registry.example:5000/of/consort", "registry.example/x;rm"),
         ("registry.example:5000/of/consort", "registry.example/../x"),
         ("registry.example:5000/of/consort", "https://registry.example/x"),

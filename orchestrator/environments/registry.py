@@ -8,6 +8,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import typing as tp
 
 from orchestrator import files
 from orchestrator.environments import docker_client, images, processes
@@ -44,10 +45,6 @@ class Pushed:
     def address(self) -> str:
         """What is pulled."""
         return f"{self.registry}/{self.name}@{self.digest}"
-
-
-class _Differs(EnvironmentUnavailable):
-    """What was pulled is not what it was said to be."""
 
 
 def check(registry: str) -> str:
@@ -88,9 +85,7 @@ def push(wanted: Wanted, registry: str, say: Say) -> str:
     if digest is None:
         raise EnvironmentUnavailable(f"{wanted.tag}: docker has not said under which digest {remote} was pushed")
     made = Pushed(wanted.name, wanted.variant, image.architecture, wanted.lock, wanted.worker, digest, registry)
-    kept = {(one.name, one.variant, one.architecture): one for one in (*known, made)}
-    lines = [" ".join(dataclasses.astuple(one)) for one in sorted(kept.values())]
-    files.replace(wanted.digests, _HEADER + "".join(f"{line}\n" for line in lines))
+    _write(wanted.digests, (*known, made))
     return f"{remote} is {digest}"
 
 
@@ -120,16 +115,22 @@ def pull(wanted: Wanted, say: Say) -> None:
     try:
         _run("pull", found.address, f"{wanted.tag} could not be pulled from {found.registry}", say)
         image = docker_client.image(found.address)
-        if image is None or image.architecture != found.architecture:
-            raise _Differs(f"{wanted.tag}: what {found.registry} has is not for {found.architecture}; it is not used")
-        if not images.holds(image.id, wanted):
-            raise _Differs(f"{wanted.tag}: what {found.registry} has is of another lock or code; it is not used")
+        why = _unlike(image, wanted, found) if image else "not there"
+        if image is None or why:
+            raise EnvironmentUnavailable(f"{wanted.tag}: what {found.registry} has is {why}; it is not used")
         docker_client.tag(image.id, wanted.tag)
     finally:
         if had is None:
             docker_client.remove_image(found.address)  # with the image, where it has got no name
     if before and before.id != image.id:
         images.forget(before.id)
+
+
+def _unlike(image: docker_client.Image, wanted: Wanted, found: Pushed) -> str | None:
+    """Return why an image is not what was meant, or None."""
+    if image.architecture != found.architecture:
+        return f"not for {found.architecture}"
+    return None if images.holds(image.id, wanted) else "of another lock or code"
 
 
 def pulled(wanted: Wanted, say: Say, warn: Say) -> bool:
@@ -145,6 +146,8 @@ def pulled(wanted: Wanted, say: Say, warn: Say) -> bool:
             return False
         pull(wanted, say)
     except EnvironmentUnavailable as error:
+        if processes.cancelled.is_set():  # nor would a build begin
+            raise
         warn(f"{error}; builds it instead")
         return False
     return True
@@ -165,6 +168,12 @@ def _read(path: pathlib.Path) -> list[Pushed]:
         elif line and not line.startswith("#"):
             raise EnvironmentUnavailable(f"{path.name}: line {number} names no image; remove it, and push again")
     return found
+
+
+def _write(path: pathlib.Path, found: tp.Iterable[Pushed]) -> None:
+    """Write the last of each image; no reader sees half a file."""
+    last = {(one.name, one.variant, one.architecture): one for one in found}
+    files.replace(path, _HEADER + "".join(" ".join(dataclasses.astuple(one)) + "\n" for one in sorted(last.values())))
 
 
 def _run(verb: str, address: str, failure: str, say: Say) -> list[str]:

@@ -30,7 +30,7 @@ DIGESTS = "digests.lock"
 SECRETS = ("pip.conf", "ca.pem")  # of a build: settings of this machine's pip, and certificates
 _MADE_OF = "/opt/consort/made-of.json"  # in an image
 _ROOT = IMAGES.parent
-_ATTESTATIONS = ("--attest", "type=sbom", "--attest", "type=provenance,mode=max")
+_SCANNER = ("CONSORT_SBOM_SCANNER", "docker/buildkit-syft-scanner:stable-1")  # BuildKit's own
 _TOOLS = ("CONSORT_BASE_IMAGE_3_11", "python:3.11-slim-bookworm")
 _STEP = re.compile(r"#\d+ \[(?:[\w-]+ )?(\d+)/(\d+)\] (\w+)")
 
@@ -176,7 +176,7 @@ def build(
     with image_inputs.wheels(environment, settings) as placed:
         secrets = image_inputs.secrets(settings, placed or image_inputs.offered(environment, variant, settings))
         with image_inputs.context(environment) as folder:
-            words = [*secrets[0], *(_ATTESTATIONS if attest else ())]
+            words = [*secrets[0], *(_attestations() if attest else ())]
             _build(definition(environment, variant), folder, (words, secrets[1]), environment.name, say, log)
 
 
@@ -187,7 +187,7 @@ def build_host(say: Say, attest: bool = False) -> None:
         EnvironmentUnavailable: it cannot be built; one line that says why.
     """
     words, variables = image_inputs.secrets(pip_settings.read(), True)
-    words += _ATTESTATIONS if attest else ()
+    words += _attestations() if attest else ()
     _build(HOST, _ROOT, (words, variables), "orchestrator", say, None)
 
 
@@ -236,6 +236,12 @@ def _build(
     before = _id(made.tag)
     _run([*command, *words, str(context)], variables, name, say, log)
     forget(before)
+
+
+def _attestations() -> list[str]:
+    """Return arguments of `docker build` for a list of packages and for how the image was built."""
+    scanner = os.environ.get(_SCANNER[0]) or _SCANNER[1]
+    return ["--attest", f"type=sbom,generator={scanner}", "--attest", "type=provenance,mode=max"]
 
 
 def _revision() -> str:
@@ -296,5 +302,7 @@ def _reason(lines: list[str]) -> str:
         told = dict.fromkeys(line.removeprefix("cause: ") for line in (*causes[:1], *causes[-1:]))
         return redact(said[first]) + "".join(f" ({redact(cause)})" for cause in told)
     words = docker_client.reason("".join(lines[-5:])).rpartition("failed to do request: ")[2]
-    of_base = "/manifests/" in words
-    return redact(words) + ("; `CONSORT_BASE_IMAGE_3_11` and `_3_7` name other base images" if of_base else "")
+    mend = "`CONSORT_BASE_IMAGE_3_11` and `_3_7` name other base images"
+    if "scanner" in words:
+        mend = f"`{_SCANNER[0]}` names another scanner than {_SCANNER[1]}"
+    return redact(words) + (f"; {mend}" if "/manifests/" in words else "")

@@ -315,6 +315,10 @@ def test_progress_is_that_of_the_longest_stage(docker, environment):
             "failed to solve: failed to do request: Head https://hub.example/v2/python/manifests/3.11: no host",
             "CONSORT_BASE_IMAGE_3_11",
         ),
+        (
+            "failed to solve: failed to do request: Head https://hub.example/v2/x/scanner/manifests/stable-1: no host",
+            "CONSORT_SBOM_SCANNER",
+        ),
     ],
 )
 def test_a_build_that_fails_says_why_in_one_line(docker, environment, tmp_path, says, reason):

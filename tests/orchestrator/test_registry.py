@@ -107,6 +107,7 @@ def test_images_carry_attestations_where_containerd_keeps_them(engine, docker, t
     made = {"lock": environment.lock_sha256("cpu"), "worker": environment.worker_sha256()}
     engine.has("consort/legacy-py37:cpu", {})
     engine.keeps("consort/legacy-py37:cpu", "/opt/consort/made-of.json", json.dumps(made))
+    monkeypatch.setenv("CONSORT_SBOM_SCANNER", "own/scanner")
     docker(f'echo "$@" >>{kept}')
     assert main(words) == 0, "one that is there is built again: it may have none"
-    assert "--attest type=sbom --attest type=provenance,mode=max" in kept.read_text()
+    assert "--attest type=sbom,generator=own/scanner --attest type=provenance,mode=max" in kept.read_text()

@@ -60,14 +60,14 @@ test: .venv/tools          ## check, then the worker on a real Python 3.7, parit
 test-docker: .venv/tools   ## containers, compose and GPU plumbing on this machine's Docker engine
 	@.venv/bin/python tests/suites.py docker
 
-reproduce: .venv/installed ## run all models in containers, in docker compose and in virtual environments, and compare every array
-	@.venv/bin/python tests/checkpoints/reproduce.py config/reproduce.yaml $(REPRODUCE)
-	@$(CONSORT) extract $(REPRODUCE)/job.yaml --runtime docker --output $(REPRODUCE)/docker
-	@$(CONSORT) compose up $(REPRODUCE)/job.yaml --output $(REPRODUCE)/compose
-	@$(CONSORT) extract $(REPRODUCE)/job.yaml --runtime venv --output $(REPRODUCE)/venv
-	@$(CONSORT) verify $(REPRODUCE)/docker $(REPRODUCE)/compose
-	@$(CONSORT) verify $(REPRODUCE)/compose $(REPRODUCE)/venv
-	@$(CONSORT) verify $(REPRODUCE)/venv $(REPRODUCE)/docker
+reproduce: .venv/installed ## run all models in containers, in docker compose and in virtual environments, and compare: ... AUDIO=...
+	@.venv/bin/python tests/checkpoints/reproduce.py config/reproduce.yaml '$(REPRODUCE)' $(if $(AUDIO),'$(AUDIO)')
+	@$(CONSORT) extract '$(REPRODUCE)/job.yaml' --runtime docker --output '$(REPRODUCE)/docker'
+	@$(CONSORT) compose up '$(REPRODUCE)/job.yaml' --output '$(REPRODUCE)/compose'
+	@$(CONSORT) extract '$(REPRODUCE)/job.yaml' --runtime venv --output '$(REPRODUCE)/venv'
+	@$(CONSORT) verify '$(REPRODUCE)/docker' '$(REPRODUCE)/compose'
+	@$(CONSORT) verify '$(REPRODUCE)/compose' '$(REPRODUCE)/venv'
+	@$(CONSORT) verify '$(REPRODUCE)/venv' '$(REPRODUCE)/docker'
 
 lock:                      ## renew the hash-pinned locks from their requirements.in
 	sh images/lock.sh

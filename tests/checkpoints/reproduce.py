@@ -1,4 +1,4 @@
-"""Write a job of which all weights are there: `python tests/checkpoints/reproduce.py JOB FOLDER`.
+"""Write a job of which all weights are there: `python tests/checkpoints/reproduce.py JOB FOLDER [AUDIO]`.
 
 The published ones are taken where they are in the cache or can be fetched. Where they cannot, tiny ones of the same
 layout with seeded random weights are made below FOLDER, and FOLDER/job.yaml names them; it is printed which are which.
@@ -23,8 +23,8 @@ STAND_INS = {
 }
 
 
-def main(job: pathlib.Path, folder: pathlib.Path) -> None:
-    """Write `folder`/job.yaml, and the weights that it needs."""
+def main(job: pathlib.Path, folder: pathlib.Path, audio: tp.Optional[pathlib.Path] = None) -> None:
+    """Write `folder`/job.yaml, and the weights that it needs; `audio` takes the place of the job's."""
     settings = yaml.safe_load(job.read_text("utf-8"))
     root = (job.parent / settings["root"]).resolve()
     models = [{"name": model} if isinstance(model, str) else model for model in settings["models"]]
@@ -41,7 +41,8 @@ def main(job: pathlib.Path, folder: pathlib.Path) -> None:
     print(f"random weights, seeded and tiny: {', '.join(lacking) or 'none'}")
     print(f"weights as published, or none needed: {', '.join(others)}", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump({**settings, "root": str(root), "models": models}, sort_keys=False)
+    changed = {"root": str(root), "models": models, **({"audio": str(audio.resolve())} if audio else {})}
+    text = yaml.safe_dump({**settings, **changed}, sort_keys=False)
     (folder / "job.yaml").write_text(text, "utf-8")
 
 

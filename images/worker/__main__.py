@@ -63,6 +63,8 @@ def _run(shard: Shard, roots: pipeline.Roots, channel: Channel) -> int:
     _LOG.info("device %s; NVIDIA_VISIBLE_DEVICES: %s", shard.device, os.environ.get("NVIDIA_VISIBLE_DEVICES", "-"))
     try:
         device = devices.look(shard.device, [gpu for gpu in os.environ.get("CONSORT_GPUS", "").split(",") if gpu])
+        if device.kind == "cuda":
+            devices.probe(shard.gpu_module)
     except DeviceMissing as error:
         _LOG.error("%s", error)
         channel.emit(Event("device_missing", message=str(error)))

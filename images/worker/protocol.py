@@ -99,6 +99,7 @@ class Shard:
     memory: tp.Optional[int] = None
     timeout: float = 600.0
     flags: tp.List[str] = dataclasses.field(default_factory=list)  # of every record of a model that could use a GPU
+    gpu_module: str = ""  # of the environment: tries its GPU, and frees memory there
     kind: str = dataclasses.field(default="extract", metadata={"choices": ("extract", "fit")})
     fit: tp.Optional[requests.Fit] = None  # of a shard of that kind, which has one task and no items
     protocol: int = VERSION
@@ -175,7 +176,7 @@ else:
 # What happens to a shard, and the fields in which an event says more about it.
 KINDS: tp.Dict[Kind, tp.Tuple[str, ...]] = {
     "hello": ("protocol", "packages", "device"),  # it has what it was granted
-    "device_missing": ("message",),  # it has not; the worker ends
+    "device_missing": ("message",),  # it has not, or its framework cannot use it; the worker ends
     "loading": ("model",),
     "loaded": ("model", "seconds"),
     "model_refused": ("model", "message"),  # cannot load, and the others go on; or cannot learn what it is to

@@ -1,6 +1,7 @@
 """Look whether everything is there, and say how to mend what is not.
 
-Each environment imports its frameworks and runs one second of audio through each of its models.
+Each environment imports its frameworks, runs one second of audio through each of its models on the CPU, and computes
+something on each GPU.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import typing as tp
 
+from orchestrator.checking import gpus
 from orchestrator.environments import definitions, devices, docker_client, images, interpreters
 from orchestrator.environments.definitions import Environment
 from orchestrator.errors import ConsortError
@@ -40,8 +42,8 @@ def examine() -> tp.Iterator[Finding]:
     yield Finding("host", True, f"Python {sys.version.split()[0]}, cache {cache_root()}")
     weights = Weights()
     yield _ffmpeg(weights)
-    gpus = devices.discover()  # a machine needs none
-    yield Finding("GPU", True, ", ".join(f"{g.index} = {g.name} ({g.uuid})" for g in gpus.gpus) or gpus.reason)
+    there = devices.discover()
+    yield Finding("GPU", True, "; ".join(map(gpus.describe, there.gpus)) or there.reason)  # a machine needs none
     yield _docker()
     for name in definitions.names():
         environment = definitions.find(name)
@@ -50,6 +52,8 @@ def examine() -> tp.Iterator[Finding]:
         yield found
         if found.good:
             yield from _environment(environment, runtime, weights)
+        for good, text in gpus.examine(environment, there.gpus):
+            yield Finding(f"{name} on GPU", good, text)
 
 
 def _docker() -> Finding:

@@ -1,4 +1,4 @@
-"""`consort doctor`: is everything there? One second of audio goes through every model."""
+"""`consort doctor`: is everything there? One second of audio goes through every model, and each GPU is tried."""
 
 import argparse
 

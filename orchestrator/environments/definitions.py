@@ -23,6 +23,34 @@ _NAME = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*\Z")  # as it becomes the name of
 
 
 @dataclasses.dataclass(frozen=True)
+class CudaSpec:
+    """What the wheels of a lock for GPUs need, and the module that tries it.
+
+    Args:
+        module: of the environment; its `probe()` computes on the GPU and raises where that fails, its
+            `empty_cache()`, if there is one, frees what the framework keeps of the GPU's memory.
+        driver: the oldest of NVIDIA's drivers that will do, such as 580.
+        sm: first and last architecture that the wheels have kernels for, such as [75, 120]; later ones of the last
+            generation run them, too.
+    """
+
+    module: str
+    driver: int
+    sm: tp.List[int]
+
+    def __post_init__(self) -> None:
+        if self.driver < 1:
+            raise ValueError("driver: expected the number of a driver, such as 580")
+        if len(self.sm) != 2 or not 10 <= self.sm[0] <= self.sm[1]:
+            raise ValueError("sm: expected the first and the last architecture, such as [75, 120]")
+
+    @property
+    def needs(self) -> str:
+        """What a GPU must have, for people."""
+        return f"driver {self.driver} or newer and a GPU of sm_{self.sm[0]} to sm_{self.sm[1]}"
+
+
+@dataclasses.dataclass(frozen=True)
 class EnvironmentSpec:
     """One environment as its `env.yaml` says it."""
 
@@ -35,6 +63,13 @@ class EnvironmentSpec:
     variables: tp.Dict[str, str] = dataclasses.field(default_factory=dict)
     extra_index: tp.Dict[str, str] = dataclasses.field(default_factory=dict)
     service: tp.Optional[str] = None  # in docker-compose.yml; None: the environment's name
+    cuda: tp.Optional[CudaSpec] = None  # None: nothing is known, and nothing tried before a model is loaded
+
+    def __post_init__(self) -> None:
+        if self.cuda is not None and "cuda" not in self.locks:
+            raise SchemaError("cuda", "there is no locks.cuda that would need it")
+        if self.cuda is not None and self.cuda.module.partition(".")[0] not in self.modules:
+            raise SchemaError("cuda.module", f"{self.cuda.module} is in none of `modules`")
 
 
 @dataclasses.dataclass(frozen=True)

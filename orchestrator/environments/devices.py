@@ -11,9 +11,11 @@ import shutil
 import subprocess
 import typing as tp
 
+from orchestrator.environments.definitions import Environment
 from orchestrator.errors import EnvironmentUnavailable
 
-_FIELDS = ("index", "uuid", "name", "memory.total")
+_FIELDS = ("index", "uuid", "name", "memory.total", "driver_version", "compute_cap")
+_OLD_FIELDS = _FIELDS[:-1]  # of an nvidia-smi that knows of no compute_cap
 _WSL = "/usr/lib/wsl/lib/nvidia-smi"  # where Windows keeps it for its Linux
 _PART = "MIG-"  # how the name of a part of a GPU begins
 _TIMEOUT = 20.0  # seconds; a driver that wakes up takes some
@@ -32,12 +34,14 @@ _ENGINE_SAYS = (
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """One GPU; `memory` is in MiB."""
+    """One GPU: `memory` is in MiB, `driver` such as 580.65.06, `capability` such as 9.0; "" is not known."""
 
     index: int
     uuid: str
     name: str
     memory: int
+    driver: str = ""
+    capability: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +66,10 @@ def discover(environ: tp.Mapping[str, str] = os.environ) -> Found:
     program = shutil.which("nvidia-smi", path=environ.get("PATH", "")) or (_WSL if os.path.exists(_WSL) else None)
     if program is None:
         return Found((), "no NVIDIA driver (nvidia-smi is not there)")
-    query = [program, f"--query-gpu={','.join(_FIELDS)}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL)
+        done = _ask(program, _FIELDS)
+        if "not a valid field" in done.stdout + done.stderr:
+            done = _ask(program, _OLD_FIELDS)
     except (OSError, subprocess.SubprocessError) as error:
         return Found((), f"nvidia-smi does not answer ({type(error).__name__})")
     gpus = [gpu for row in csv.reader(done.stdout.splitlines(), skipinitialspace=True) if (gpu := _gpu(row))]
@@ -99,6 +104,31 @@ def grant(asked: str | tp.Sequence[tp.Any], find: tp.Callable[[], Found] = disco
     return Grant(tuple(chosen), "asked for", strict=True)
 
 
+def unfit(gpu: Gpu, environment: Environment) -> str | None:
+    """Return why the wheels of an environment cannot use a GPU, as far as its driver tells, or None."""
+    needs = environment.spec.cuda
+    if needs is None:
+        return None
+    if too_old(gpu, environment):
+        return f"driver {gpu.driver} is too old: {environment.name} needs {needs.driver} or newer"
+    number = gpu.capability.replace(".", "")
+    if number.isdigit() and not needs.sm[0] <= int(number) < needs.sm[1] // 10 * 10 + 10:
+        return f"{gpu.name} is sm_{number}: {environment.name} serves sm_{needs.sm[0]} to sm_{needs.sm[1]}"
+    return None
+
+
+def too_old(gpu: Gpu, environment: Environment) -> bool:
+    """Return whether another driver is what an environment would need."""
+    version, needs = gpu.driver.partition(".")[0], environment.spec.cuda
+    return needs is not None and version.isdigit() and int(version) < needs.driver
+
+
+def mend(environment: Environment) -> str:
+    """Return what to do where an environment cannot use a GPU."""
+    needs = environment.spec.cuda
+    return f"{MEND}; {environment.name} needs {needs.needs}" if needs else MEND
+
+
 def problem(words: str | None) -> str | None:
     """Return what an engine said when it could not start a container, if that was about its GPUs."""
     return words if words and any(pattern in words for pattern in _ENGINE_SAYS) else None
@@ -110,15 +140,20 @@ def _choose(wanted: tp.Any, gpus: tp.Sequence[Gpu]) -> Gpu:
         if name in (str(gpu.index), gpu.uuid):
             return gpu
     if name.startswith(_PART):  # a part of a GPU, which the worker will look for itself
-        return Gpu(-1, name, "MIG", 0)
+        return Gpu(-1, name, "MIG", 0, gpus[0].driver)
     known = ", ".join(f"{gpu.index} = {gpu.uuid} ({gpu.name})" for gpu in gpus)
     raise EnvironmentUnavailable(f"devices: no GPU {name} here; there is {known}")
 
 
+def _ask(program: str, fields: tp.Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    query = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+    return subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT, stdin=subprocess.DEVNULL)
+
+
 def _gpu(row: list[str]) -> Gpu | None:
     try:
-        index, uuid, name, memory = row
-        return Gpu(int(index), uuid.strip(), name.strip(), int(memory) if memory.strip().isdigit() else 0)
+        index, uuid, name, memory, *more = (cell.strip() for cell in row)
+        return Gpu(int(index), uuid, name, int(memory) if memory.isdigit() else 0, *more[:2])
     except ValueError:
         return None  # a warning among the lines
 
@@ -131,7 +166,7 @@ def _visible(gpus: list[Gpu], variable: str | None) -> list[Gpu]:
     for name in filter(None, (part.strip() for part in variable.split(","))):
         match = [gpu for gpu in gpus if name == str(gpu.index) or gpu.uuid.startswith(name)]
         if name.startswith(_PART):
-            match = [Gpu(-1, name, "MIG", 0)]
+            match = [Gpu(-1, name, "MIG", 0, gpus[0].driver)]
         if len(match) != 1:
             break  # as CUDA does: what stands behind a wrong one is hidden
         chosen += match

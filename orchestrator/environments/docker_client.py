@@ -11,7 +11,9 @@ import dataclasses
 import io
 import os
 import pathlib
+import re
 import shutil
+import sys
 import tarfile
 import time
 import typing as tp
@@ -22,7 +24,9 @@ PREFIX = "consort"  # of images, labels and names of containers
 _TIMEOUT = 20.0  # seconds for an answer
 _REMOVAL = 120.0  # seconds for that to a removal
 _SOCKET = "unix:///var/run/docker.sock"  # where an engine listens unless somebody says otherwise
+_OLDEST = [20, 10]  # whose BuildKit can do what images/Dockerfile asks for
 _NO_NAME = "<none>:<none>"
+_LOGGED = re.compile(r'time="[^"]*" level=(?:error|fatal) msg="(.*)"$')  # as the `docker` command writes what it lost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,10 @@ class _Absent(EnvironmentUnavailable):
     """The engine does not know what it was asked about."""
 
 
+class _Silent(EnvironmentUnavailable):
+    """There is no engine, or it says nothing."""
+
+
 def find() -> DockerEngine:
     """Return the engine that answers.
 
@@ -67,7 +75,7 @@ def find() -> DockerEngine:
         if command is None:
             raise EnvironmentUnavailable("docker is not installed; install Docker, or use `runtime: venv`") from error
         why = str(error).removeprefix("docker: ")
-        mend = "let your user use it (group `docker`)" if "ermission denied" in why else "start it"
+        mend = "let your user use it (group `docker`)" if "ermission denied" in why else _start()
         raise EnvironmentUnavailable(f"no Docker engine answers ({why}); {mend}, or use `runtime: venv`") from error
     if command is None:
         raise EnvironmentUnavailable(
@@ -77,8 +85,12 @@ def find() -> DockerEngine:
     options = info.get("SecurityOptions") or []
     component = (facts.get("Components") or [{}])[0]
     podman = "podman" in component.get("Name", "").lower()
+    version = component.get("Version") or facts.get("Version", "")
+    numbers = [int(number) for number in re.findall(r"\d+", version)[:2]]
+    if not podman and numbers < _OLDEST:
+        raise EnvironmentUnavailable(f"Docker {version} is too old, 20.10 is needed; update it, or use `runtime: venv`")
     return DockerEngine(
-        name=f"{'Podman' if podman else 'Docker'} {component.get('Version') or facts.get('Version', '')}".strip(),
+        name=f"{'Podman' if podman else 'Docker'} {version}".strip(),
         podman=podman,
         rootless=any("rootless" in option for option in options),
         selinux=any("selinux" in option for option in options),
@@ -144,22 +156,34 @@ def ran_out_of_memory(name: str) -> bool:
     return False
 
 
-def remove(names: tp.Sequence[str]) -> None:
-    """Remove containers, whatever they do; one that is gone already, or an engine too busy, is no trouble.
+def remove(names: tp.Sequence[str]) -> list[str]:
+    """Remove containers, whatever they do, and return those that an engine too busy, or not there, may still have.
 
-    What is left is swept by the next run.
+    One that is gone already is no trouble, and what is left is swept by the next run.
     """
-    for name in names:
-        with contextlib.suppress(EnvironmentUnavailable), _client() as client:
-            client.remove_container(name, v=True, force=True)
+    left: list[str] = []
+    for number, name in enumerate(names):
+        try:
+            with contextlib.suppress(_Absent), _client() as client:
+                client.remove_container(name, v=True, force=True)
+        except _Silent:
+            return [*left, *names[number:]]  # each would take as long
+        except EnvironmentUnavailable:
+            left.append(name)
+    return left
 
 
 def reason(text: str) -> str:
-    """Return the line of the `docker` command's words that says why, without its own dressing."""
+    """Return the line of the `docker` command's words that says why, without its own dressing.
+
+    Lines of a worker may stand before those of the command, which ends with the connection to the engine.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("See '", "Run 'docker", "time="))]
+    own = [line.removeprefix("docker: ") for line in lines if line.startswith("docker: ")]
+    own += [found[1] for line in lines if (found := _LOGGED.match(line))]
+    told = own or [line for line in lines if not line.startswith(("See '", "Run 'docker", "time="))]
     line = next((line for line in told if "Error" in line or "error" in line), (told or lines or ["no words"])[-1])
-    for dressing in ("docker: ", "Error response from daemon: ", "ERROR: ", "Error: "):
+    for dressing in ("Error response from daemon: ", "ERROR: ", "Error: "):
         line = line.removeprefix(dressing)
     return line.removesuffix(".")
 
@@ -199,7 +223,7 @@ def _client(timeout: float | None = None) -> tp.Iterator[tp.Any]:
     except docker.errors.APIError as error:
         raise EnvironmentUnavailable(f"docker: {_first_line(error.explanation or error)}") from error
     except (docker.errors.DockerException, OSError) as error:
-        raise EnvironmentUnavailable(f"docker: {host}: {_why(error, timeout)}") from error
+        raise _Silent(f"docker: {host}: {_why(error, timeout)}") from error
     finally:
         if client is not None:
             client.close()
@@ -211,7 +235,7 @@ def _host() -> str:
     if host.startswith("ssh://"):
         raise EnvironmentUnavailable(f"docker: {host}: an engine elsewhere does not see the folders of this machine")
     if host.startswith("unix://") and not os.path.exists(host.removeprefix("unix://")):
-        raise EnvironmentUnavailable(f"docker: {host}: no such socket")
+        raise _Silent(f"docker: {host}: no such socket")
     return host
 
 
@@ -246,6 +270,14 @@ def _why(error: BaseException, timeout: float) -> str:
             return below.strerror
         below = below.__cause__ or below.__context__
     return _first_line(error)
+
+
+def _start() -> str:
+    """Return how an engine is started, where it is one that this machine's service manager knows."""
+    host = os.environ.get("DOCKER_HOST") or _SOCKET
+    if sys.platform == "darwin" or host not in (_SOCKET, f"unix:///run/user/{os.getuid()}/docker.sock"):
+        return "start it"
+    return f"start it (`{'sudo systemctl' if host == _SOCKET else 'systemctl --user'} start docker`)"
 
 
 def _first_line(words: object) -> str:

@@ -66,7 +66,11 @@ def up(project: str, variables: tp.Mapping[str, str], gpu: bool) -> int:
 
 
 def down() -> list[str]:
-    """Remove what `docker compose up` in this checkout has left; return what that was."""
+    """Remove what `docker compose up` in this checkout has left; return what that was.
+
+    Raises:
+        RunFailed: something stays; one line of compose's that says why.
+    """
     own = f"label=com.docker.compose.project.working_dir={_ROOT}"
     shown = _ask("docker", "ps", "--all", "--filter", own, "--format", '{{.Label "com.docker.compose.project"}}')
     done: list[str] = []
@@ -74,6 +78,8 @@ def down() -> list[str]:
         told = subprocess.run(
             [*_command(project, BASE), "down", "--volumes"], capture_output=True, text=True, check=False
         )
+        if told.returncode:
+            raise RunFailed(f"docker compose down: {docker_client.reason(told.stderr)}")
         done += re.findall(r"((?:Container|Volume|Network) \S+)\s+Removed", told.stderr)
     return list(dict.fromkeys(done))
 

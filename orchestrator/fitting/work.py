@@ -76,7 +76,7 @@ class Work:
         gpus, runtime = Gpus(self.placed), self.placed.runtime
         for number in itertools.count():
             shard = make(number)
-            attempt = Attempt(shard, gpus.take() if shard.device == "cuda" else (), runtime.way)
+            attempt = Attempt(shard, gpus.take(shard) if shard.device == "cuda" else (), runtime.way)
             job = Job(shard, attempt.gpus, self.job.memory_bytes, default_slots())  # nothing else runs beside it
             facts, ended = _follow(engine, job, attempt, self.shown)
             gpus.give_back(attempt.gpus)
@@ -95,7 +95,8 @@ class Work:
     def _shard(self, name: str, task: Task, asked: Fit) -> Shard:
         """Return the shard of one attempt, whose environment is ready."""
         environment, runtime = definitions.find(catalog.find(task.extractor).environment), self.placed.runtime
-        device, flags = self.placed.device(environment.name), self.placed.flags(environment.name)
+        who = (environment.name, task.name)
+        device, flags = self.placed.device(*who), self.placed.flags(*who)
         runtime.build(environment, device, lambda text: self.shown.stage(environment.name, text))
         shared = shards.fields(self.job, environment.name, device, flags, slots=1)
         shard = shards.fit(name, environment.name, task, asked, shared)

@@ -7,6 +7,7 @@ FIFO would be waited for: both are refused, by name, before anything is opened a
 import contextlib
 import errno
 import itertools
+import json
 import os
 import pathlib
 import stat
@@ -148,6 +149,16 @@ class OutputDir:
         found = [RunDir(path.parent) for path in sorted(self.runs.glob("*/plan.json")) if path.is_file()]
         whole = [run for run in found if run.job.is_file() or not run.job.exists()]  # a FIFO would be waited for
         return whole[-1] if whole else None
+
+    def made_with(self) -> str | None:
+        """Return the runtime of the newest run, or None where none says it."""
+        for root in sorted(self.runs.glob("*"), reverse=True) if self.runs.is_dir() else ():
+            run = RunDir(root)
+            for path in (run.plan, run.report):  # plans of 0.4 do not say it
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                    facts = json.loads(files.read_text(path))
+                    return str(facts.get("placement", facts)["runtime"])
+        return None
 
 
 class RunDir:

@@ -160,8 +160,8 @@ def _size(model: ModelPlan, seconds: float) -> float:
     return total
 
 
-def summary(plan: Plan) -> str:
-    """Return the plan as JSON, as it is kept in the run's folder."""
+def summary(plan: Plan, runtime: str) -> str:
+    """Return the plan as JSON, as it is kept in the run's folder, with the runtime that does it."""
     models = [
         {
             "name": m.name,
@@ -174,4 +174,5 @@ def summary(plan: Plan) -> str:
         }
         for m in plan.models
     ]
-    return json.dumps({"models": models, "chosen": len(plan.chosen), "items": len(plan.choices)}, indent=1) + "\n"
+    facts = {"models": models, "chosen": len(plan.chosen), "items": len(plan.choices), "runtime": runtime}
+    return json.dumps(facts, indent=1) + "\n"

@@ -26,12 +26,13 @@ class ShardFields:
     worker: str = ""
     flags: list[str] = dataclasses.field(default_factory=list)
     plugins: list[str] = dataclasses.field(default_factory=list)
+    gpu_module: str = ""
     memory: int | None = None
     timeout: float = _DECODING * _TIMEOUT
 
 
 def fields(job: JobSpec, environment: str, device: str, flags: list[str], slots: int) -> ShardFields:
-    """Return what the shards of an environment share.
+    """Return what the shards of an environment share, or those of one of its models.
 
     Args:
         job: what the user asked for.
@@ -49,6 +50,7 @@ def fields(job: JobSpec, environment: str, device: str, flags: list[str], slots:
         lock=found.lock_sha256(device),
         worker=found.worker_sha256(),
         flags=flags,
+        gpu_module=found.spec.cuda.module if found.spec.cuda else "",
         plugins=job.plugins,
         memory=job.memory_bytes or (free // slots if free else None),
         timeout=_DECODING * (job.timeout_per_item or _TIMEOUT),

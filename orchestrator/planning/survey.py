@@ -34,15 +34,15 @@ class Survey:
     plan: Plan
     weights: Weights
 
-    def keep(self, run: RunDir) -> None:
-        """Write what was asked and decided into the folder of a run."""
+    def keep(self, run: RunDir, runtime: str) -> None:
+        """Write what was asked and decided, and the runtime that does it, into the folder of a run."""
         files.replace(run.job, yaml.safe_dump(schema.dump(self.job), sort_keys=False), "utf-8")
         lines = [
             protocol.canonical({"id": c.source.id, "name": c.name, "labels": c.source.labels}) + "\n"
             for c in self.plan.choices
         ]
         files.replace(run.items, "".join(lines))
-        files.replace(run.plan, plan.summary(self.plan))
+        files.replace(run.plan, plan.summary(self.plan, runtime))
 
     def lacking_room(self) -> str | None:
         """Return why the arrays cannot fit on the disk, or None."""

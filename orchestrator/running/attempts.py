@@ -11,6 +11,7 @@ from worker import protocol, regular
 from worker.protocol import Event, Failure, Item, Shard
 
 _STRIKES = 2  # ends of a worker that an (item, model) may cause before it is left out
+_ORDERLY = (protocol.EXIT_PERMANENT, protocol.EXIT_NO_MODEL, protocol.EXIT_OUTPUT, protocol.EXIT_AGAIN)
 _RESTARTS = 3  # attempts at the same items by workers that end for no visible reason
 
 
@@ -24,7 +25,9 @@ class Attempt:
     loading: str | None = None  # the model that has begun to load, and not ended
     dropped: dict[str, str] = dataclasses.field(default_factory=dict)  # models that could not load, with the reason
     trouble: str | None = None  # why the output folder cannot be used
-    device: str | None = None  # why the worker has not got its GPU, or could not load anything there
+    device: str | None = None  # why the worker has not got its GPU, or could not load a model there
+    unloadable: str = ""  # that model; "": it is all the same to any model of its environment
+    tried: bool = False  # the worker was done with its GPU, and came to a model
     broken: str | None = None  # why its GPU was of no use any more in the middle of the work
     _accounted: set[tuple[str, str]] = dataclasses.field(default_factory=set)
     _decoding: list[str] = dataclasses.field(default_factory=list)
@@ -37,13 +40,13 @@ class Attempt:
             case "device_missing":
                 self.device = words
             case "device_lost" if event.model:
-                self.device, self.loading = words, None
+                self.device, self.unloadable, self.loading = words, model, None
             case "device_lost":
                 self.broken = words
             case "output_lost":
                 self.trouble, self.loading = words, None
             case "loading":
-                self.loading = model
+                self.loading, self.tried = model, True
             case "loaded":
                 self.loading = None
             case "model_refused":
@@ -72,6 +75,14 @@ class Attempt:
     def left(self) -> list[Item]:
         """Return the items with the models that are not accounted for."""
         return _with(self.shard.items, lambda item, t: (item, t) not in self._accounted and t not in self.dropped)
+
+    def crashed_on_gpu(self, ended: Ended) -> str | None:
+        """Return how the worker ended, where it did so while it tried its GPU or loaded a model there."""
+        orderly = ended.ok or ended.code in _ORDERLY or ended.problem or memory(ended)
+        if orderly or (self.tried and self.loading is None):
+            return None
+        self.unloadable = self.loading or ""
+        return f"the worker ended while it {'loaded a model' if self.tried else 'tried it'} ({words(ended)})"
 
     def suspects(self) -> set[tuple[str, str]]:
         """Return what the worker was busy with: (item, model), or (item, "") while decoding."""
@@ -113,7 +124,7 @@ class Judge:
         if ended.code == protocol.EXIT_PERMANENT:
             why = f"worker could not start: {_last_words(ended.log)}; see {ended.log}"
             return dataclasses.replace(verdict, lost=why)
-        if ended.code == protocol.EXIT_AGAIN:
+        if ended.code == protocol.EXIT_AGAIN or ended.problem:  # which no item has caused
             return self._restart(attempt, left, ended, verdict)
         loading = attempt.loading
         if loading is not None and memory(ended) and not self._struck((("", loading),)):
@@ -209,6 +220,19 @@ def without(shard: Shard, models: set[str]) -> Shard:
     """Return the shard without models that turned out not to run."""
     tasks = [task for task in shard.tasks if task.name not in models]
     return dataclasses.replace(shard, items=_with(shard.items, lambda _, task: task not in models), tasks=tasks)
+
+
+def split(shard: Shard, alone: list[str]) -> list[tuple[Shard, str]]:
+    """Return a shard as one for each of some models, with its name, and one for the others, with ""."""
+    if not alone:
+        return [(shard, "")]
+    every = {task.name for task in shard.tasks}
+    parts = [(without(shard, every - {name}), name) for name in alone] + [(without(shard, set(alone)), "")]
+    return [
+        (dataclasses.replace(part, id=f"{part.id}-{name}" if name and part.tasks != shard.tasks else part.id), name)
+        for part, name in parts
+        if part.items
+    ]
 
 
 def _with(items: list[Item], wanted: tp.Callable[[str, str], bool]) -> list[Item]:

@@ -62,7 +62,7 @@ def write_plan(surveyed: Survey, progress: Progress) -> list[str]:
         for path in [surveyed.weights.path(one) for one in model.extractor.checkpoints() if one.own]:
             if not path.exists():
                 raise EnvironmentUnavailable(f"{model.name}: {path} is not seen here; {BELOW_ROOT}")
-    surveyed.keep(surveyed.output.new_run())
+    surveyed.keep(surveyed.output.new_run(), "docker")
     missing: list[str] = []
     work = [m for m in surveyed.plan.models if surveyed.plan.work(m)]
     supplies = Supplies(surveyed.weights, progress, False, lambda: False)

@@ -47,7 +47,7 @@ class Report:
         self.failures: list[Failure] = []
         self.lost: list[str] = []
         self.interrupted = False
-        self.trouble: str | None = None  # why the output folder cannot be used any more
+        self.trouble: str | None = None  # why the run had to be given up, and what mends it
         self.tables: list[str] = []  # CSV files that were written beside the arrays
         self.written: list[Record] = []  # in the order in which they came
         self.random: set[str] = set()  # models whose weights were never trained

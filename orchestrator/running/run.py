@@ -40,13 +40,13 @@ def extract(surveyed: Survey, placement: Placement, progress: Progress, offline:
             raise
         raise RunFailed(f"output {surveyed.output.root}: {error.strerror}; make room and run again") from error
     if report.trouble:
-        raise RunFailed(f"output {surveyed.output.root}: {report.trouble}; finished arrays are kept, run again")
+        raise RunFailed(f"{report.trouble}; finished arrays are kept, run again")
     return report, run
 
 
 def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline: bool) -> tuple[Report, RunDir]:
     run = surveyed.output.new_run()
-    surveyed.keep(run)
+    surveyed.keep(run, placement.runtime.name)
     report = Report(surveyed.plan)
     if surveyed.plan.chosen:
         placement.runtime.log = run.logs

@@ -8,6 +8,7 @@ from orchestrator.running import attempts
 from orchestrator.running.attempts import Attempt, Judge, Verdict
 from orchestrator.running.engines.base import Ended, Engine, Job
 from orchestrator.running.gpus import Decision, Gpus
+from orchestrator.running.outage import Outage
 from orchestrator.running.placement import Placement
 from orchestrator.running.progress import Progress
 from orchestrator.running.report import Report
@@ -27,6 +28,7 @@ class Session:
         self, surveyed: Survey, placement: Placement, engine: Engine, run_id: str, report: Report, progress: Progress
     ) -> None:
         self._job, self._plan, self._weights = surveyed.job, surveyed.plan, surveyed.weights
+        self._placement = placement
         self._runtime = placement.runtime
         self._engine = engine
         self._run_id = run_id
@@ -35,6 +37,8 @@ class Session:
         self._gpus = Gpus(placement)
         self._host = protocol.Channel(str(surveyed.output.records / f"{run_id}-host.jsonl"))
         self._judge = Judge()
+        self._outage = Outage(self._runtime, progress)
+        self._output = surveyed.output.root
         self._attempts: dict[str, Attempt] = {}
         self.waiting = Waiting(self._job, placement, engine.slots, progress)
         self.stops = 0
@@ -87,14 +91,18 @@ class Session:
 
     def _next(self) -> Shard | None:
         """Return the first shard that can start now; drop those whose environment is not to be had."""
+        if self._outage.lasts():
+            if self._outage.given_up:
+                self._give_up(self._outage.given_up)
+            return None
         room = {"cpu": self._engine.takes(gpu=False), "cuda": self._engine.takes(gpu=True) and self._gpus.free}
-        while (taken := self.waiting.take(room)) is not None:
+        while (taken := self.waiting.take(room, self._gpus.serves)) is not None:
             shard, error = taken
             if error is None:
                 return shard
             if shard.device == "cuda" and not self._gpus.strict:
                 self.waiting.add_first([shard])
-                self._obey(self._gpus.lose_all(str(error)))
+                self._obey(self._gpus.lose_all(shard.environment, str(error)))
                 return None
             for task in shard.tasks:
                 self._drop(task.name, str(error))
@@ -103,7 +111,7 @@ class Session:
     def _submit(self, shard: Shard) -> None:
         shard = attempts.without(shard, {name for name, count in self._report.models.items() if count.unavailable})
         if shard.items:
-            gpus = self._gpus.take() if shard.device == "cuda" else ()
+            gpus = self._gpus.take(shard) if shard.device == "cuda" else ()
             job = Job(shard, gpus, self._job.memory_bytes)
             self._attempts[job.name] = Attempt(shard, gpus, self._runtime.way)
             self._engine.submit([job])
@@ -114,27 +122,32 @@ class Session:
         for model, why in attempt.dropped.items():
             self._drop(model, f"cannot load: {why}")
         if attempt.trouble or ended.code == protocol.EXIT_OUTPUT:
-            self._report.trouble = attempt.trouble or "cannot be written"
-            self.waiting.clear()
-            self._engine.cancel()
+            self._give_up(f"output {self._output}: {attempt.trouble or 'cannot be written'}")
         elif self.stops or self._report.trouble:
             return
+        elif ended.problem and not ended.ok and self._outage.begins(attempt.shard):
+            self.waiting.add_first([attempts.rerun(attempt.shard, attempt.left())])
         elif fault := self._gpus.fault(attempt, ended):
             self.waiting.add_first([attempts.rerun(attempt.shard, attempt.left())])
             self._obey(self._gpus.lose(attempt, fault, ended.problem is not None, self._runtime))
         else:
             self._follow(attempt.shard, ended, self._judge.end(attempt, ended))
 
+    def _give_up(self, why: str) -> None:
+        self._report.trouble = why
+        self.waiting.clear()
+        self._engine.cancel()
+
     def _obey(self, decision: Decision) -> None:
         """Do what the loss of a GPU means for the shards that wait."""
         if decision.drop:
             for model in self._plan.models:
-                if model.extractor.uses_gpu() and self._plan.work(model):
+                without = self._placement.device(model.environment, model.name) == "cpu"
+                if without and model.extractor.uses_gpu() and self._plan.work(model):
                     self._drop(model.name, decision.text)
         elif decision.text:
             self._progress.say(decision.text)
-        if decision.gone:  # also the models beside them, which wait for the same worker
-            self.waiting.move()
+        self.waiting.move()
 
     def _follow(self, shard: Shard, ended: Ended, verdict: Verdict) -> None:
         if not ended.ok and (verdict.shards or verdict.failures):

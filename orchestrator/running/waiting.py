@@ -11,6 +11,7 @@ from orchestrator.job.spec import JobSpec
 from orchestrator.planning import shards
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.shards import ShardFields
+from orchestrator.running import attempts
 from orchestrator.running.placement import Placement
 from orchestrator.running.progress import Progress
 from orchestrator.running.runtimes.base import READY
@@ -34,11 +35,11 @@ class Waiting:
     def __bool__(self) -> bool:
         return bool(self._queue)
 
-    def build(self, environments: tp.Iterable[str]) -> None:
-        """Begin making environments ready for where they run by now, unless they are or have begun."""
+    def build(self, environments: tp.Iterable[str], model: str = "") -> None:
+        """Begin making environments ready for where they, or one of their models, run by now, unless they are."""
         runtime = self._placement.runtime
         for name in environments:
-            environment, variant = definitions.find(name), self._placement.device(name)
+            environment, variant = definitions.find(name), self._placement.device(name, model)
             if (name, variant) in self._builds:
                 continue
             if runtime.state(environment, variant) == READY:
@@ -53,33 +54,51 @@ class Waiting:
         self._queue += [(0.0, shard) for shard in after]
 
     def add_first(self, before: tp.Iterable[Shard], seconds: float = 0.0) -> None:
-        """Put shards before those that wait, to start in `seconds` at the earliest."""
-        self._queue[:0] = [(time.monotonic() + seconds, shard) for shard in before]
+        """Put shards before those that wait, to start in `seconds` at the earliest, where they can by now."""
+        start = time.monotonic() + seconds
+        self._queue[:0] = [(start, part) for shard in before for part in self._place(shard)]
 
     def cut(self, plan: Plan, run_id: str, gpus: int) -> None:
         """Add the work of a plan, which `gpus` workers may do on one at the same time."""
-        shared = self._shared(model.environment for model in plan.models)
+        shared = {m.environment: self._fields(m.environment) for m in plan.models}
         self.add(shards.cut(plan, run_id, self._slots, shared, gpus))
 
     def move(self) -> None:
-        """Let all run where their environments do by now, as on another device."""
-        shared = self._shared(shard.environment for _, shard in self._queue)
-        self.build(shared)
-        self._queue = [(start, shards.again(shard, shared[shard.environment])) for start, shard in self._queue]
+        """Let all run where their environments or models can by now, as on another device."""
+        self._queue = [(start, part) for start, shard in self._queue for part in self._place(shard)]
 
-    def _shared(self, environments: tp.Iterable[str]) -> dict[str, ShardFields]:
-        names, placed = dict.fromkeys(environments), self._placement
-        return {n: shards.fields(self._job, n, placed.device(n), placed.flags(n), self._slots) for n in names}
+    def _place(self, shard: Shard) -> list[Shard]:
+        """Return a shard as those that have a GPU for all their models, or none, which a job may not want at all."""
+        placed, name = self._placement, shard.environment
+        if not placed.refused:
+            return [shard]
+        if shard.device == "cuda":
+            parts = attempts.split(shard, placed.alone(name, [task.name for task in shard.tasks]))
+            return [self._again(part, m) for part, m in parts if placed.gpus(name, m) or not placed.grant.strict]
+        if shard.variant == "cuda" and placed.device(name) == "cpu":  # where it may be what could not be built
+            return [self._again(shard)]
+        return [shard]
 
-    def take(self, room: tp.Mapping[str, bool]) -> tuple[Shard, ConsortError | None] | None:
+    def _again(self, shard: Shard, model: str = "") -> Shard:
+        self.build([shard.environment], model)
+        return shards.again(shard, self._fields(shard.environment, model))
+
+    def _fields(self, environment: str, model: str = "") -> ShardFields:
+        device, flags = self._placement.device(environment, model), self._placement.flags(environment, model)
+        return shards.fields(self._job, environment, device, flags, self._slots)
+
+    def take(
+        self, room: tp.Mapping[str, bool], serves: tp.Callable[[Shard], bool]
+    ) -> tuple[Shard, ConsortError | None] | None:
         """Take out the first shard that can start now, with the reason where its environment could not be made.
 
-        `room` says by device whether there is a place for one more.
+        `room` says by device whether there is a place for one more, and `serves` whether a GPU is free for a shard.
         """
         now = time.monotonic()
         for index, (start, shard) in enumerate(self._queue):
             build = self._builds[shard.environment, shard.variant]
-            if room[shard.device] and start <= now and build.done():
+            free = room[shard.device] and (shard.device == "cpu" or serves(shard))
+            if free and start <= now and build.done():
                 del self._queue[index]
                 try:
                     build.result()

@@ -11,6 +11,7 @@ import yaml
 import orchestrator
 from orchestrator import errors
 from orchestrator.__main__ import parser
+from orchestrator.environments import definitions
 from orchestrator.job import reading
 from orchestrator.job.spec import JobSpec, ModelSpec
 from orchestrator.output.load import Run
@@ -195,3 +196,12 @@ def test_every_page_can_be_reached_from_the_readme():
     linked = re.findall(r"\]\(([^)\s#]+)", read("README.md"))
     assert {f"docs/{page.name}" for page in PAGES if page.parent.name == "docs"} | {"CONTRIBUTING.md"} <= set(linked)
     assert "NOTICE" in linked
+
+
+def test_what_each_environment_needs_of_a_gpu_is_what_its_env_yaml_says():
+    said = {row[0]: tuple(row[1:3]) for row in rows(section(read("docs/containers.md"), "GPUs"))}
+    needs = {name: definitions.find(name).spec.cuda for name in definitions.names()}
+    assert said == {
+        name: (f"{spec.driver} or newer", f"sm_{spec.sm[0]} to sm_{spec.sm[1]}") if spec else ("", "none")
+        for name, spec in needs.items()
+    }

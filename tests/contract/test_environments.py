@@ -39,7 +39,7 @@ def test_its_declaration_is_complete(name):
     assert re.fullmatch(r"3\.\d+", spec.python)
     assert spec.base_image == f"python:{spec.python}-slim-bookworm"
     assert (spec.gpu, "cuda" in spec.locks) in (("none", False), ("optional", True))
-    assert "cpu" in spec.locks
+    assert "cpu" in spec.locks and (spec.cuda is None) == (spec.gpu == "none")
     assert "numpy" in spec.probes
 
 

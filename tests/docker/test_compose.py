@@ -67,8 +67,8 @@ class Checkout:
         return self.run(sys.executable, "-m", "orchestrator", *map(str, words), **{**own, **variables})
 
     def owners(self):
-        """Return who has what is there now."""
-        return {path.lstat().st_uid for path in self.folder.parent.parent.rglob("*")}
+        """Return who has what is there now, and in the cache that nobody has named."""
+        return {path.lstat().st_uid for top in (self.folder.parent, self.home / ".cache") for path in top.rglob("*")}
 
 
 def everything():

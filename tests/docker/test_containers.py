@@ -34,6 +34,17 @@ def test_auto_takes_docker_where_the_images_are_there_and_says_so(audio, output)
     assert report["placement"]["runtime"] == "docker" and report["devices"] == {"legacy-py37": "cpu"}
 
 
+def test_auto_stays_with_the_runtime_of_the_output_folder(audio, output):
+    harness.write_wavs(audio, 2)
+    job = harness.write_job(output, audio, TONE)
+    for flags, said in (
+        (("--runtime", "venv"), "runtime venv (asked for)"),
+        ((), "runtime venv (auto: the output folder was made with it; `--runtime docker` would serve as well)"),
+    ):
+        done = harness.consort("extract", job, "--limit", 1, *flags)
+        assert done.returncode == 0 and said in done.stderr, done.stderr
+
+
 def test_a_worker_cannot_leave_its_container(audio, output, start):
     harness.write_wavs(audio, 1)
     before = sorted(os.listdir(audio))

@@ -1,7 +1,7 @@
 """Which GPU a container is given. There is none here: the engine has a stand-in for NVIDIA's hook, and says which.
 
-`nvidia-smi` is a script that lists two GPUs; the image for GPUs is that for the CPU under its other name. What a
-worker does with a GPU is not tested here, but that it notices when it has none.
+`nvidia-smi` is a script that lists two GPUs; the image for GPUs is that for the CPU under its other name, whose worker
+notices that it has none. Where a worker is to have one, the driver and the framework are those of `machine`.
 """
 
 import os
@@ -9,11 +9,14 @@ import pathlib
 import subprocess
 
 import harness
+import machine
 import pytest
 from engine import docker
 from harness import TONE
+from machine import MESSAGES, UUIDS, failing
 
-from orchestrator.environments import definitions
+from orchestrator.checking import gpus as checking
+from orchestrator.environments import definitions, devices
 
 FIRST, SECOND = "GPU-11111111-0000-4000-8000-000000000001", "GPU-22222222-0000-4000-8000-000000000002"
 GRAPHIC = {"name": "graphic", "extractor": "prying:Graphic"}
@@ -102,6 +105,41 @@ def test_without_a_gpu_auto_says_why_and_cuda_ends_with_3(audio, output):
     done = harness.consort("extract", job, "--devices", "auto", **nowhere)
     assert done.returncode == 0, done.stderr
     assert "device cpu (auto: no NVIDIA driver" in done.stderr and "device: cpu (auto: no NVIDIA" in done.stdout
+
+
+@pytest.fixture
+def gpus(tmp_path, audio):
+    """Return a machine with one GPU, whose environment is built as an image by the job, and write a file."""
+    made = machine.build(tmp_path)
+    harness.write_wavs(audio, 1, seconds=1.0)
+    yield made
+    assert harness.consort("envs", "remove", made.environment, "--runtime", "docker").returncode == 0
+
+
+def test_what_a_framework_cannot_do_in_a_container_is_done_on_the_cpu(audio, output, hook, gpus):
+    loading, working, full = failing("a", "load", MESSAGES[8]), failing("b", "extract", MESSAGES[14]), MESSAGES[-1]
+    job = gpus.job(output, audio, loading, failing("c", "extract", full, most=4), runtime="docker")
+    done = gpus.extract(job, "--devices", "auto")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert f"a: NO GPU: {MESSAGES[8]}; goes on with the CPU (install NVIDIA's driver" in done.stderr
+    assert {r["model"]: "cpu_fallback" in r["flags"] for r in harness.manifest(output)} == {"a": True, "c": False}
+    assert harness.status(output)["models"]["c"]["devices"] == ["cuda NVIDIA Test"]
+    assert any(f"batch 8 -> 4: {full}" in text for text in logs(output))
+    job = gpus.job(output, audio, loading, working, runtime="docker", devices="cuda")
+    done = gpus.extract(job, "--output", f"{output}-strict")
+    assert done.returncode == 3, done.stderr + done.stdout
+    for name, said in (("a", MESSAGES[8]), ("b", MESSAGES[14])):
+        assert f"missing     {name}: GPU {UUIDS[0]}: {said}; install NVIDIA's driver" in done.stdout
+
+    definitions.add([str(gpus.environment)])
+    ((good, text),) = checking.examine(definitions.find("own_gpu"), devices.discover({"PATH": gpus.path}).gpus)
+    assert not good and "0 = NVIDIA Test: was granted a GPU, but has no libcuda.so.1" in text, "doctor mounts none"
+
+    gpus.declare(says=MESSAGES[0])
+    done = gpus.extract(job, "--output", f"{output}-auto", "--devices", "auto")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert f"own_gpu: NO GPU: the framework cannot use its GPU: {MESSAGES[0]}; goes on" in done.stderr
+    assert all("cpu_fallback" in record["flags"] for record in harness.manifest(output.with_name("out-auto")))
 
 
 def has_smi(folder):

@@ -57,6 +57,18 @@ def running(name, model, *ahead):
     return [*opened, Event("decoded", item=name), Event("opened", item=name, model=model)]
 
 
+def test_what_the_runtime_could_not_do_is_no_fault_of_an_item():
+    verdicts = judge()
+    work = shard(item("a", "m"))
+    lost = dataclasses.replace(ended(125), problem="error waiting for container: unexpected EOF")
+    for _ in range(2):
+        verdict = verdicts.end(attempt_of(work, *running("a", "m")), lost)
+        assert parts(verdict) == [[("a", "m")]] and not verdict.failures
+        (work,) = verdict.shards
+    verdict = verdicts.end(attempt_of(work, *running("a", "m")), lost)
+    assert verdict.lost.startswith("worker ended again and again (error waiting") and not verdict.failures
+
+
 def test_an_end_with_everything_accounted_for_has_no_consequence():
     attempt = attempt_of(shard(item("a", "m")), wrote("a", "m"), Event("finished"))
     for end in (ended(0, finished=True), ended(-11, finished=True), ended(1)):

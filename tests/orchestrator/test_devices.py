@@ -2,12 +2,16 @@
 
 import pytest
 
-from orchestrator.environments import devices
+from orchestrator.environments import definitions, devices
 from orchestrator.environments.devices import Found, Gpu, discover, grant
 from orchestrator.errors import EnvironmentUnavailable
+from orchestrator.job import spec
+from orchestrator.running import placement
 
 FIRST = Gpu(0, "GPU-11111111-0000-4000-8000-000000000001", "NVIDIA H200", 143771)
 SECOND = Gpu(1, "GPU-22222222-0000-4000-8000-000000000002", "NVIDIA H200", 143771)
+B200 = Gpu(0, "GPU-1", "NVIDIA B200", 183359, "580.65.06", "10.0")
+HOPPER = Gpu(1, "GPU-2", "NVIDIA H200", 143771, "580.65.06", "9.0")
 LISTED = "".join(f"{g.index}, {g.uuid}, {g.name}, {g.memory}\n" for g in (FIRST, SECOND))
 
 
@@ -34,6 +38,63 @@ def smi(tmp_path):
 
 def test_gpus_are_read_from_nvidia_smi(smi):
     assert discover(smi(LISTED)).gpus == (FIRST, SECOND)
+
+
+def test_driver_and_capability_are_read_where_nvidia_smi_tells_them(tmp_path, smi):
+    assert discover(smi("0, GPU-1, NVIDIA B200, 183359, 580.65.06, 10.0\n")).gpus == (B200,)
+    environ = smi("")
+    old = 'Field "compute_cap" is not a valid field to query.\n'
+    script = f"#!/bin/sh\ncase $1 in *compute_cap*) printf '{old}'; exit 2;; esac\necho 0, GPU-1, K80, 1, 440.33\n"
+    (tmp_path / "nvidia-smi").write_text(script)
+    assert discover(environ).gpus == (Gpu(0, "GPU-1", "K80", 1, "440.33"),)
+
+
+@pytest.mark.parametrize(
+    ("environment", "driver", "capability", "why"),
+    [
+        ("torch-cuda", "580.65.06", "7.5", None),
+        ("torch-cuda", "590.1", "12.1", None),  # of the last generation that there are kernels for
+        ("torch-cuda", "575.57.08", "9.0", "driver 575.57.08 is too old: torch-cuda needs 580 or newer"),
+        ("torch-cuda", "580.65.06", "7.0", "NVIDIA X is sm_70: torch-cuda serves sm_75 to sm_120"),
+        ("torch-cuda", "580.65.06", "13.0", "NVIDIA X is sm_130: torch-cuda serves sm_75 to sm_120"),
+        ("torch-cuda", "", "", None),
+        ("torch-cuda", "[N/A]", "[N/A]", None),
+        ("tf-cuda", "525.60.13", "6.0", None),
+        ("tf-cuda", "580.65.06", "10.0", "NVIDIA X is sm_100: tf-cuda serves sm_60 to sm_90"),
+        ("tf-cuda", "520.1", "9.0", "driver 520.1 is too old: tf-cuda needs 525 or newer"),
+        ("legacy-py37", "1.0", "1.0", None),
+    ],
+)
+def test_a_gpu_below_the_floor_of_an_environment_is_no_gpu_for_it(environment, driver, capability, why):
+    gpu = Gpu(0, "GPU-1", "NVIDIA X", 1, driver, capability)
+    assert devices.unfit(gpu, definitions.find(environment)) == why
+
+
+def place(monkeypatch, tmp_path, gpus, asked):
+    """Return where crepe, of TensorFlow, and mert, of PyTorch, run on a machine with some GPUs."""
+    monkeypatch.setattr(placement.devices, "grant", lambda asked: grant(asked, lambda: Found(gpus)))
+    places = {"audio": str(tmp_path), "output": str(tmp_path / "out"), "runtime": "venv"}
+    return placement.choose(spec.check({**places, "models": ["crepe", "mert"], "devices": asked}))
+
+
+def test_auto_uses_the_cpu_for_an_environment_that_cannot_use_the_gpu(monkeypatch, tmp_path):
+    placed = place(monkeypatch, tmp_path, (B200,), "auto")
+    assert (placed.device("tf-cuda"), placed.device("torch-cuda")) == ("cpu", "cuda")
+    assert (placed.flags("tf-cuda"), placed.flags("torch-cuda")) == (["cpu_fallback"], [])
+    why = "tf-cuda on the CPU (GPU GPU-1: NVIDIA B200 is sm_100: tf-cuda serves sm_60 to sm_90)"
+    assert placed.devices == f"cuda NVIDIA B200; {why}"
+
+
+def test_a_job_that_insists_is_refused_with_the_way_to_mend_it(monkeypatch, tmp_path):
+    words = r"GPU GPU-1: NVIDIA B200 is sm_100: .*; install NVIDIA's driver .*; tf-cuda needs driver 525 or newer and a"
+    with pytest.raises(EnvironmentUnavailable, match=words):
+        place(monkeypatch, tmp_path, (B200,), "cuda")
+
+
+def test_of_two_gpus_each_environment_has_those_that_serve_it(monkeypatch, tmp_path):
+    placed = place(monkeypatch, tmp_path, (B200, HOPPER), "cuda")
+    assert (placed.gpus("tf-cuda"), placed.gpus("torch-cuda")) == (["GPU-2"], ["GPU-1", "GPU-2"])
+    assert placed.devices == "cuda NVIDIA B200, NVIDIA H200" and placed.flags("tf-cuda") == []
 
 
 @pytest.mark.parametrize(

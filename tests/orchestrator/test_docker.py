@@ -168,6 +168,37 @@ def test_auto_takes_the_engine_only_with_the_images_of_today(engine, job):
     assert placement.choose(job(devices="cpu")).why.startswith("auto: no Docker engine answers (unix://")
 
 
+def made(tmp_path, name, facts):
+    folder = tmp_path / "out/.consort/runs" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ("report.json" if "placement" in facts else "plan.json")).write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize("facts", [{"runtime": "venv"}, {"placement": {"runtime": "venv"}}], ids=["plan", "report"])
+def test_auto_stays_with_what_the_folder_was_made_with(engine, job, tmp_path, facts):
+    build(engine)
+    made(tmp_path, "20260101-1", {"runtime": "docker"})
+    made(tmp_path, "20260102-1", facts)
+    made(tmp_path, "20260103-1", {"chosen": 0})
+    placed = placement.choose(job(devices="cpu"))
+    assert placed.runtime.name == "venv"
+    assert placed.why == "auto: the output folder was made with it; `--runtime docker` would serve as well"
+    assert placement.choose(job(devices="cpu", runtime="docker")).why == "asked for"
+
+
+def test_a_folder_made_in_containers_stays_there_while_an_engine_answers(engine, job, tmp_path):
+    made(tmp_path, "20260101-1", {"runtime": "docker"})
+    build(engine, lock="old")
+    placed = placement.choose(job(devices="cpu"))
+    assert (placed.runtime.name, placed.why.partition("; ")[2]) == ("docker", "`--runtime venv` would serve as well")
+    build(engine)
+    assert placement.choose(job(devices="cpu")).why == "auto: Docker 28.2.2 answers and the images are there"
+    engine.path.unlink()
+    placed = placement.choose(job(devices="cpu"))
+    assert placed.runtime.name == "venv"
+    assert "; the output folder was made with docker, but no Docker engine answers" in placed.why
+
+
 def test_docker_that_was_asked_for_is_never_replaced(nothing_answers, job):
     with pytest.raises(EnvironmentUnavailable, match="no Docker engine answers"):
         placement.choose(job(runtime="docker", devices="cpu"))
@@ -204,7 +235,7 @@ def test_a_gpu_asks_for_the_image_of_its_variant(engine, job, gpu):
 def test_giving_up_the_last_gpu_is_remembered_in_the_records(job, gpu):
     placed = placement.choose(job(runtime="venv"))
     assert placed.flags("tf-cuda") == []
-    assert placed.give_up(UUID, "GPU x: lost") is False
+    assert placed.refuse(UUID, "GPU x: lost", "tf-cuda") is False
     assert (placed.device("tf-cuda"), placed.devices) == ("cpu", "cpu (GPU x: lost)")
     assert placed.flags("tf-cuda") == ["cpu_fallback"] and placed.flags("legacy-py37") == []
 
@@ -238,6 +269,22 @@ def test_the_end_of_a_container_is_asked_for_and_cleaned_up(engine, tmp_path):
     assert engine.containers == {}
     cause = runtime.end("s-0.2", 125, log)
     assert (cause.out_of_memory, cause.problem) == (False, "no space left on device")
+
+
+def test_what_an_engine_that_was_away_has_left_is_removed_when_it_is_back(engine, tmp_path):
+    log = tmp_path / "log"
+    log.write_text("INFO the worker's last word\n")
+    engine.containers["consort-s-0.2"] = {"State": {"OOMKilled": False}}
+    environment, runtime = definitions.find("tf-cuda"), DockerRuntime(ENGINE)
+    elsewhere = engine.path.rename(engine.path.with_name("t"))
+    assert runtime.end("s-0.2", 125, log).problem == f"docker: {engine.address}: no such socket"
+    assert runtime.outage(environment, "cpu").startswith(f"no Docker engine answers ({engine.address}: no such socket)")
+    elsewhere.rename(engine.path)
+    words = "image consort/tf-cuda:cpu is not there any more; `make images` builds it"
+    assert runtime.outage(environment, "cpu") == words
+    assert engine.containers == {}
+    build(engine)
+    assert runtime.outage(environment, "cpu") is None
 
 
 def test_a_script_sees_the_folder_it_is_called_in_and_no_terminal_in_a_pipe(tmp_path, monkeypatch):

@@ -50,6 +50,15 @@ def test_an_engine_that_does_not_answer_is_one_line_with_the_reason(engine, tmp_
     assert "an engine elsewhere does not see the folders of this machine" in refused()
 
 
+@pytest.mark.parametrize(("version", "old"), [("19.03.15", True), ("20.10.24+dfsg1", False), ("9.1", True), ("", True)])
+def test_an_engine_that_cannot_build_the_images_is_named(engine, version, old):
+    engine.is_("DockerEngine", version)
+    if old:
+        assert refused() == f"Docker {version} is too old, 20.10 is needed; update it, or use `runtime: venv`"
+    else:
+        assert docker_client.find().name == f"Docker {version}"
+
+
 def test_a_socket_that_is_not_the_users_says_whose_it_is(engine, monkeypatch):
     engine.refusals["GET", "/version"] = (500, "permission denied")
     assert "let your user use it (group `docker`)" in refused()
@@ -101,6 +110,8 @@ def test_nothing_imports_the_sdk_where_there_is_no_engine(tmp_path):
         ("docker: Error response from daemon: no such image.\nSee 'docker run --help'.\n", "no such image"),
         ("worker line\ndocker: Error response from daemon: could not select device driver\n\nRun 'docker run --help'\n",
          "could not select device driver"),
+        ('TensorFlow error: none\n10:03 INFO b.wav\ntime="2026-11-28T03:13:24Z" level=error msg="error waiting: EOF"\n',
+         "error waiting: EOF"),
         ("", "no words"),
     ],
 )  # fmt: skip

@@ -67,6 +67,33 @@ def test_a_damaged_declaration_is_one_clear_error(images, text, message):
     assert str(caught.value).startswith(message)
 
 
+CUDA = "cuda: {module: mine.devices, driver: 580, sm: [75, 120]}\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("mine.devices", "other.devices", "cuda.module: other.devices is in none of `modules`"),
+        ("580", "0", "cuda: driver: expected the number of a driver, such as 580"),
+        ("580", "'580'", "cuda.driver: expected a whole number, got '580'"),
+        ("[75, 120]", "[120, 75]", "cuda: sm: expected the first and the last architecture, such as [75, 120]"),
+        ("[75, 120]", "[75]", "cuda: sm: expected the first and the last"),
+        (", sm: [75, 120]", "", "cuda.sm: missing"),
+        ("driver", "diver", "cuda.diver: unknown key"),
+        ("cuda: g.lock}", "gpu: g.lock}", "cuda: there is no locks.cuda that would need it"),
+    ],
+)
+def test_what_a_gpu_must_have_is_checked(images, old, new, message):
+    text = ENV.replace("}", ", cuda: g.lock}", 1) + "modules: [mine]\n" + CUDA
+    (images / "my-env" / "env.yaml").write_text(text)
+    assert definitions.find("my-env").spec.cuda.needs == "driver 580 or newer and a GPU of sm_75 to sm_120"
+    assert old in text
+    (images / "my-env" / "env.yaml").write_text(text.replace(old, new))
+    with pytest.raises(ConsortError) as caught:
+        definitions.find("my-env")
+    assert f"env.yaml: {message}" in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["worker/main.py", "worker/new.py", "my-env/mine/model.py"])
 def test_the_hash_of_the_code_changes_with_every_file_that_runs_inside(images, name):
     path = images / "my-env" / "env.yaml"

@@ -319,8 +319,8 @@ def test_a_gpu_that_is_lost_is_replaced_by_the_next_and_then_by_the_cpu_which_is
     assert learn(runtime, shown, gpus=("GPU-1", "GPU-2")) == {"a": 1}
     assert [shard.device for shard, *_ in runtime.given] == runtime.built == ["cuda", "cuda", "cpu"]
     assert [given.gpus for *_, given in runtime.given] == [("GPU-1",), ("GPU-2",), ()]
-    assert shown.lines[0].startswith("GPU GPU-1 is left out: the driver")
-    assert shown.lines[1].startswith("NO GPU: the driver shows none; goes on with the CPU")
+    assert shown.lines[0].startswith("torch-cuda: GPU GPU-1 is left out: the driver")
+    assert shown.lines[1].startswith("torch-cuda: NO GPU: the driver shows none; goes on with the CPU")
     with pytest.raises(EnvironmentUnavailable, match="GPU-1: the driver shows none; install NVIDIA's driver"):
         learn(Scripts(FITTED, LOST), gpus=("GPU-1",), strict=True)
 

@@ -59,7 +59,7 @@ def test_every_pin_has_a_hash_and_no_address(lock: Path) -> None:
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=name)
 def test_environment_names_what_is_there(path: Path) -> None:
     environment = yaml.safe_load(path.read_text("utf-8"))
-    known = {"python", "gpu", "base_image", "locks", "extra_index", "probes", "modules", "variables", "service"}
+    known = {"python", "gpu", "base_image", "locks", "extra_index", "probes", "modules", "variables", "service", "cuda"}
     assert set(environment) <= known
     assert environment["base_image"].startswith(f"python:{environment['python']}-")
     assert environment["gpu"] in ("none", "optional")

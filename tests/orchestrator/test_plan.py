@@ -147,7 +147,7 @@ def test_an_item_that_comes_later_does_not_take_the_array_of_one_that_is_gone(pr
 def test_the_same_job_gives_the_same_plan(prepare):
     first, second = prepare(), prepare()
     assert first.plan.choices == second.plan.choices
-    assert plan.summary(first.plan) == plan.summary(second.plan)
+    assert plan.summary(first.plan, "venv") == plan.summary(second.plan, "venv")
     shared = {"torch-cuda": ShardFields()}
     assert shards.cut(first.plan, "x", 2, shared) == shards.cut(second.plan, "x", 2, shared)
 

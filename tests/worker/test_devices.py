@@ -1,6 +1,9 @@
 """What a worker finds when it looks for its GPU. The driver is played by functions with its signatures."""
 
 import ctypes
+import pathlib
+import sys
+import types
 import uuid
 
 import pytest
@@ -9,6 +12,8 @@ from worker.errors import DeviceError
 from worker.work import devices
 from worker.work.devices import Device
 
+# What frameworks were seen to say, in issues of theirs; the last is out-of-memory, which breaks nothing.
+MESSAGES = (pathlib.Path(__file__).parent / "data" / "gpu_messages.txt").read_text("utf-8").splitlines()
 FIRST = uuid.UUID("4a1c3f10-0000-4000-8000-000000000001")
 SECOND = uuid.UUID("4a1c3f10-0000-4000-8000-000000000002")
 
@@ -61,7 +66,14 @@ def test_a_part_of_a_gpu_is_known_by_its_number():
     [
         ("CUDA error: an illegal memory access was encountered", True),
         ("Failed call to cuInit: CUDA_ERROR_NO_DEVICE", True),
+        *[(message, True) for message in MESSAGES[:-1]],
+        (MESSAGES[-1], False),  # out of memory
         ("shapes cannot be multiplied", False),
+        ("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!", False),
+        ("Input type (torch.FloatTensor) and weight type (torch.cuda.FloatTensor) should be the same", False),
+        ("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. You may have passed in a non-contiguous input.", False),
+        ("cuDNN error: CUDNN_STATUS_BAD_PARAM", False),
+        ("Dst tensor is not initialized; the audio holds NaN", False),
     ],
 )
 def test_a_broken_gpu_is_told_from_a_broken_item(words, yes):
@@ -97,6 +109,50 @@ class ResourceExhaustedError(Exception):
     """As TensorFlow names it."""
 
 
-@pytest.mark.parametrize("error,yes", [(ResourceExhaustedError("OOM"), True), (RuntimeError("OOM"), False)])
+@pytest.mark.parametrize(
+    "error,yes",
+    [
+        (ResourceExhaustedError("OOM"), True),
+        (RuntimeError("OOM"), False),
+        (RuntimeError(MESSAGES[-1]), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("Failed to allocate: CUDA_ERROR_OUT_OF_MEMORY: out of memory"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        *[(RuntimeError(message), False) for message in MESSAGES[:-1]],
+    ],
+)
 def test_the_errors_of_frameworks_are_known_by_their_names(error, yes):
     assert devices.is_out_of_memory(error) is yes
+
+
+@pytest.fixture
+def framework(monkeypatch):
+    """Return a module of an environment, which can be imported."""
+    monkeypatch.setitem(sys.modules, "consort_gpu", types.ModuleType("consort_gpu"))
+    return sys.modules["consort_gpu"]
+
+
+@pytest.mark.parametrize("error", [*map(RuntimeError, MESSAGES), ImportError("libcublas.so.13"), SystemExit(1)])
+def test_a_gpu_that_the_framework_cannot_use_is_none(framework, error):
+    def probe():
+        raise error
+
+    framework.probe = probe
+    with pytest.raises(DeviceError, match="the framework cannot use its GPU: ") as caught:
+        devices.probe("consort_gpu")
+    assert str(error) in str(caught.value)
+
+
+def test_a_gpu_that_computes_is_left_alone(framework):
+    calls = []
+    framework.probe = lambda: calls.append("probe")
+    devices.probe("consort_gpu")
+    devices.empty_cache("consort_gpu")  # it has none
+    framework.empty_cache = lambda: calls.append("empty")
+    devices.empty_cache("consort_gpu")
+    devices.probe("")
+    devices.empty_cache("")
+    assert calls == ["probe", "empty"]
+    with pytest.raises(DeviceError, match="No module named 'consort_absent'"):
+        devices.probe("consort_absent")

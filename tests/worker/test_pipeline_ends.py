@@ -8,7 +8,7 @@ import pytest
 from worker import catalog, protocol
 from worker.errors import OutputError
 from worker.protocol import Channel
-from worker.work import decoding, store
+from worker.work import decoding, devices, store
 
 
 def stop_at(stop, count):
@@ -137,7 +137,7 @@ class OutOfMemoryError(RuntimeError):
     """As torch names it."""
 
 
-def test_a_batch_too_large_for_its_device_is_halved_from_then_on(job, hook):
+def test_a_batch_too_large_for_its_device_is_halved_from_then_on(job, hook, monkeypatch):
     seen = []
 
     def act(extractor, batch):
@@ -145,9 +145,12 @@ def test_a_batch_too_large_for_its_device_is_halved_from_then_on(job, hook):
         if len(batch.lengths) > 3:
             raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
+    emptied = []
+    monkeypatch.setattr(devices, "empty_cache", lambda module: emptied.append(len(seen)))
     hook(act)
     job.add_three(batch_size=12)
     assert job.run() == 0
+    assert emptied == [1, 2], "before the smaller one is tried"
     assert seen[:3] == [12, 6, 3]
     assert set(seen[3:]) == {3}
     said = [event["message"] for event in job.events("batch_reduced")]
@@ -183,15 +186,30 @@ def test_a_gpu_that_breaks_ends_the_worker_and_blames_no_item(job, hook, gpu):
     assert lost["message"].startswith("CUDA error: an illegal memory access") and "model" not in lost
 
 
-def test_a_model_too_large_for_its_gpu_asks_for_another_one(job, gpu, monkeypatch):
+def fail_loading(monkeypatch, error):
     def load(self, device, files):
-        raise OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(catalog.find("consort_test_models:Tone"), "load", load)
+
+
+@pytest.mark.parametrize(
+    "error", [OutOfMemoryError("CUDA out of memory"), RuntimeError("no"), SystemExit(3), OSError("h5")]
+)
+def test_whatever_fails_a_model_that_loads_on_a_gpu_is_first_the_gpus(job, gpu, monkeypatch, error):
+    fail_loading(monkeypatch, error)
     job.add_three()
     assert job.run() == protocol.EXIT_DEVICE
     assert [event["kind"] for event in job.events()] == ["loading", "device_lost"]
-    assert job.events("device_lost")[0]["model"] == "tone"
+    (lost,) = job.events("device_lost")
+    assert lost["model"] == "tone" and str(error) in lost["message"]
+
+
+def test_a_model_whose_file_is_missing_is_refused_on_a_gpu_too(job, gpu, monkeypatch):
+    job.add_three(files={"weights": "/nowhere/weights"})
+    fail_loading(monkeypatch, FileNotFoundError(errno.ENOENT, "No such file or directory", "/nowhere/weights"))
+    assert job.run() == protocol.EXIT_NO_MODEL
+    assert [event["kind"] for event in job.events()] == ["loading", "model_refused"]
 
 
 def test_what_does_not_fit_alone_is_a_failure_for_want_of_memory(job, hook):

@@ -2,20 +2,50 @@
 
 A container that was to have a GPU may have been started without one, and a framework that finds none
 computes on the CPU without a word: a worker therefore looks, and says what it has in its `hello`.
-Functions of the CUDA driver API (`libcuda`), which needs no framework and no toolkit.
+Functions of the CUDA driver API (`libcuda`), which needs no framework and no toolkit. What a driver shows may still
+be of no use to the framework, which therefore computes something before any model is loaded.
 """
 
 import ctypes
+import importlib
+import sys
 import typing as tp
 import uuid
 
 from worker.errors import DeviceMissing
+from worker.protocol import one_line
 
 _LIBRARY = "libcuda.so.1"
 _NAME_LENGTH = 256
-# Names of the errors of frameworks that none of this code imports.
-_BROKEN = ("CUDA error", "CUDA_ERROR_", "cuDNN error", "CUBLAS_STATUS_", "cudaError")
-_OUT_OF_MEMORY = ("OutOfMemoryError", "ResourceExhaustedError")
+# What frameworks that none of this code imports say of a GPU that fails them (tests/worker/data/gpu_messages.txt).
+_BROKEN = (
+    "CUDA error",
+    "CUDA_ERROR_",
+    "cudaError",
+    "cudaGetDeviceCount",
+    "CUDA driver",
+    "NVIDIA driver",
+    "finds no GPU",
+    "GPU sync failed",
+    "cuDNN error",
+    "cuDNN failed",
+    "CUDNN_STATUS_",
+    "DNN library initialization failed",
+    "No DNN in stream executor",
+    "CUBLAS_STATUS_",
+    "cublas runtime error",
+    "without BLAS support",
+)
+# What they say of a call that no GPU would take: the model's fault.
+_ASKED_WRONGLY = ("CUDNN_STATUS_NOT_SUPPORTED", "CUDNN_STATUS_BAD_PARAM")
+_FULL = ("OutOfMemoryError", "ResourceExhaustedError")  # by their type, or by their words
+_SAYS_FULL = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 class Device(tp.NamedTuple):
@@ -53,12 +83,39 @@ def look(kind: str, granted: tp.Sequence[str] = (), library: tp.Any = None) -> D
 def is_broken(error: BaseException) -> bool:
     """Return whether a framework says that its GPU is of no use to this process any more."""
     words = str(error)
-    return not is_out_of_memory(error) and any(sign in words for sign in _BROKEN)
+    if is_out_of_memory(error) or any(sign in words for sign in _ASKED_WRONGLY):
+        return False
+    return any(sign in words for sign in _BROKEN)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether a framework says that its device has no memory left; a smaller batch may fit."""
-    return any(kind.__name__ in _OUT_OF_MEMORY for kind in type(error).__mro__)
+    named = any(kind.__name__ in _FULL for kind in type(error).__mro__)
+    return named or (isinstance(error, Exception) and any(sign in str(error) for sign in _SAYS_FULL))
+
+
+def probe(module: str) -> None:
+    """Let the framework of this environment compute something on the GPU and read it back.
+
+    Args:
+        module: of the environment, whose `probe()` does that; "" where it has none.
+
+    Raises:
+        DeviceMissing: it cannot; the message is the framework's.
+    """
+    if not module:
+        return
+    try:
+        importlib.import_module(module).probe()
+    except (Exception, SystemExit) as error:
+        raise DeviceMissing("the framework cannot use its GPU: {}".format(one_line(error))) from error
+
+
+def empty_cache(module: str) -> None:
+    """Let the framework give back the memory that it keeps, where `module` has an `empty_cache()`."""
+    empty = getattr(sys.modules.get(module), "empty_cache", None)
+    if empty is not None:
+        empty()
 
 
 def _number(name: str) -> str:

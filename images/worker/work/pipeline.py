@@ -112,13 +112,12 @@ class _Work:
             # what is a user's own has an absolute path, which stays as it is
             files = {name: os.path.join(self._roots.weights, path) for name, path in task.files.items()}
             device = self._device if extractor.uses_gpu() else devices.CPU
-            extractor.load(device.kind, files)
+            _load_on(device, extractor, files, task.name)
             said = contexts.read(files.values())
             context = contexts.context_of(self._shard, task, extractor, self._roots.output, said, device.name)
-        except OutputError:
+        except (OutputError, DeviceError):
             raise
         except (Exception, SystemExit) as error:
-            self._refuse_broken(error, loading=task.name)
             _LOG.exception("%s cannot load", task.name)
             self._channel.emit(Event("model_refused", model=task.name, message=one_line(error)))
             return None
@@ -180,18 +179,19 @@ class _Work:
             except Exception as error:
                 if not devices.is_out_of_memory(error):
                     raise
-                if size == 1:
-                    raise TooLarge(one_line(error)) from error
-                words = "{} -> {}: {}".format(size, size // 2, one_line(error))
+                said = one_line(error)
+            devices.empty_cache(self._shard.gpu_module)  # only now: the error has held what its frames had allocated
+            if size == 1:
+                raise TooLarge(said)
+            words = "{} -> {}: {}".format(size, size // 2, said)
             _LOG.warning("%s: batch %s", model.task.name, words)
             self._channel.emit(Event("batch_reduced", model=model.task.name, message=words))
             self._sizes[model.task.name] = size // 2
 
-    def _refuse_broken(self, error: BaseException, loading: tp.Optional[str] = None) -> None:
+    def _refuse_broken(self, error: BaseException) -> None:
         """Raise when it is the GPU that failed: another process, or another GPU, may do what this one cannot."""
-        full = loading is not None and devices.is_out_of_memory(error)
-        if self._device.kind == "cuda" and (full or devices.is_broken(error)):
-            raise DeviceError(one_line(error), loading) from error
+        if self._device.kind == "cuda" and devices.is_broken(error):
+            raise DeviceError(one_line(error)) from error
 
     def _fail(
         self, item: Item, models: tp.Sequence[_Model], kind: str, message: str, source: str, lasting: bool = True
@@ -206,6 +206,23 @@ class _Work:
             failure = Failure(item.id, model.task.name, kind, message, key)
             events.append(Event("failed", item=item.id, model=model.task.name, failure=failure, facts=facts))
         self._channel.emit(*events, durable=True)
+
+
+def _load_on(device: devices.Device, extractor: Extractor, files: tp.Mapping[str, str], name: str) -> None:
+    """Load a model.
+
+    Raises:
+        DeviceError: on a GPU, whatever went wrong: frameworks have no end of words for a GPU that they cannot use.
+            Only a file that cannot be read is no matter of the device; of all else the CPU will tell.
+    """
+    try:
+        extractor.load(device.kind, files)
+    except (Exception, SystemExit) as error:
+        unread = isinstance(error, OSError) and error.filename in files.values()
+        if device.kind == "cpu" or unread:
+            raise
+        _LOG.exception("%s cannot load on %s", name, device.name)
+        raise DeviceError(one_line(error), name) from error
 
 
 def _batch_size(task: Task, extractor: Extractor, device: devices.Device) -> int:

@@ -153,10 +153,13 @@ class Runtime(abc.ABC):
         """
 
     @abc.abstractmethod
-    def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
-        """Return the command that runs the Python of a ready environment, in its variant for the CPU, for a person.
+    def script(
+        self, environment: Environment, arguments: list[str], folder: str, gpus: tp.Sequence[str] = ()
+    ) -> Command:
+        """Return the command that runs the Python of a ready environment for a person.
 
-        The folder is the current one, which a script of theirs may write whatever else it sees.
+        The folder is the current one, which a script of theirs may write whatever else it sees. With `gpus`, which are
+        UUIDs, it is the environment's variant for them.
 
         Raises:
             EnvironmentUnavailable: the folder cannot be seen there; one line that says what to do.
@@ -173,6 +176,10 @@ class Runtime(abc.ABC):
     def end(self, name: str, code: int, log: pathlib.Path) -> Cause:
         """Clean up after the attempt `name`, and return why it ended as it did."""
         return Cause()
+
+    def outage(self, environment: Environment, variant: str) -> str | None:
+        """Return why no worker can be started at present and what mends it, or None and clean up after it."""
+        return None
 
     @property
     def way(self) -> str:

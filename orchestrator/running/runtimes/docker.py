@@ -52,6 +52,7 @@ class DockerRuntime(Runtime):
         self._engine = engine
         self._cdi = False
         self._names: dict[str, Limits] = {}  # of containers that may be there
+        self._left: list[str] = []  # containers that could not be removed
         self._share = limits.share(1, engine.memory, engine.cpus)
 
     @classmethod
@@ -132,19 +133,21 @@ class DockerRuntime(Runtime):
         argv += [images.tag(environment, shard.variant), _inside(output, file)]
         return Command(argv, dict(os.environ), mounts.scratch, kill=("docker", "kill", name))
 
-    def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
+    def script(
+        self, environment: Environment, arguments: list[str], folder: str, gpus: tp.Sequence[str] = ()
+    ) -> Command:
         """The folder keeps its path, and nothing else of this machine is seen but the weights."""
         if why := self.refuses(folder):
             raise EnvironmentUnavailable(why)
-        terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+        terminal = ["--tty"] if not gpus and sys.stdin.isatty() and sys.stdout.isatty() else []
         argv = ["docker", "run", "--rm", "--interactive", *terminal, "--pull", "never", "--workdir", folder]
-        argv += [*_isolation(self._engine, os.stat(folder)), *_fences(self._share), *self._gpus(())]
+        argv += [*_isolation(self._engine, os.stat(folder)), *_fences(self._share), *self._gpus(gpus)]
         for key, value in {**environment.spec.variables, "CONSORT_WEIGHTS": WEIGHTS}.items():
             argv += ["--env", f"{key}={value}"]
         argv += ["--mount", _mount(folder, folder, True)]
         weights = Weights().root
         argv += ["--mount", _mount(str(weights), WEIGHTS, False)] if weights.is_dir() else []
-        argv += ["--entrypoint", "python", images.tag(environment, "cpu"), *arguments]
+        argv += ["--entrypoint", "python", images.tag(environment, "cuda" if gpus else "cpu"), *arguments]
         return Command(argv, dict(os.environ), folder)
 
     def compose_variables(self, output: str, workers: int, memory: int | None) -> dict[str, str]:
@@ -160,14 +163,27 @@ class DockerRuntime(Runtime):
         return f"{path} would hide a part of the container; move it, or use `runtime: venv`"
 
     def end(self, name: str, code: int, log: pathlib.Path) -> Cause:
-        container = f"{PREFIX}-{name}"
+        container, problem = f"{PREFIX}-{name}", None
         try:
             killed = docker_client.ran_out_of_memory(container)
-        except EnvironmentUnavailable:
-            killed = False  # nobody can tell
-        docker_client.remove([container])  # also one that was only created: a start that fails leaves it
+        except EnvironmentUnavailable as error:
+            killed, problem = False, str(error)  # what the engine's absence did to the client is not the reason
+        self._left += docker_client.remove([container])  # also one that was only created: a start that fails leaves it
         limit = self._names.pop(container, self._share).words
-        return Cause(killed, _why_not_started(_tail(log)) if code in _CANNOT_START else None, limit)
+        if code in _CANNOT_START and problem is None:
+            problem = _why_not_started(_tail(log))
+        return Cause(killed, problem, limit)
+
+    def outage(self, environment: Environment, variant: str) -> str | None:
+        try:
+            docker_client.find()
+            gone = docker_client.image(images.tag(environment, variant)) is None
+        except EnvironmentUnavailable as error:
+            return str(error)
+        self._left = docker_client.remove(self._left)
+        return (
+            f"image {images.tag(environment, variant)} is not there any more; `make images` builds it" if gone else None
+        )
 
     @property
     def way(self) -> str:
@@ -182,7 +198,7 @@ class DockerRuntime(Runtime):
         sweep(output)
 
     def close(self) -> None:
-        docker_client.remove(sorted(self._names))
+        docker_client.remove([*self._left, *self._names])
         self._names.clear()
 
     def _gpus(self, gpus: tp.Sequence[str]) -> list[str]:

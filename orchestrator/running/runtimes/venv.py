@@ -63,20 +63,28 @@ class VenvRuntime(Runtime):
             "CONSORT_EVENTS": str(events),
             "CONSORT_MODULES": " ".join(environment.spec.modules),
             "CONSORT_GPUS": ",".join(resources.gpus),
-            # hides all other GPUs; without any, all of them. They are numbered as nvidia-smi does
-            "CUDA_VISIBLE_DEVICES": ",".join(resources.gpus),
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            **_visible(resources.gpus),
         }
         python = venvs.python(environment, shard.variant)
         return Command([str(python), "-m", "worker", str(file)], env, mounts.scratch)
 
-    def script(self, environment: Environment, arguments: list[str], folder: str) -> Command:
+    def script(
+        self, environment: Environment, arguments: list[str], folder: str, gpus: tp.Sequence[str] = ()
+    ) -> Command:
         weights = Weights()
         own = {"PYTHONPATH": _path(environment), "PYTHONNOUSERSITE": "1", "CONSORT_WEIGHTS": str(weights.root)}
         variables = {**os.environ, **environment.spec.variables, **own}
         if decoder := weights.program():
             variables["CONSORT_FFMPEG"] = decoder
-        return Command([str(venvs.python(environment, "cpu")), *arguments], variables, folder)
+        if gpus:
+            variables.update(_visible(gpus))
+        python = venvs.python(environment, "cuda" if gpus else "cpu")
+        return Command([str(python), *arguments], variables, folder)
+
+
+def _visible(gpus: tp.Sequence[str]) -> dict[str, str]:
+    """Return what hides all other GPUs; without any, all of them. They are numbered as nvidia-smi does."""
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def _path(environment: Environment) -> str:

@@ -7,6 +7,7 @@ has built it: one of other hashes than today's is built again, which takes a sec
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
 import json
 import os
@@ -69,7 +70,7 @@ HOST = Build(
     HOST_TAG,
     "orchestrator/Dockerfile",
     {"VERSION": __version__},
-    {"BASE_IMAGE": _TOOLS, "REVISION": ("CONSORT_REVISION", "")},
+    {"BASE_IMAGE": _TOOLS, "REVISION": ("CONSORT_REVISION", ""), "SOURCES": ("CONSORT_SOURCES", "")},
 )
 
 
@@ -127,12 +128,26 @@ def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | 
 
 
 def build_host(say: Say) -> None:
-    """Build the image of the host side, which plans and reports in docker-compose.yml.
+    """Build the image of the host side, which plans and reports in docker-compose.yml, unless it is of today's code.
 
     Raises:
         EnvironmentUnavailable: it cannot be built; one line that says why.
     """
-    _build(HOST, _ROOT, image_inputs.secrets(pip_settings.read(), True), "orchestrator", say, None)
+    sources = _sources()
+    there = docker_client.image(HOST_TAG)
+    if there is None or there.labels.get(f"{PREFIX}.sources") != sources:
+        made = dataclasses.replace(HOST, arguments={**HOST.arguments, "SOURCES": sources})
+        _build(made, _ROOT, image_inputs.secrets(pip_settings.read(), True), "orchestrator", say, None)
+
+
+def _sources() -> str:
+    """Return the hash of all that goes into the host's image. Compose builds it without: that is of other code."""
+    total = hashlib.sha256()
+    for folder in (_ROOT / "orchestrator", IMAGES):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and not {"__pycache__", "local-wheels"} & set(path.parts):
+                total.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()
 
 
 def remove(environment: Environment) -> list[str]:
@@ -166,7 +181,7 @@ def _build(
     """Build an image, and forget the one whose name it gets."""
     words, variables = secrets
     given = {key: os.environ.get(variable) or default for key, (variable, default) in made.variables.items()}
-    given = {**made.arguments, **given, "REVISION": given["REVISION"] or _revision()}
+    given = {**given, **made.arguments, "REVISION": given["REVISION"] or _revision()}
     command = ["docker", "build", "--progress", "plain", "--file", str(_ROOT / made.dockerfile), "--tag", made.tag]
     for key, value in given.items():
         command += ["--build-arg", f"{key}={value}"]

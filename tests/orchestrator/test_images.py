@@ -237,9 +237,20 @@ def test_the_image_of_the_host_is_built_from_the_same_things(docker, monkeypatch
     words, variables, _ = docker.built()
     assert after(words, "--tag") == [images.HOST_TAG]
     given = dict(word.split("=", 1) for word in after(words, "--build-arg"))
-    assert given.keys() == {"BASE_IMAGE", "VERSION", "REVISION"} and given["BASE_IMAGE"] == "own/python:3.11"
+    assert given.keys() == {"BASE_IMAGE", "VERSION", "REVISION", "SOURCES"} and given["BASE_IMAGE"] == "own/python:3.11"
     assert after(words, "--secret") == ["id=pip.conf,env=CONSORT_PIP_CONF"]
     assert "index-url" not in variables["CONSORT_PIP_CONF"]
+
+
+def test_the_image_of_the_host_is_built_again_only_for_other_sources(docker, monkeypatch):
+    images.build_host(lambda text: None)
+    given = dict(word.split("=", 1) for word in after(docker.built()[0], "--build-arg"))
+    docker.engine.has(images.HOST_TAG, {"consort.sources": given["SOURCES"]})
+    images.build_host(lambda text: None)
+    assert docker.built(), "not twice: a machine without a network has no base image"
+    docker.engine.has(images.HOST_TAG, {"consort.sources": ""})
+    images.build_host(lambda text: None)
+    assert len(docker.calls("build")) == 2
 
 
 def test_certificates_and_indexes_are_handed_over_and_not_told(docker, environment, monkeypatch, tmp_path):

@@ -181,11 +181,13 @@ def build(
 
 
 def build_host(say: Say, attest: bool = False) -> None:
-    """Build the image of the host side, which plans and reports in docker-compose.yml.
+    """Build the image of the host side, which plans and reports in docker-compose.yml, unless it is of today's code.
 
     Raises:
         EnvironmentUnavailable: it cannot be built; one line that says why.
     """
+    if is_there(wanted_host()) and not attest:
+        return
     words, variables = image_inputs.secrets(pip_settings.read(), True)
     words += _attestations() if attest else ()
     _build(HOST, _ROOT, (words, variables), "orchestrator", say, None)

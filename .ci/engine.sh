@@ -5,7 +5,7 @@
 #
 #   ENGINE_LOG    file for what the engine prints
 #   ENGINE_DATA   folder for its images and containers
-#   REGISTRY      folder for Debian's docker-registry, which the tests push to on loopback; it is not started
+#   DISTRIBUTION  folder for Debian's docker-registry, which the tests push to on loopback; it is not started
 #   NEWEST        folder for the compose and buildx of Debian's next release, beside those of this one; tests take both
 #   ENGINE_STUBS  folder that is put first on the engine's PATH: stand-ins for programs of hardware that is not here
 set -euo pipefail
@@ -13,7 +13,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 log=${ENGINE_LOG:-/var/log/dockerd-ci.log}
 stubs=${ENGINE_STUBS:-$here/stub}
 plugins=/usr/local/lib/docker/cli-plugins
-registry=${REGISTRY:-/usr/local/lib/consort-registry}
+registry=${DISTRIBUTION:-/usr/local/lib/consort-registry}
 newest=${NEWEST:-/usr/local/lib/consort-newest}/cli-plugins
 
 give_up() {

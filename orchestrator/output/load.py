@@ -30,13 +30,13 @@ from orchestrator import files
 from orchestrator.output import manifest, overview
 from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir
+from orchestrator.output.manifest import Line
 from worker import formats
 from worker.protocol import Record
 
 COMBINED = ("encodecmae", "mert", "musicnn")  # the order of `combined`
 _FIELDS = [field.name for field in dataclasses.fields(Record)]
 
-Line = dict[str, tp.Any]  # of the manifest
 _Name = tuple[str, str]  # model, output
 
 

@@ -5,18 +5,18 @@ import pathlib
 import typing as tp
 
 from orchestrator.output.contexts import Contexts
+from orchestrator.output.manifest import Line
 from orchestrator.text import printable, table
 from worker import catalog
 from worker.errors import SchemaError, UnknownExtractor
 from worker.extractor import Output
 
-Line = dict[str, tp.Any]  # of the manifest
-Arrays = tp.Mapping[tuple[str, str], tp.Sequence[Line]]  # by model and output
+_Arrays = tp.Mapping[tuple[str, str], tp.Sequence[Line]]  # by model and output
 
 _VECTOR = ["feature"]  # the axes of one
 
 
-def show(root: pathlib.Path, arrays: Arrays) -> str:
+def show(root: pathlib.Path, arrays: _Arrays) -> str:
     """Return a table with a line for each output of each model: arrays, shape, type, frames a second, flags."""
     total = sum(map(len, arrays.values()))
     items = {line["item"] for lines in arrays.values() for line in lines}
@@ -26,7 +26,7 @@ def show(root: pathlib.Path, arrays: Arrays) -> str:
     return f"{title}\n{table(rows)}" if arrays else title
 
 
-def advise(name: tuple[str, str], arrays: Arrays, contexts: Contexts) -> str:
+def advise(name: tuple[str, str], arrays: _Arrays, contexts: Contexts) -> str:
     """Return how to get one vector per item: by what is here, else by what the model can give, else not at all."""
     model, output = name
     written = [f"{m}.{o}" for (m, o), lines in arrays.items() if m == model and _all_vectors(lines)]

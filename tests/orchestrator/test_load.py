@@ -53,6 +53,7 @@ def test_without_the_primary_output_the_only_one_is_taken_and_of_several_one_mus
         np.array([0, 1, 1], np.uint8),
         np.array([[7, -300]], np.int16),
         np.array([0.25, 3], np.float16),
+        np.zeros((0, 2), np.float32),
     ],
     ids=lambda values: f"{values.dtype}{list(values.shape)}",
 )

@@ -1,4 +1,4 @@
-"""madmom: how likely a beat, and a downbeat, is at every hundredth of a second; and the beats."""
+"""madmom: how likely a beat, and a downbeat, is at every hundredth of a second; the beats, and a summary of them."""
 
 import dataclasses
 import typing as tp
@@ -7,16 +7,17 @@ import numpy as np
 
 from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, WholeFile, choice
 from worker.networks.beat_features import BeatFeatures
-from worker.networks.beat_tracking import find_beats
+from worker.networks.beat_tracking import FRAME_RATE, find_beats
 from worker.networks.madmom_models import read_network
 from worker.networks.peephole_lstm import Ensemble
+from worker.networks.summaries import BEATS, BEATS_SIZE, summarize_beats
 
 _ARCHIVE = "madmom-0.16.1.tar.gz"
 _ARCHIVE_SHA256 = "64a86a29106e7c4e0c5f4ec96801c2d1a8492db710e4fe27e097da5517d68cb2"
 
 _BANDS = {"beats": (6, 6, 6), "downbeats": (3, 6, 12)}  # filters per octave of each frame size
 
-_OF = {"beats": ("beats",), "downbeats": ("downbeats", "beat_times")}  # outputs that are made of each
+_OF = {"beats": ("beats",), "downbeats": ("downbeats", "beat_times", "summary")}  # outputs that are made of each
 
 _FOLDERS = {"beats": "beats/2015/beats_blstm", "downbeats": "downbeats/2016/downbeats_blstm"}
 
@@ -74,6 +75,7 @@ class Madmom(Extractor):
             Output("beats", ("time",), (None,), beats, frame_rate=100.0),
             Output("downbeats", ("time", "feature"), (None, 2), downbeats, frame_rate=100.0),
             Output("beat_times", ("beat", "feature"), (None, 2), times, events=True),
+            Output("summary", ("feature",), (BEATS_SIZE,), ", ".join(BEATS)),
         )
 
     def framing(self) -> WholeFile:
@@ -112,10 +114,11 @@ class Madmom(Extractor):
         return frames
 
     def finish(self, frames: Arrays) -> Arrays:
-        """Return the activations, and "beat_times" [N, 2] where they are wanted."""
-        if self.request.wants("beat_times"):
-            return {**frames, "beat_times": find_beats(frames["downbeats"])}
-        return frames
+        """Return the activations, and "beat_times" [N, 2] and "summary" [6] where one of these is wanted."""
+        if not self.request.wants("beat_times", "summary"):
+            return frames
+        beats = find_beats(frames["downbeats"])
+        return {**frames, "beat_times": beats, "summary": summarize_beats(beats, frames["downbeats"], FRAME_RATE)}
 
     def _chosen(self) -> tp.List[str]:
         """Return the activations that are wanted, or that something wanted is made of."""

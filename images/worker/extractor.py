@@ -33,6 +33,7 @@ class Output(tp.NamedTuple):
     frame_rate: tp.Optional[float] = None  # frames per second along "time"
     start: float = 0.0  # time of the first frame's centre in seconds
     varies: bool = False  # equal values everywhere are impossible for audible audio: an error
+    events: bool = False  # a row each; there may be none, and float16 would move them: they stay float32
 
 
 class Checkpoint(tp.NamedTuple):

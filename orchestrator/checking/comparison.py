@@ -196,6 +196,8 @@ def between(a: np.ndarray, b: np.ndarray, tolerance: float = TOLERANCE) -> Diffe
     """
     if a.shape != b.shape or a.dtype != b.dtype:
         return Difference(None, False, f"{a.dtype} {list(a.shape)}, then {b.dtype} {list(b.shape)}")
+    if not a.size:
+        return Difference(0.0, True, "both are empty")
     relative = max(tolerance, float(np.finfo(a.dtype).eps) if a.dtype == np.float16 else 0.0)
     kind, same = a.dtype.kind, np.atleast_1d(a == b)
     first, second = (np.atleast_1d(values).astype(np.float64) for values in (a, b))

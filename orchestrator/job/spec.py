@@ -160,7 +160,11 @@ def _check_model(model: ModelSpec, path: str, policy: str) -> None:
             raise JobError(f"{path}.pooling: {error}") from error
         rigid = [o.name for o in catalog.wanted(extractor) if not o.poolable]
         if parts and rigid:
-            raise JobError(f"{path}.pooling: {', '.join(rigid)} of {model.reference} cannot be pooled; use none")
+            vectors = [o.name for o in extractor.outputs() if o.axes == ("feature",) and o.name not in rigid]
+            instead = f", or `outputs: [{vectors[0]}]` without pooling: one vector for each item" if vectors else ""
+            raise JobError(
+                f"{path}.pooling: {', '.join(rigid)} of {model.reference} cannot be pooled; use none{instead}"
+            )
     barred = sorted({c.licence for c in extractor.checkpoints() if not c.commercial})
     if policy == "commercial" and barred:
         raise JobError(f"{path}: licence_policy is commercial, but its weights are {', '.join(barred)}")

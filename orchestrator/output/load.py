@@ -5,14 +5,19 @@
     import orchestrator
 
     run = orchestrator.load("output/quickstart")
+    print(run)                                        # a table of what is there
     pitch = run.array("crepe", "music/trumpet.ogg")   # float32 [T, 2]
     times = run.times("crepe", "music/trumpet.ogg")   # seconds of the frames' centres
     table = run.arrays("musicnn")                     # {item: float32 [753]}
     vector = run.combined("music/trumpet.ogg")        # encodecmae, mert, musicnn joined: float32 [2289]
-    matrix = run.matrix("mert", "musicnn")            # one row per item: values, items, labels
+    matrix = run.matrix("mert", "prosody.embedding")  # one row per item: values, items, labels
     print(run.labels("music/trumpet.ogg"))
+    records = pandas.DataFrame(run.table())           # one row per array
+
+A name is `model`, its primary output or the only one that it wrote, or `model.output`, any.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -22,120 +27,147 @@ import warnings
 import numpy as np
 
 from orchestrator import files
+from orchestrator.output import manifest, overview
 from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir
+from orchestrator.output.manifest import Line
 from worker import formats
+from worker.protocol import Record
 
 COMBINED = ("encodecmae", "mert", "musicnn")  # the order of `combined`
+_FIELDS = [field.name for field in dataclasses.fields(Record)]
+
+_Name = tuple[str, str]  # model, output
 
 
 class Matrix(tp.NamedTuple):
-    """Vectors of many items, ready for a classifier: rows in the order of the manifest."""
+    """Arrays of many items, ready for a classifier: rows in the order of the manifest."""
 
-    values: np.ndarray  # float32 [N, D]
+    values: np.ndarray  # float32 [N, D] of vectors, [N, T, D] of frames
     items: list[str]
     labels: list[dict[str, str]]
 
 
 class Run:
-    """The arrays of an output folder, by model and item."""
+    """The arrays of an output folder, by model and item; its `repr` is a table of them."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         """Read the manifest.
 
         Raises:
-            FileNotFoundError: the folder holds no manifest.
+            FileNotFoundError: the folder holds no run; the message is one line, and says where one is.
+            ValueError: the manifest is damaged.
         """
         self.root = pathlib.Path(root)
-        lines = files.read_text(self.root / "manifest.jsonl").splitlines()
-        self.records: list[dict[str, tp.Any]] = [json.loads(line) for line in lines]
+        self._folder = OutputDir(self.root)
+        self.records: list[Line] = manifest.read(self._folder)
         self._primary: dict[str, str] = {
             r["model"]: r["output"] for r in self.records if r["path"].startswith(f"{r['model']}/")
         }
         self._index = {(r["model"], r["output"], r["item"], r.get("window") or 0): r for r in self.records}
+        self._of: dict[_Name, list[Line]] = {}
+        for record in self.records:
+            self._of.setdefault((record["model"], record["output"]), []).append(record)
         self._labels: dict[str, dict[str, str]] | None = None
+
+    def __repr__(self) -> str:
+        """Return a table: a line for each output of each model."""
+        return overview.show(self.root, self._of)
 
     @property
     def models(self) -> list[str]:
         """The models that have written something, sorted."""
-        return sorted({record["model"] for record in self.records})
+        return sorted({model for model, _ in self._of})
+
+    def table(self) -> dict[str, list[tp.Any]]:
+        """Return the manifest as columns of equal length, one row per array; pandas and polars take it as it is."""
+        names = dict.fromkeys([*_FIELDS, *(name for record in self.records for name in record)])
+        return {name: [record.get(name) for record in self.records] for name in names}
 
     def items(self, model: str, output: str | None = None) -> list[str]:
         """Return the items of a model in the order of the manifest."""
-        name = self._output(model, output)
-        mine = (r for r in self.records if r["model"] == model and r["output"] == name)
-        return list(dict.fromkeys(r["item"] for r in mine))
+        return list(dict.fromkeys(r["item"] for r in self._of.get(self._choose(model, output), ())))
 
-    def record(self, model: str, item: str, output: str | None = None, window: int = 0) -> dict[str, tp.Any]:
+    def record(self, model: str, item: str, output: str | None = None, window: int = 0) -> Line:
         """Return the manifest's line of one array; of `window` where the item has one array per window.
 
         Raises:
             KeyError: there is no such array; the message says what there is.
         """
-        name = self._output(model, output)
+        model, name = self._choose(model, output)
         try:
             return self._index[model, name, item, window]
         except KeyError:
-            known = ", ".join(self.items(model, name)[:3])
-            raise KeyError(f"{model} has no {name} of {item!r}; it has {known} ...") from None
+            has = f"it has {', '.join(self.items(model, name)[:3])} ..."
+            has = has if (model, name) in self._of else f"there are {', '.join(self._outputs(model))}"
+            raise KeyError(f"{model} has no {name} of {item!r}; {has}") from None
 
     def array(self, model: str, item: str, output: str | None = None) -> np.ndarray:
         """Return one array; where the item has one per window, all of them as `[window, ...]`.
 
         Args:
-            model: its name in the job.
+            model: its name in the job, or `model.output`.
             item: path of the audio file relative to the audio root, with extension.
-            output: None takes the primary one.
+            output: None takes the primary one, or the only one that was written.
+
+        Raises:
+            KeyError: there is no such array.
+            ValueError: its file is damaged, or the manifest leads out of the folder.
         """
         record = self.record(model, item, output)
         if record.get("windows") is None:
-            return formats.read(self.root / record["path"], record["dtype"], record["shape"])
-        parts = [self.record(model, item, output, window) for window in range(record["windows"])]
-        return np.stack([formats.read(self.root / part["path"], part["dtype"], part["shape"]) for part in parts])
+            return self._read(record)
+        return np.stack([self._read(self.record(model, item, output, n)) for n in range(record["windows"])])
 
     def combined(self, item: str, models: tp.Sequence[str] = COMBINED) -> np.ndarray:
-        """Return the vectors of several models joined in their order, `[D]`; absent models are left out.
+        """Return what several models say of an item, joined in their order; absent ones are left out.
+
+        Args:
+            item: path of the audio file.
+            models: names, each `model` or `model.output`.
+
+        Returns:
+            `[D]` of vectors; of frames that agree in number `[T, D]`.
 
         Raises:
             KeyError: none of the models has the item.
-            ValueError: an array has more than one axis.
+            ValueError: the arrays cannot be joined; the message says what can.
         """
-        there = [m for m in models if m in self._primary and (m, self._primary[m], item, 0) in self._index]
+        chosen = [self._choose(name) for name in models if self._has(name)]
+        there = [name for name in chosen if (*name, item, 0) in self._index]
         if not there:
             raise KeyError(f"none of {', '.join(models)} has {item!r}; the models here are {', '.join(self.models)}")
-        return np.concatenate([self._vector(model, item) for model in there])
+        return self._joined(there, item)
 
     def matrix(self, *models: str) -> Matrix:
-        """Return the vectors of the items that all of `models` have, joined in this order.
+        """Return a row for each item that all of `models` have, their arrays joined in this order.
+
+        Vectors give `[N, D]`; frames are stacked, `[N, T, D]`, where all items have as many.
 
         Args:
-            models: one or more; the primary output of each is taken, and must be pooled.
+            models: one or more, each `model` or `model.output`.
 
         Raises:
-            ValueError: an array has more than one axis, or arrays have different lengths.
+            ValueError: arrays have different lengths, or cannot be joined; the message says what works.
         """
         if not models:
             raise ValueError(f"name one or more models; there are {', '.join(self.models)}")
-        others = [set(self.items(model)) for model in models[1:]]
-        items = [item for item in self.items(models[0]) if all(item in other for other in others)]
-        rows = [np.concatenate([self._vector(model, item) for model in models]) for item in items]
-        if len({len(row) for row in rows}) > 1:
-            raise ValueError(f"{', '.join(models)}: vectors of different lengths; run the job to its end")
+        chosen = [self._choose(name) for name in models]
+        others = [set(self.items(*name)) for name in chosen[1:]]
+        items = [item for item in self.items(*chosen[0]) if all(item in other for other in others)]
+        for name in chosen:
+            self._warn(name)
+        rows = [self._joined(chosen, item) for item in items]
+        if len({row.shape for row in rows}) > 1:
+            raise ValueError(self._uneven(chosen, items, rows))
         values = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
         return Matrix(values, items, [self.labels(item) for item in items])
 
-    def _vector(self, model: str, item: str) -> np.ndarray:
-        values = self.array(model, item)
-        if values.ndim != 1:
-            raise ValueError(f"{model} of {item!r} has shape {values.shape}; set `pooling: mean` to get one vector")
-        return values
-
     def arrays(self, model: str, output: str | None = None) -> dict[str, np.ndarray]:
         """Return all arrays of a model by item; warns where they come from different settings."""
-        if len(self._settings(model, self._output(model, output))) > 1:
-            text = "arrays of different parameters or versions; run its job to the end to replace the old ones"
-            warnings.warn(f"{model}: {text}", stacklevel=2)
-        return {item: self.array(model, item, output) for item in self.items(model, output)}
+        name = self._choose(model, output)
+        self._warn(name)
+        return {item: self.array(name[0], item, name[1]) for item in self.items(*name)}
 
     def times(self, model: str, item: str, output: str | None = None) -> np.ndarray:
         """Return the time of each frame's centre in seconds, float64 `[T]`.
@@ -153,31 +185,82 @@ class Run:
         """Return the labels that the job's table gave an item, from the newest run that names it."""
         if self._labels is None:
             self._labels = {}
-            for path in sorted(OutputDir(self.root).runs.glob("*/items.jsonl")):
-                for line in files.read_text(path).splitlines():
+            for path in sorted(self._folder.runs.glob("*/items.jsonl")):
+                inside = manifest.locate(self._folder, path.relative_to(self.root).as_posix())
+                for line in files.read_text(inside).splitlines():
                     entry = json.loads(line)
                     self._labels[entry["id"]] = entry["labels"]
         return dict(self._labels.get(item, {}))
 
+    def _read(self, record: Line) -> np.ndarray:
+        return formats.read(manifest.locate(self._folder, record["path"]), record["dtype"], record["shape"])
+
+    def _joined(self, names: list[_Name], item: str) -> np.ndarray:
+        """Return the arrays of an item joined along their features."""
+        arrays = [self.array(model, item, output) for model, output in names]
+        frames = [name for name in names if self.record(name[0], item, name[1])["axes"] != ["feature"]]
+        timed = any(self.record(model, item, output)["axes"][-1:] == ["time"] for model, output in names)
+        if len(names) == 1 or (len({values.shape[:-1] for values in arrays}) == 1 and not timed):
+            return np.concatenate(arrays, axis=-1)
+        bad = frames[0] if frames else names[0]
+        shape = self.array(bad[0], item, bad[1]).shape
+        raise ValueError(f"{self._call(bad)} of {item!r} has shape {shape}; {self._advise(bad)}")
+
+    def _uneven(self, names: list[_Name], items: list[str], rows: list[np.ndarray]) -> str:
+        """Return why rows of different shapes make no matrix, and what would."""
+        text = ", ".join(map(self._call, names))
+        if rows[0].ndim == 1 and not any("time" in self._of[name][0]["axes"] for name in names):
+            return f"{text}: vectors of different lengths; run the job to its end"
+        other = next(n for n, row in enumerate(rows) if row.shape != rows[0].shape)
+        shapes = f"{rows[0].shape} of {items[0]!r}, {rows[other].shape} of {items[other]!r}"
+        return f"{text}: arrays of different lengths, {shapes}; {self._advise(names[0])}"
+
+    def _advise(self, name: _Name) -> str:
+        """Return how to get one vector per item from a model, out of what is here before what would have to be run."""
+        return overview.advise(name, self._of, Contexts(self._folder.contexts))
+
+    def _call(self, name: _Name) -> str:
+        return name[0] if name[1] == self._primary.get(name[0]) else ".".join(name)
+
+    def _warn(self, name: _Name) -> None:
+        if len(self._settings(*name)) > 1:
+            text = "arrays of different parameters or versions; run its job to the end to replace the old ones"
+            warnings.warn(f"{self._call(name)}: {text}", stacklevel=3)
+
     def _settings(self, model: str, output: str) -> set[str]:
         """Return what decided the numbers of a model's arrays, one text for each different setting."""
-        names = {r["context"] for r in self.records if r["model"] == model and r["output"] == output}
-        contexts = map(Contexts(OutputDir(self.root).contexts).find, names)
+        names = {record["context"] for record in self._of.get((model, output), ())}
+        contexts = map(Contexts(self._folder.contexts).find, names)
         keys = ("extractor", "version", "audio_version", "params", "window", "pooling", "dtype", "checkpoint")
         settings = [{key: context.get(key) for key in keys} for context in contexts if context is not None]
         return {json.dumps(one, sort_keys=True) for one in settings}
 
-    def _output(self, model: str, output: str | None) -> str:
-        if model not in self.models:
+    def _has(self, name: str) -> bool:
+        model, _, output = name.partition(".")
+        return model in self.models and (not output or (model, output) in self._of)
+
+    def _choose(self, model: str, output: str | None = None) -> _Name:
+        """Return the model and output that a name means; an output that was never written is left to the caller."""
+        if output is None and "." in model:
+            model, _, output = model.partition(".")
+        outputs = self._outputs(model)
+        if not outputs:
             raise KeyError(f"no model {model!r} in {self.root}; there are {', '.join(self.models) or 'none'}")
-        if output is not None:
-            return output
-        if model in self._primary:
-            return self._primary[model]
-        others = sorted({r["output"] for r in self.records if r["model"] == model})
-        raise KeyError(f"{model} has no primary output in {self.root}; name one of {', '.join(others)}")
+        if output is None:
+            output = self._primary.get(model, outputs[0].partition(".")[2])
+            if model not in self._primary and len(outputs) > 1:
+                raise KeyError(f"{model} has no primary output in {self.root}; name one of {', '.join(outputs)}")
+        return model, output
+
+    def _outputs(self, model: str) -> list[str]:
+        return sorted(".".join(name) for name in self._of if name[0] == model)
 
 
 def load(root: str | os.PathLike[str]) -> Run:
-    """Return the arrays of an output folder."""
+    """Return the arrays of an output folder.
+
+    Raises:
+        FileNotFoundError: it holds no run; the message is one line, and says where one is.
+        ValueError: its manifest is damaged.
+    """
     return Run(root)

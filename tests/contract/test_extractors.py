@@ -167,7 +167,7 @@ def test_the_framing_gives_the_frame_rate(name):
     else:
         rate = model.sample_rate * framing.frames(framing.window) / framing.hop
     for output in model.outputs():
-        assert output.frame_rate == pytest.approx(rate)
+        assert output.frame_rate == (pytest.approx(rate) if "time" in output.axes else None)
 
 
 @every_model

@@ -1,6 +1,7 @@
 """Reading what a job has written."""
 
 import json
+import os
 import pathlib
 import warnings
 
@@ -8,27 +9,6 @@ import numpy as np
 import pytest
 
 import orchestrator
-from worker import protocol, schema
-from worker.work import store
-
-
-@pytest.fixture
-def write(tmp_path, record):
-    """Return a writer of an output folder from (values, changes of the record)."""
-
-    def write(*entries):
-        lines = []
-        for values, changes in entries:
-            entry = record(shape=list(values.shape), dtype=values.dtype.name, **changes)
-            path = tmp_path / entry.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(store.encode(values, path.suffix[1:]))
-            lines.append(protocol.canonical(schema.dump(entry)) + "\n")
-        (tmp_path / "manifest.jsonl").write_text("".join(lines), "ascii")
-        return orchestrator.load(tmp_path)
-
-    return write
-
 
 PITCH = np.arange(6, dtype=np.float32).reshape(3, 2)
 
@@ -48,10 +28,15 @@ def test_the_primary_output_is_taken_unless_another_is_named(write):
     assert run.items("crepe", "activation") == ["a.wav"]
 
 
-def test_without_the_primary_output_one_must_be_named(write):
-    run = write((PITCH, {"output": "activation", "path": "crepe.activation/a.npy"}))
-    assert run.array("crepe", "a.wav", "activation").shape == (3, 2)
-    with pytest.raises(KeyError, match=r"no primary output .* name one of activation"):
+ACTIVATION = {"output": "activation", "path": "crepe.activation/a.npy"}
+SUMMARY = {"output": "summary", "path": "crepe.summary/a.npy", "axes": ["feature"], "frame_rate": None}
+
+
+def test_without_the_primary_output_the_only_one_is_taken_and_of_several_one_must_be_named(write):
+    run = write((PITCH, ACTIVATION))
+    np.testing.assert_array_equal(run.array("crepe", "a.wav"), PITCH)
+    run = write((PITCH, ACTIVATION), (PITCH[0], SUMMARY))
+    with pytest.raises(KeyError, match=r"no primary output .* name one of crepe.activation, crepe.summary"):
         run.array("crepe", "a.wav")
 
 
@@ -68,6 +53,7 @@ def test_without_the_primary_output_one_must_be_named(write):
         np.array([0, 1, 1], np.uint8),
         np.array([[7, -300]], np.int16),
         np.array([0.25, 3], np.float16),
+        np.zeros((0, 2), np.float32),
     ],
     ids=lambda values: f"{values.dtype}{list(values.shape)}",
 )
@@ -104,9 +90,76 @@ def test_what_is_not_there_is_named_with_what_is(write):
         run.array("crepe", "a.wav", "loudness")
 
 
-def test_a_folder_without_a_manifest(tmp_path):
-    with pytest.raises(FileNotFoundError):
+def test_without_a_run_one_line_says_where_one_is(write, tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"\A[^\n]* holds no run [^\n]* load the `output` of a job that has run\Z"
+    ):
         orchestrator.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"\Athere is no [^\n]*/absent; load"):
+        orchestrator.load(tmp_path / "absent")
+    write((PITCH, {}))
+    for place in (tmp_path / "crepe", tmp_path / "manifest.jsonl", tmp_path / "crepe" / "a.npy"):
+        with pytest.raises(FileNotFoundError, match=f"; load {tmp_path}\\Z"):
+            orchestrator.load(place)
+    (tmp_path / "crepe").rename(tmp_path / "above")
+    (tmp_path / "manifest.jsonl").rename(tmp_path / "above" / "manifest.jsonl")
+    with pytest.raises(FileNotFoundError, match=f"; load {tmp_path / 'above'}\\Z"):
+        orchestrator.load(tmp_path)
+
+
+def test_a_run_that_has_not_ended_is_told_from_none(tmp_path):
+    (tmp_path / ".consort").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"has not come to its end.* see `consort status .*`"):
+        orchestrator.load(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"item": "a.wav"}', "\xff"])
+def test_a_damaged_manifest_is_named_with_its_line(write, tmp_path, line):
+    write((PITCH, {}))
+    with open(tmp_path / "manifest.jsonl", "a", encoding="latin-1") as f:
+        f.write(line + "\n")
+    with pytest.raises(ValueError, match=r"manifest.jsonl is (damaged in line 2|no text); restore it"):
+        orchestrator.load(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../secret.npy", "crepe/../../secret.npy", "{}/secret.npy", "crepe//../secret.npy"])
+def test_a_path_of_the_manifest_that_leads_out_is_not_followed(write, tmp_path, path):
+    np.save(tmp_path.parent / "secret.npy", PITCH)
+    write((PITCH, {}))
+    text = (tmp_path / "manifest.jsonl").read_text("ascii")
+    text = text.replace("crepe/a.npy", path.format(tmp_path.parent))
+    (tmp_path / "manifest.jsonl").write_text(text, "ascii")
+    run = orchestrator.load(tmp_path)
+    with pytest.raises(ValueError, match="leads out of the output folder, and is not followed"):
+        run.array("crepe", "a.wav", "pitch")
+
+
+def test_a_link_that_leads_out_is_not_followed_but_one_inside_is(write, tmp_path):
+    run = write((PITCH, {}), (PITCH, {"item": "b.wav", "path": "crepe/b.npy"}))
+    outside = tmp_path.parent / "outside"
+    (tmp_path / "crepe").rename(outside)
+    (tmp_path / "crepe").symlink_to(outside)
+    with pytest.raises(ValueError, match="leads out"):
+        run.array("crepe", "a.wav")
+    (tmp_path / "crepe").unlink()
+    (tmp_path / "crepe").mkdir()
+    (tmp_path / "crepe" / "a.npy").symlink_to(outside / "a.npy")
+    (tmp_path / "store").mkdir()
+    (outside / "b.npy").rename(tmp_path / "store" / "b.npy")
+    (tmp_path / "crepe" / "b.npy").symlink_to(tmp_path / "store" / "b.npy")
+    with pytest.raises(ValueError, match="leads out"):
+        run.array("crepe", "a.wav")
+    np.testing.assert_array_equal(run.array("crepe", "b.wav"), PITCH)
+
+
+def test_what_is_gone_or_no_file_is_told_in_one_line(write, tmp_path):
+    run = write((PITCH, {}))
+    (tmp_path / "crepe" / "a.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a.npy is not there, though the manifest names it; run its job again"):
+        run.array("crepe", "a.wav")
+    os.mkfifo(tmp_path / "crepe" / "a.npy")  # would be waited for
+    with pytest.raises(ValueError, match="is no file; remove it"):
+        run.array("crepe", "a.wav")
 
 
 def test_nothing_is_unpickled(write, tmp_path):
@@ -147,47 +200,6 @@ def test_arrays_of_different_settings_are_told_but_not_those_of_different_machin
         warnings.simplefilter("always")
         assert len(run.arrays("crepe")) == 2
     assert [("different parameters" in str(w.message)) for w in caught] == ([True] if told else [])
-
-
-def vector(model, item="a.wav", size=3, value=1.0, **changes):
-    """Return one pooled array with what its record says."""
-    values = np.full(size, value, np.float32)
-    path = f"{model}/{pathlib.PurePath(item).stem}.npy"
-    return values, {"model": model, "item": item, "path": path, "axes": ["feature"], "frame_rate": None, **changes}
-
-
-def test_combined_joins_in_the_order_of_the_document_and_leaves_absent_models_out(write):
-    run = write(vector("musicnn", value=3.0), vector("mert", value=2.0, size=2), vector("mert", "b.wav", size=2))
-    np.testing.assert_array_equal(run.combined("a.wav"), [2, 2, 3, 3, 3])
-    np.testing.assert_array_equal(run.combined("b.wav"), [1, 1])
-    np.testing.assert_array_equal(run.combined("a.wav", ["musicnn", "mert"]), [3, 3, 3, 2, 2])
-
-
-def test_combined_of_an_unknown_item_or_of_frames_says_so(write):
-    run = write(vector("musicnn"), (PITCH, {"model": "mert", "path": "mert/a.npy"}))
-    with pytest.raises(KeyError, match=r"none of encodecmae, mert, musicnn has 'x.wav'"):
-        run.combined("x.wav")
-    with pytest.raises(ValueError, match=r"mert of 'a.wav' has shape \(3, 2\); set `pooling: mean`"):
-        run.combined("a.wav")
-
-
-def test_matrix_has_a_row_for_every_item_that_all_models_have(write, tmp_path):
-    run = write(vector("mert", "b.wav", value=2.0), vector("mert", value=1.0), vector("musicnn", "b.wav", size=2))
-    folder = tmp_path / ".consort" / "runs" / "1"
-    folder.mkdir(parents=True)
-    (folder / "items.jsonl").write_text(json.dumps({"id": "b.wav", "labels": {"genre": "folk"}}) + "\n", "ascii")
-    one, both = run.matrix("mert"), run.matrix("mert", "musicnn")
-    assert one.items == ["b.wav", "a.wav"] and one.labels == [{"genre": "folk"}, {}]  # as in the manifest
-    np.testing.assert_array_equal(one.values, [[2, 2, 2], [1, 1, 1]])
-    assert both.items == ["b.wav"] and both.values.shape == (1, 5)
-
-
-def test_matrix_refuses_what_gives_no_rectangle(write):
-    run = write(vector("mert"), vector("mert", "b.wav", size=4))
-    with pytest.raises(ValueError, match="different lengths"):
-        run.matrix("mert")
-    with pytest.raises(ValueError, match="name one or more models; there are mert"):
-        run.matrix()
 
 
 def test_windows_of_an_item_come_back_as_one_array(write):

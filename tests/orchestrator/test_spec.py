@@ -71,7 +71,10 @@ def with_second(**settings):
         (with_second(outputs=["pitsch"]), "models[1].outputs: 'pitsch': unknown output; did you mean pitch?"),
         (with_second(outputs="pitch"), "models[1].outputs: expected a list, got 'pitch'"),
         (with_second(pooling="average"), "models[1].pooling: 'average' is not a pooling; known: none, mean, "),
-        (with_second(pooling="mean"), "models[1].pooling: pitch of crepe cannot be pooled; use none"),
+        (
+            with_second(pooling="mean"),
+            "models[1].pooling: pitch of crepe cannot be pooled; use none, or `outputs: [summary]` without",
+        ),
         (with_second(window={"seconds": 1}), "models[1].window: crepe does not take one"),
         (with_second(dtype="int8"), "models[1].dtype: 'int8' is not one of float32, float16"),
         (with_second(format="mat"), "models[1].format: 'mat' is not one of npy, npz, txt"),

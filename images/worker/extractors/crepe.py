@@ -7,6 +7,7 @@ import numpy as np
 
 from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, Windows, between, choice
 from worker.networks.crepe import BINS, FRAME_LENGTH, CrepeNetwork
+from worker.networks.summaries import PITCH, PITCH_SIZE, summarize_pitch
 from worker.networks.torch_archive import read_tensors
 from worker.networks.viterbi import compute_frequency, find_path
 
@@ -54,6 +55,7 @@ class Crepe(Extractor):
         return (
             Output("pitch", axes, (None, 2), pitch, frame_rate=frame_rate, start=start),
             Output("activation", axes, (None, BINS), activation, frame_rate=frame_rate, start=start),
+            Output("summary", ("feature",), (PITCH_SIZE,), ", ".join(PITCH)),
         )
 
     def framing(self) -> Windows:
@@ -121,13 +123,13 @@ class Crepe(Extractor):
         return activation
 
     def finish(self, frames: Arrays) -> Arrays:
-        """Return "pitch" [T, 2] and "activation" [T, 360]."""
+        """Return "pitch" [T, 2], "activation" [T, 360] and "summary" [9]."""
         activation = frames["activation"]
         strongest = activation.argmax(axis=1)
         path = find_path(strongest) if self.viterbi else strongest
         confidence = activation.max(axis=1)
         pitch = np.stack([compute_frequency(activation, path), confidence], axis=1).astype(np.float32)
-        return {"pitch": pitch, "activation": activation}
+        return {"pitch": pitch, "activation": activation, "summary": summarize_pitch(pitch)}
 
     def _count_samples(self, frames: int) -> int:
         return self.hop_length * (frames - 1) + FRAME_LENGTH

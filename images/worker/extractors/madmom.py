@@ -1,4 +1,4 @@
-"""madmom: how likely a beat, and a downbeat, is at every hundredth of a second."""
+"""madmom: how likely a beat, and a downbeat, is at every hundredth of a second; the beats, and a summary of them."""
 
 import dataclasses
 import typing as tp
@@ -7,13 +7,17 @@ import numpy as np
 
 from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, WholeFile, choice
 from worker.networks.beat_features import BeatFeatures
+from worker.networks.beat_tracking import FRAME_RATE, find_beats
 from worker.networks.madmom_models import read_network
 from worker.networks.peephole_lstm import Ensemble
+from worker.networks.summaries import BEATS, BEATS_SIZE, summarize_beats
 
 _ARCHIVE = "madmom-0.16.1.tar.gz"
 _ARCHIVE_SHA256 = "64a86a29106e7c4e0c5f4ec96801c2d1a8492db710e4fe27e097da5517d68cb2"
 
 _BANDS = {"beats": (6, 6, 6), "downbeats": (3, 6, 12)}  # filters per octave of each frame size
+
+_OF = {"beats": ("beats",), "downbeats": ("downbeats", "beat_times", "summary")}  # outputs that are made of each
 
 _FOLDERS = {"beats": "beats/2015/beats_blstm", "downbeats": "downbeats/2016/downbeats_blstm"}
 
@@ -43,16 +47,17 @@ _SHA256 = {
 
 @dataclasses.dataclass
 class Madmom(Extractor):
-    """Beat and downbeat activations of madmom's bidirectional LSTM networks, 100 per second.
+    """Beat and downbeat activations of madmom's bidirectional LSTM networks, 100 per second, and the beats in them.
 
     Boeck, Schedl: Enhanced Beat Tracking with Context-Aware Neural Networks, DAFx 2011; Boeck, Krebs,
     Widmer: Joint Beat and Downbeat Tracking with Recurrent Neural Networks, ISMIR 2016. The weights are
-    CC BY-NC-SA 4.0: not for commercial use.
+    CC BY-NC-SA 4.0: not for commercial use. The beats are what the second paper's dynamic Bayesian network finds
+    in the downbeat activations, with the constants of madmom's own tracker and bars of three or four beats.
 
     Upstream computes on 16-bit integers. Mono and stereo PCM of 16 bits at 44.1 kHz reaches its networks
     bit by bit as it does there; anything else is resampled or decoded by other means than upstream's and
     quantised by truncation, which differs from upstream's input by about one quantisation step and more
-    where the resampler does. One sample is enough audio; silence gives small values, not zeros.
+    where the resampler does. One sample is enough audio; silence gives small values, not zeros, and no beats.
     """
 
     environment = "tf-cuda"
@@ -62,12 +67,15 @@ class Madmom(Extractor):
     backend: str = choice("auto", "fast")
 
     def outputs(self) -> tp.Tuple[Output, ...]:
-        """Return the two activations; the time of frame t is t / 100 s, its centre."""
+        """Return the two activations, whose frame t is centred on t / 100 s, and the beats."""
         beats = "probability of a beat, downbeat or not"
         downbeats = "probability of a beat that is no downbeat, and of a downbeat"
+        times = "the beats: seconds; number in the bar, 1 for a downbeat"
         return (
             Output("beats", ("time",), (None,), beats, frame_rate=100.0),
             Output("downbeats", ("time", "feature"), (None, 2), downbeats, frame_rate=100.0),
+            Output("beat_times", ("beat", "feature"), (None, 2), times, events=True),
+            Output("summary", ("feature",), (BEATS_SIZE,), ", ".join(BEATS)),
         )
 
     def framing(self) -> WholeFile:
@@ -105,8 +113,16 @@ class Madmom(Extractor):
             frames[output] = activations[None, :, 0] if output == "beats" else activations[None, :, 1:]
         return frames
 
+    def finish(self, frames: Arrays) -> Arrays:
+        """Return the activations, and "beat_times" [N, 2] and "summary" [6] where one of these is wanted."""
+        if not self.request.wants("beat_times", "summary"):
+            return frames
+        beats = find_beats(frames["downbeats"])
+        return {**frames, "beat_times": beats, "summary": summarize_beats(beats, frames["downbeats"], FRAME_RATE)}
+
     def _chosen(self) -> tp.List[str]:
-        return [output for output in _BANDS if self.request.wants(output)]
+        """Return the activations that are wanted, or that something wanted is made of."""
+        return [name for name in _BANDS if self.request.wants(*_OF[name])]
 
 
 def quantize(wave: np.ndarray) -> np.ndarray:

@@ -254,7 +254,7 @@ def _finish_array(
     pooled = how != "none"
     if pooled:
         values = pooling.pool(values, output.axes.index("time"), how)
-    dtype = task.dtype if output.dtype == "float32" else output.dtype
+    dtype = task.dtype if output.dtype == "float32" and not output.events else output.dtype
     values = np.asarray(values, dtype=dtype)
     store.check(output, values, pooled, "silent" not in flags)
     primary = output.name == model.extractor.outputs()[0].name

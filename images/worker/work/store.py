@@ -58,7 +58,7 @@ def check(output: Output, values: np.ndarray, pooled: bool, audible: bool) -> No
         for size, declared in zip(values.shape, output.shape):
             if declared is not None and size != declared:
                 raise ArrayError("{} has shape {}, declared {}".format(output.name, values.shape, output.shape))
-    if values.size == 0:
+    if values.size == 0 and not output.events:
         raise ArrayError("{} is empty".format(output.name))
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise NotFiniteError("{} has values that are not finite".format(output.name))

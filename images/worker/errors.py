@@ -44,6 +44,10 @@ class OutputError(OSError):
     """Arrays or contexts cannot be written, be the disk full, read-only or gone; the worker ends."""
 
 
+class WeightsChanged(RuntimeError):
+    """Weights are not what the shard named; every item of their model fails, as `changed`."""
+
+
 class TooLarge(RuntimeError):
     """An item fails, as `memory`, whose model would not fit; the message says what it needs and what there is."""
 

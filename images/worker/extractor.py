@@ -9,6 +9,7 @@ every declaration without having any of them installed.
 import abc
 import copy
 import dataclasses
+import os
 import threading
 import typing as tp
 
@@ -19,6 +20,7 @@ from worker.request import WindowChoice as WindowChoice  # plug-ins look for it 
 
 Arrays = tp.Dict[str, np.ndarray]
 PROVENANCE = "PROVENANCE.json"  # what is known of weights that no hub has published, in their folder
+UNTRAINED = ("synthetic", "random-init", "random", "untrained")  # what it says as `weights` of those
 
 
 class Output(tp.NamedTuple):
@@ -183,6 +185,13 @@ WEIGHTS = (".h5", ".h5.gz", ".pt")  # endings of files with weights
 def is_own(checkpoint: str, endings: tp.Tuple[str, ...] = ()) -> bool:
     """Return whether a `checkpoint` is a path of the user's own, also by its ending, and no published name."""
     return checkpoint.startswith((".", "/", "~")) or checkpoint.endswith(endings)
+
+
+def beside(path: str) -> tp.List[str]:
+    """Return where it may be said what the weights at `path` are: of their folder, or by name of that file alone."""
+    folder, file = os.path.split(path)
+    stem = os.path.splitext(file[: -len(".gz")] if file.endswith(".gz") else file)[0]
+    return [os.path.join(folder, name) for name in (PROVENANCE, stem + "." + PROVENANCE, file + "." + PROVENANCE)]
 
 
 def refuse_unknown(checkpoint: str, published: tp.Iterable[str], own: str, example: str) -> None:

@@ -68,6 +68,7 @@ class Attempt:
             self._decoding.append(item)
         else:
             self._decoding = [other for other in self._decoding if other != item]
+            self.loading = None if kind == "failed" and self.loading == model else self.loading  # by its weights
         if kind in ("wrote", "failed"):
             self._accounted.add((item, model))
             self._running = None if self._running == (item, model) else self._running

@@ -6,7 +6,7 @@
     <cache>/weights/hub/<organisation>/<name>/<revision>/<file>  of a model hub, in the hub's own layout
     <cache>/weights/url/<name>/<revision>/<file>                of one address
     <cache>/weights/weights.lock                                what every fetched file is
-    <cache>/weights/hashes.json                                 what has been hashed, by size and time of change
+    <cache>/weights/hashes.json                                 what has been hashed, by size, times and inode
     <cache>/weights/licences.json                               the licences that have been shown
 
 The cache is `$CONSORT_CACHE`, `$XDG_CACHE_HOME/consort` or `~/.cache/consort`. A file is downloaded once,
@@ -74,21 +74,22 @@ class Weights:
         return self.root.joinpath(checkpoint.kind, *checkpoint.name.split("/"), checkpoint.revision)
 
     def sha256(self, checkpoint: Checkpoint) -> str:
-        """Return the hash of a checkpoint that is there; computed when its size or time changed.
+        """Return the hash of a checkpoint that is there; computed where anything has touched it.
 
         Raises:
             OSError: it cannot be read.
         """
         path = self.path(checkpoint).absolute()
         status = path.stat()
-        stamp = [status.st_size, status.st_mtime_ns]
+        # the time of change, too: another file of that size may be moved here with the time it had elsewhere
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
         known = self._known.get(str(path), [])
-        if known[:2] != stamp or len(known) != 3:
+        if known[:-1] != stamp:
             known = [*stamp, files.sha256_of(path)]
             self._known[str(path)] = known
             # what other processes have hashed meanwhile is kept
             _remember(self.root / "hashes.json", {**files.read_json(self.root / "hashes.json", {}), str(path): known})
-        return str(known[2])
+        return str(known[-1])
 
     def problem(self, checkpoint: Checkpoint) -> str | None:
         """Return why a checkpoint cannot be used, or None when it is there and right."""

@@ -152,3 +152,24 @@ def test_context_is_swept_with_what_its_attempt_left_half_written(tmp_path, monk
     monkeypatch.setattr("os.replace", lambda partial, final: seen.append(os.path.basename(partial)))
     write(tmp_path)
     assert len(seen) == 1 and seen[0].startswith(".s.1-0.") and seen[0].endswith(".part")
+
+
+@pytest.mark.parametrize(
+    ("said", "shouted"),
+    [({"weights": word}, True) for word in ("synthetic", "random-init", "random", "untrained", "Random_Init")]
+    + [({"synthetic": True}, True), ({"synthetic": False}, False), ({"weights": "trained"}, False), ({}, False)],
+)
+@pytest.mark.parametrize("name", ["PROVENANCE.json", "m.PROVENANCE.json", "m.h5.gz.PROVENANCE.json"])
+def test_untrained_weights_are_known_by_what_lies_beside_them(tmp_path, said, shouted, name):
+    (tmp_path / name).write_text(json.dumps(said))
+    (tmp_path / "other.PROVENANCE.json").write_text(json.dumps({"weights": "random"}))  # of another file
+    found = contexts.read([str(tmp_path / "m.h5.gz")])
+    assert found == said and bool(contexts.flags(found)) == shouted
+
+
+def test_weights_of_several_folders_are_untrained_where_one_is(tmp_path):
+    for folder, word in (("a", "random"), ("b", "trained")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "PROVENANCE.json").write_text(json.dumps({"weights": word, folder: 1}))
+    found = contexts.read([str(tmp_path / "b" / "m.pt"), str(tmp_path / "a" / "m.pt")])
+    assert found == {"weights": "random", "a": 1, "b": 1}

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import os
 
 import numpy as np
@@ -199,13 +200,52 @@ def test_without_any_model_nothing_is_opened(job):
     assert [e["kind"] for e in job.events()] == ["loading", "model_refused"] * 2
 
 
+def write_weights(job):
+    """Put a file below the weights, and one of the user's own; return what a task says of them."""
+    for path in (os.path.join(job.roots.weights, "pypi", "w.bin"), str(job.folder / "mine.h5")):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as f:
+            f.write(path.encode())
+    own = str(job.folder / "mine.h5")
+    hashes = {n: hashlib.sha256(p.encode()).hexdigest() for n, p in
+              (("a/w.bin", os.path.join(job.roots.weights, "pypi/w.bin")), ("mine.h5", own))}  # fmt: skip
+    return {"files": {"a/w.bin": "pypi/w.bin", own: own}, "checkpoint": hashes}
+
+
 def test_checkpoints_are_found_below_the_weights_or_where_the_user_says(job, monkeypatch):
-    seen = []
-    job.add_three(files={"w": "pypi/w.bin", "own": "/mine.h5"})
-    tone = catalog.find("consort_test_models:Tone")
-    monkeypatch.setattr(tone, "load", lambda self, device, files: seen.append((device, files)))
+    seen = {}
+
+    def load(self, device, files):
+        for name, path in files.items():
+            with open(path) as f:
+                seen[name] = path, f.read()
+
+    job.add_three(**write_weights(job))
+    monkeypatch.setattr(catalog.find("consort_test_models:Tone"), "load", load)
     assert job.run() == 0
-    assert seen == [("cpu", {"w": os.path.join(job.roots.weights, "pypi/w.bin"), "own": "/mine.h5"})]
+    own = str(job.folder / "mine.h5")
+    assert [content for _, content in seen.values()] == [os.path.join(job.roots.weights, "pypi/w.bin"), own]
+    assert seen["a/w.bin"][0].endswith("/a/w.bin") and seen[own][0].endswith("/mine.h5")
+    assert not os.path.exists(seen[own][0])  # nothing of it stays
+
+
+def test_weights_that_nobody_has_named_are_no_weights(job):
+    job.add_three(**{**write_weights(job), "checkpoint": {"mine.h5": "0" * 64}})
+    assert job.run() == 0  # every item is accounted for
+    assert set(job.failures().values()) == {"changed"} and len(job.failures()) == 3
+    assert [event["kind"] for event in job.events()] == ["loading", "failed", "failed", "failed", "finished"]
+    assert all(event["failure"]["key"] == "" for event in job.events("failed"))  # the next run tries again
+
+
+def test_an_error_about_weights_names_the_path_that_the_user_knows(job, monkeypatch):
+    def load(self, device, files):
+        raise ValueError("{}: is damaged".format(list(files.values())[1]))
+
+    job.add_three(**write_weights(job))
+    monkeypatch.setattr(catalog.find("consort_test_models:Tone"), "load", load)
+    assert job.run() == protocol.EXIT_NO_MODEL
+    (refused,) = job.events("model_refused")
+    assert refused["message"] == "{}: is damaged".format(job.folder / "mine.h5")
 
 
 def test_links_must_not_lead_out_of_the_audio_folder(job, tmp_path):

@@ -26,6 +26,7 @@ TOLERANCE = 0.05  # seconds by which a decode may be shorter than declared
 RATES = (1000, 768000)  # Hz; anything outside is a broken header
 CHANNELS = 64
 
+_UNITS = (100, 10**3, 10**6, 10**7, 10**9, 2 * 10**9)  # ns in which file systems and shares keep times
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOOKALIKES = (
     (b"version https://git-lfs", "is a git-lfs pointer and not the audio itself; run `git lfs pull`"),
@@ -103,13 +104,13 @@ def decode(
         with contextlib.ExitStack() as cleanup, _open(path) as source:
             plan = _Plan(wanted, scratch, spool_bytes, time.monotonic() + deadline, cleanup)
             stamp = _read_stamp(source)
-            if any(planned not in (None, now) for planned, now in zip((size, mtime_ns), stamp)):
+            if not _is_same(stamp, (stamp[0] if size is None else size, stamp[1] if mtime_ns is None else mtime_ns)):
                 raise AudioError("changed", "changed since the job was planned; run again")
             digest.append(_hash(source))
             try:
                 return _decode(source, plan, digest[0])
             finally:
-                if _read_stamp(source) != stamp:
+                if not _is_same(_read_stamp(source), stamp):
                     raise AudioError("changed", "changed while it was read; run again")
     except (AudioError, NotFiniteError, MemoryError, OSError) as error:
         kind, text = _classify(error, scratch)
@@ -260,6 +261,17 @@ def _open(path: str) -> tp.BinaryIO:
 def _read_stamp(source: tp.BinaryIO) -> tp.Tuple[int, int]:
     status = os.fstat(source.fileno())
     return status.st_size, status.st_mtime_ns
+
+
+def _is_same(one: tp.Tuple[int, int], other: tp.Tuple[int, int]) -> bool:
+    """Return whether two stamps are of the same file: a share may keep times in a coarser unit than it first said."""
+    (size, time_ns), (other_size, other_ns) = one, other
+    rounded = any(
+        abs(time_ns - other_ns) < unit and (time_ns % unit == 0) != (other_ns % unit == 0)
+        for unit in _UNITS
+        if time_ns % 10**9 or other_ns % 10**9
+    )
+    return size == other_size and (time_ns == other_ns or rounded)
 
 
 def _hash(source: tp.BinaryIO) -> str:

@@ -7,7 +7,7 @@ import sys
 import typing as tp
 
 from worker import schema
-from worker.extractor import PROVENANCE, Extractor
+from worker.extractor import UNTRAINED, Extractor, beside
 from worker.protocol import AUDIO_VERSION, Shard, Task, canonical, digest
 from worker.work import store
 
@@ -18,29 +18,31 @@ _LONGEST = 65536  # characters of it
 
 
 def read(files: tp.Iterable[str]) -> tp.Dict[str, tp.Any]:
-    """Return what `PROVENANCE.json` beside any of the weights says; empty where there is none.
+    """Return what is said of weights in files beside them; that they were never trained outdoes all else.
 
     Raises:
-        ValueError: it is damaged. Weights of unknown origin must not pass for others.
+        ValueError: one is damaged. Weights of unknown origin must not pass for others.
     """
-    said: tp.Dict[str, tp.Any] = {}
-    for folder in sorted({os.path.dirname(path) for path in files}):
+    every: tp.List[tp.Dict[str, tp.Any]] = []
+    for name in sorted({name for path in files for name in beside(path)}, key=lambda name: (len(name), name)):
         try:
-            with open(os.path.join(folder, PROVENANCE), encoding="utf-8") as f:
+            with open(name, encoding="utf-8") as f:
                 found = json.loads(f.read(_LONGEST))
         except FileNotFoundError:
             continue
         except ValueError as error:
-            raise ValueError("{}: not valid JSON; mend it or take the weights away".format(PROVENANCE)) from error
+            words = "{}: not valid JSON; mend it or take the weights away"
+            raise ValueError(words.format(os.path.basename(name))) from error
         if not isinstance(found, dict):
-            raise ValueError("{}: holds no mapping; mend it or take the weights away".format(PROVENANCE))
-        said.update(found)
-    return said
+            raise ValueError("{}: holds no mapping; mend it or take the weights away".format(os.path.basename(name)))
+        every.append(found)
+    return {key: one[key] for one in sorted(every, key=lambda one: len(flags(one))) for key in one}
 
 
 def flags(said: tp.Mapping[str, tp.Any]) -> tp.Tuple[str, ...]:
-    """Return `random_weights` for weights that were never trained."""
-    return ("random_weights",) if said.get("weights") == "random-init" else ()
+    """Return `random_weights` for weights that were never trained, in whichever words that is said."""
+    word = str(said.get("weights", "")).strip().lower().replace("_", "-")
+    return ("random_weights",) if word in UNTRAINED or said.get("synthetic") is True else ()
 
 
 def context_of(

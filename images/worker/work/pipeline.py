@@ -16,12 +16,22 @@ import numpy as np
 
 from worker import catalog
 from worker.audio.decode import Decoded
-from worker.errors import AudioError, DeviceError, Interrupted, NoModel, NotFiniteError, OutputError, TooLarge
+from worker.errors import (
+    AudioError,
+    DeviceError,
+    Interrupted,
+    NoModel,
+    NotFiniteError,
+    OutputError,
+    TooLarge,
+    WeightsChanged,
+)
 from worker.extractor import Arrays, Extractor, Output, Windows
 from worker.protocol import Channel, Event, Facts, Failure, Item, Record, Shard, Task, exit_code, key_of, one_line
 from worker.work import contexts, devices, memory, pooling, store
 from worker.work.decoding import Formats, decode_ahead
 from worker.work.extraction import extract
+from worker.work.weights import Weights
 from worker.work.writer import Finished, Writer
 
 _LOG = logging.getLogger("worker")
@@ -57,6 +67,8 @@ def run(
         elif isinstance(error, OSError):  # of no file and no model: arrays, contexts or events cannot be written
             channel.emit(Event("output_lost", message=one_line(error)))
         return exit_code(error)
+    finally:
+        work.weights.close()
     channel.emit(Event("finished"), durable=True)
     return exit_code(None)
 
@@ -72,6 +84,7 @@ class _Work:
         self._roots = roots
         self._channel = channel
         self._stop = stop
+        self.weights = Weights()
         self._models: tp.Dict[str, _Model] = {}
         self._sizes: tp.Dict[str, int] = {}  # windows per batch, by model
 
@@ -81,11 +94,18 @@ class _Work:
         Raises:
             NoModel: there is none left.
         """
+        refused = 0
         for task in self._shard.tasks:
-            model = self._load(task)
+            try:
+                model = self._load(task)
+            except WeightsChanged as error:  # what replaced them is planned for by the next run
+                for item in [item for item in self._shard.items if task.name in item.tasks]:
+                    self._fail(item, [task], "changed", str(error), lasting=False)
+                continue
             if model is not None:
                 self._models[task.name] = model
-        if self._shard.tasks and not self._models:
+            refused += model is None
+        if refused and not self._models:
             raise NoModel
 
     def process_all(self) -> None:
@@ -97,7 +117,8 @@ class _Work:
         try:
             for item, source in ahead:
                 if isinstance(source, AudioError):
-                    self._fail(item, self._lacking(item), source.kind, str(source), source.sha256, source.lasting)
+                    tasks = [model.task for model in self._lacking(item)]
+                    self._fail(item, tasks, source.kind, str(source), source.sha256, source.lasting)
                     continue
                 with source:
                     self._process_item(item, source, writer)
@@ -110,16 +131,19 @@ class _Work:
         try:
             extractor = catalog.build(task.extractor, task.params, task.request(self._device.kind))
             # what is a user's own has an absolute path, which stays as it is
-            files = {name: os.path.join(self._roots.weights, path) for name, path in task.files.items()}
+            paths = {name: os.path.join(self._roots.weights, path) for name, path in task.files.items()}
+            files = self.weights.open(task.name, paths, task.checkpoint)
             device = self._device if extractor.uses_gpu() else devices.CPU
             _load_on(device, extractor, files, task.name)
-            said = contexts.read(files.values())
+            self.weights.refuse_changed(task.name)
+            said = contexts.read(paths.values())
             context = contexts.context_of(self._shard, task, extractor, self._roots.output, said, device.name)
-        except (OutputError, DeviceError):
+        except (OutputError, DeviceError, WeightsChanged):
             raise
         except (Exception, SystemExit) as error:
             _LOG.exception("%s cannot load", task.name)
-            self._channel.emit(Event("model_refused", model=task.name, message=one_line(error)))
+            words = self.weights.say(one_line(error))
+            self._channel.emit(Event("model_refused", model=task.name, message=words))
             return None
         self._sizes[task.name] = _batch_size(task, extractor, device)
         seconds = round(time.monotonic() - began, 3)
@@ -144,16 +168,18 @@ class _Work:
             except (Interrupted, OutputError):
                 raise
             except AudioError as error:
-                self._fail(item, [model], error.kind, str(error), source.sha256)
+                self._fail(item, [model.task], error.kind, str(error), source.sha256)
+            except WeightsChanged as error:
+                self._fail(item, [model.task], "changed", str(error), source.sha256, lasting=False)
             except NotFiniteError as error:
-                self._fail(item, [model], "nonfinite", str(error), source.sha256)
+                self._fail(item, [model.task], "nonfinite", str(error), source.sha256)
             except (MemoryError, TooLarge) as error:
                 words = one_line(error) if str(error) else "not enough memory"
-                self._fail(item, [model], "memory", words, source.sha256)
+                self._fail(item, [model.task], "memory", words, source.sha256)
             except (Exception, SystemExit) as error:
                 self._refuse_broken(error)
                 _LOG.exception("%s: %s failed", item.id, model.task.name)
-                self._fail(item, [model], "model", one_line(error), source.sha256)
+                self._fail(item, [model.task], "model", one_line(error), source.sha256)
 
     def _run_model(self, model: _Model, item: Item, source: Decoded, writer: Writer) -> None:
         began = time.monotonic()
@@ -161,6 +187,7 @@ class _Work:
         memory.refuse_what_cannot_fit(extractor, source.duration, self._shard.memory)
         wave = source.wave(extractor.sample_rate, extractor.audio_channels)
         frames, padded = self._extract(model, wave)
+        self.weights.refuse_changed(model.task.name)  # mapped files are read while the model runs
         flags = [*source.flags, *model.flags, *(["padded"] if padded else [])]
         finished = [
             one
@@ -194,17 +221,17 @@ class _Work:
             raise DeviceError(one_line(error)) from error
 
     def _fail(
-        self, item: Item, models: tp.Sequence[_Model], kind: str, message: str, source: str, lasting: bool = True
+        self, item: Item, tasks: tp.Sequence[Task], kind: str, message: str, source: str = "", lasting: bool = True
     ) -> None:
-        """Report that `models` cannot have `item`; `source` is its hash, empty if it could not be read."""
+        """Report that the models of `tasks` cannot have `item`; `source` is its hash, empty if it was not read."""
         _LOG.warning("%s: %s: %s", item.id, kind, message)
         known = source or "{}:{}".format(item.size, item.mtime_ns)
         facts = Facts(source, item.size, item.mtime_ns)
         events = []
-        for model in models:
-            key = key_of(model.task.key, "", known) if lasting else ""
-            failure = Failure(item.id, model.task.name, kind, message, key)
-            events.append(Event("failed", item=item.id, model=model.task.name, failure=failure, facts=facts))
+        for task in tasks:
+            key = key_of(task.key, "", known) if lasting else ""
+            failure = Failure(item.id, task.name, kind, message, key)
+            events.append(Event("failed", item=item.id, model=task.name, failure=failure, facts=facts))
         self._channel.emit(*events, durable=True)
 
 

@@ -11,7 +11,7 @@ from orchestrator.environments.definitions import Environment
 from orchestrator.environments.leftovers import Leftover
 from orchestrator.errors import JobError
 from orchestrator.output.folder import OutputDir
-from worker.extractor import PROVENANCE
+from worker.extractor import beside
 from worker.protocol import Shard, Task
 
 READY, OUTDATED, MISSING = "ready", "of other code", "not built"
@@ -211,6 +211,5 @@ def own_paths(plugins: tp.Iterable[str], tasks: tp.Iterable[Task]) -> list[str]:
     """Return what tasks name of the user's own: folders of plug-ins, and weights with what is said of them."""
     paths = dict.fromkeys(plugins)
     for path in [path for task in tasks for path in task.files.values() if os.path.isabs(path)]:
-        beside = os.path.join(os.path.dirname(path), PROVENANCE)
-        paths.update(dict.fromkeys([path, beside] if os.path.exists(beside) else [path]))
+        paths.update(dict.fromkeys([path, *filter(os.path.exists, beside(path))]))
     return list(paths)

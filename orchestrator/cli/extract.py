@@ -16,13 +16,14 @@ def add(verbs: flags.Verbs) -> None:
     flags.add_job(verb)
     verb.add_argument("--offline", action="store_true", help="fetch no weights")
     verb.add_argument("--force", action="store_true", help="start although the disk looks too small")
-    text = "list every array with its shape, and every failure"
+    text = "list every array with its shape, every failure, and every flagged file"
     verb.add_argument("--verbose", "--debug", action="store_true", help=text)
 
 
 def run(arguments: argparse.Namespace) -> int:
     job = flags.job(arguments)
     from orchestrator.job import scan, synthetic
+    from orchestrator.output import flagged
     from orchestrator.output import ledger as ledgers
     from orchestrator.output.folder import OutputDir
     from orchestrator.planning import survey
@@ -47,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         shown.say(f"{chosen}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
         report, folder = running.extract(surveyed, placed, shown, arguments.offline)
     _print(report, job, surveyed.plan, arguments.verbose)
-    print(f"device: {placed.devices}; logs: {words.near(folder.logs)}")
+    wrong = words.sum_up(flagged.count(report.flagged))
+    print(f"device: {placed.devices}; logs: {words.near(folder.logs)}{f'; flagged: {wrong}' if wrong else ''}")
     return report.exit_code
 
 
@@ -57,6 +59,7 @@ def _print(report: Report, job: JobSpec, plan: Plan, verbose: bool) -> None:
         print(table([("array", "shape", "size"), *rows]))
     print(table(report.rows()))
     words.print_failures(report.failures, verbose)
+    words.print_flagged(report.flagged, verbose)
     for text in [count.unavailable for count in report.models.values() if count.unavailable] + report.lost:
         print(f"  missing     {text}")
     for path in report.tables:

@@ -9,6 +9,7 @@ import typing as tp
 from orchestrator import errors
 from orchestrator.cli import flags, words
 from orchestrator.job import reading
+from orchestrator.output import flagged
 from orchestrator.text import table
 
 if tp.TYPE_CHECKING:
@@ -18,7 +19,7 @@ if tp.TYPE_CHECKING:
 def add(verbs: flags.Verbs) -> None:
     verb = flags.verb(verbs, "status", "show what is done, pending, failed, stale and orphaned", run)
     verb.add_argument("job", metavar="JOB|OUTPUT", help="a job file or an output folder")
-    verb.add_argument("--verbose", "--debug", action="store_true", help="list every failure")
+    verb.add_argument("--verbose", "--debug", action="store_true", help="list every failure and every flagged file")
     verb.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -40,8 +41,14 @@ def show(found: "Status", verbose: bool = False) -> None:
     for name, count in found.models.items():
         failed = ", ".join(f"{n} {kind}" for kind, n in sorted(count.failed.items())) or "0"
         numbers = (str(count.stale), str(count.orphaned), ", ".join(count.devices) or "-")
-        rows.append((name, str(count.done), str(count.pending), failed, *numbers))
+        flags = found.flags.get(name, {})
+        grave = words.sum_up({flag: n for flag, n in flags.items() if flag in flagged.GRAVE})
+        done = f"{count.done} ({grave})" if grave else str(count.done)
+        rows.append((name, done, str(count.pending), failed, *numbers))
     print(f"{found.output}{' (running)' if found.running else ''}")
     print(table(rows))
     words.print_failures(found.failures, verbose)
+    words.print_flagged(found.flagged, verbose)
+    if found.flagged:
+        print(f"flagged: {words.sum_up(flagged.count(found.flagged))}")
     words.warn_of_random(found.random_weights)

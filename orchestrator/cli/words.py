@@ -1,12 +1,13 @@
-"""What several verbs say: failures with their reasons, untrained weights, and paths as a person would type them."""
+"""What several verbs say: failures, flagged sources, untrained weights, and paths as a person would type them."""
 
 import os
 import typing as tp
 
+from orchestrator.output import flagged
 from orchestrator.text import printable
 from worker.protocol import Failure
 
-_SHOWN = 10  # failures that are listed without --verbose
+_SHOWN = 10  # failures, or flagged items, that are listed without --verbose
 
 
 def print_failures(failures: tp.Iterable[Failure], everything: bool) -> None:
@@ -22,6 +23,21 @@ def print_failures(failures: tp.Iterable[Failure], everything: bool) -> None:
         print(f"  {kind:<10}  {where}: {reason}  ({', '.join(names)})")
     if len(grouped) > len(shown):
         print(f"  ... and {len(grouped) - len(shown)} more; --verbose lists them all")
+
+
+def print_flagged(found: flagged.Flagged, everything: bool) -> None:
+    """List items whose source is not what it seems; without `everything` the grave ones alone, and a few of them."""
+    told = [(flag, item, more) for flag in found for item, more in found[flag].items()]
+    grave = [one for one in told if one[0] in flagged.GRAVE]
+    for flag, item, more in told if everything else grave[:_SHOWN]:
+        print(f"  {flag:<13}  {printable(item)}{': ' if more else ''}{printable(more)}")
+    if not everything and len(grave) > _SHOWN:
+        print(f"  ... and {len(grave) - _SHOWN} more; --verbose lists them all")
+
+
+def sum_up(counts: tp.Mapping[str, int]) -> str:
+    """Return counted flags as `1 truncated, 2 clipped`."""
+    return ", ".join(f"{number} {flag}" for flag, number in counts.items())
 
 
 def warn_of_random(models: tp.Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import json
 import os
 
@@ -10,8 +11,10 @@ from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import reading, scan
 from orchestrator.job.scan import Audio, Source
 from orchestrator.job.spec import JobSpec
+from orchestrator.output import flagged
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.contexts import Contexts
+from orchestrator.output.flagged import Flagged
 from orchestrator.output.folder import INNER, OutputDir, RunDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning import survey
@@ -43,6 +46,8 @@ class Status:
     failures: list[Failure]
     running: bool
     random_weights: list[str]  # models whose arrays come from weights that were never trained
+    flagged: Flagged = dataclasses.field(default_factory=dict)  # items whose source is not what it seems
+    flags: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)  # their numbers, by model
 
 
 def of_output(root: str) -> Status:
@@ -109,7 +114,13 @@ def _of(surveyed: Survey, others: bool = False) -> Status:
         models[name] = ModelStatus(done, 0, dict(failed), 0, 0, computed_on.get(name, []))
     random = sorted(ledgers.random_models(ledger) & set(models))
     running = any(map(ledgers.locked, ledgers.attempts(surveyed.output)))
-    return Status(surveyed.job.output, models, current, running, random)
+    told = collections.defaultdict[str, list[Record]](list)
+    for record in ledger.records.values():
+        if states.get((record.item, record.model)) == DONE:
+            told[record.model].append(record)
+    wrong = flagged.find(itertools.chain(*told.values()))
+    numbers = {name: flagged.count(flagged.find(records)) for name, records in told.items()}
+    return Status(surveyed.job.output, models, current, running, random, wrong, numbers)
 
 
 def stale(surveyed: Survey, model: ModelPlan) -> list[Record]:

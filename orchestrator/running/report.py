@@ -6,6 +6,7 @@ import json
 import time
 
 from orchestrator import errors
+from orchestrator.output import flagged
 from orchestrator.planning.plan import DONE, FAILED, Plan
 from worker import protocol
 from worker.protocol import Event, Failure, Record
@@ -21,6 +22,7 @@ class ModelCount:
     skipped: int = 0  # done before
     known: int = 0  # failed before, not tried again
     failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    grave: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # of those done, by flag
     unavailable: str | None = None  # why the model could not run at all
     audio: float = 0.0  # seconds of audio done
     busy: float = 0.0  # seconds its worker spent on them
@@ -50,6 +52,7 @@ class Report:
         self.trouble: str | None = None  # why the run had to be given up, and what mends it
         self.tables: list[str] = []  # CSV files that were written beside the arrays
         self.written: list[Record] = []  # in the order in which they came
+        self.flagged: flagged.Flagged = {}  # all items of the job, whichever run has done them
         self.random: set[str] = set()  # models whose weights were never trained
         self.placement: dict[str, str] = {}  # runtime and devices in words
         self.devices: dict[str, str] = {}  # environment -> what its last worker has computed on
@@ -97,6 +100,7 @@ class Report:
             count = self.models[record.model]
             self._seen.add((record.item, record.model))
             count.done += 1
+            count.grave.update(set(flagged.GRAVE).intersection(record.flags))
             count.audio += self._seconds.get(record.item, 0.0)
             count.busy += seconds
 
@@ -132,6 +136,8 @@ class Report:
             "seconds": round(time.monotonic() - self.began, 3),
             "models": {name: {**vars(count), "left": count.left} for name, count in self.models.items()},
             "failures": [vars(failure) for failure in self.failures],
+            "flags": flagged.count(self.flagged),
+            "flagged": self.flagged,
             "lost": self.lost,
             "random_weights": sorted(self.random),
             "placement": self.placement,
@@ -147,6 +153,8 @@ class Report:
             failed += [f"{count.known} earlier"] if count.known else []
             speed = f"{count.speed:.1f}" if count.speed else "-"
             left = f"{count.left} unavailable" if count.unavailable else str(count.left)
-            done, skipped, reasons = str(count.done), str(count.skipped), ", ".join(failed) or "0"
+            grave = ", ".join(f"{n} {flag}" for flag, n in sorted(count.grave.items()))
+            done = f"{count.done} ({grave})" if grave else str(count.done)
+            skipped, reasons = str(count.skipped), ", ".join(failed) or "0"
             rows.append((name, count.environment, done, skipped, reasons, left, speed))
         return rows

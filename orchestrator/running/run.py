@@ -7,6 +7,7 @@ import typing as tp
 
 from orchestrator import files
 from orchestrator.errors import EnvironmentUnavailable, RunFailed
+from orchestrator.output import flagged
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import RunDir
 from orchestrator.planning.survey import Survey
@@ -68,6 +69,8 @@ def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline
     report.tables = [str(path) for path in tables.write(surveyed, ledger)]
     report.placement = {"runtime": placement.runtime.name, "why": placement.why, "devices": placement.devices}
     report.random = ledgers.random_models(ledger) & set(report.models)
+    items = {choice.source.id for choice in surveyed.plan.choices}
+    report.flagged = flagged.find(r for r in ledger.records.values() if r.item in items and r.model in report.models)
     files.replace(run.report, report.json())
     return report, run
 

@@ -58,6 +58,28 @@ def test_wav_of_unknown_size_reaches_to_the_end(size):
     assert measure(patch_data_size(make("WAV", "PCM_16"), size)) == pytest.approx(1.5)
 
 
+@pytest.mark.parametrize("size", [0x7FFFF000, 0x7FFFFFFF, 0x7FFFFFDB, 0x80000000, 0xFFFFFFDB])
+def test_sizes_of_programs_that_cannot_seek_back_declare_nothing(size):
+    assert measure(patch_data_size(make("WAV", "PCM_16"), size)) == pytest.approx(1.5)
+
+
+def test_streamed_wave64_aiff_and_au_reach_to_the_end():
+    w64, aiff, au = (bytearray(make(container, "PCM_16")) for container in ("W64", "AIFF", "AU"))
+    struct.pack_into("<Q", w64, w64.index(b"data") + 16, (1 << 63) - 1)  # ffmpeg
+    struct.pack_into(">I", aiff, aiff.index(b"COMM") + 10, 0x7F000000 // 2)  # sox
+    struct.pack_into(">I", au, 8, 0x7FFFFFFF)
+    for data in (w64, aiff, au):
+        assert measure(bytes(data)) == pytest.approx(1.5, abs=1e-3)
+
+
+def test_a_size_that_wrapped_at_4_gib_is_not_believed(tmp_path):
+    data = patch_data_size(make("WAV", "PCM_16"), 20 * RATE)
+    (tmp_path / "a.wav").write_bytes(data)
+    os.truncate(str(tmp_path / "a.wav"), 44 + 20 * RATE + (1 << 32))
+    with open(str(tmp_path / "a.wav"), "rb") as source:
+        assert durations.declared_duration(source) == pytest.approx((20 * RATE + (1 << 32)) / (2 * RATE))
+
+
 def test_empty_wav_does_not_take_its_tags_for_audio():
     empty = make("WAV", "PCM_16", 0.0)
     assert measure(empty) == 0.0
@@ -80,6 +102,29 @@ def test_flac_with_unknown_length_declares_nothing():
 def test_chained_ogg_adds_up():
     chained = make("OGG", "VORBIS", 1.0, seed=1) + make("OGG", "VORBIS", 2.0, seed=2)
     assert measure(chained) == pytest.approx(3.0, abs=1e-3)
+
+
+def pages(data):
+    """Return the pages of an Ogg file, each with its granule."""
+    found = []
+    while data:
+        length = 27 + data[26] + sum(data[27 : 27 + data[26]])
+        found.append((struct.unpack("<q", data[6:14])[0], data[:length]))
+        data = data[length:]
+    return found
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("dropped", [1, 20])
+def test_ogg_that_was_cut_out_of_a_running_stream_is_as_long_as_it_is(subtype, dropped):
+    whole = pages(make("OGG", subtype, 30.0))
+    head = [page for granule, page in whole if granule == 0]
+    body = [(granule, page) for granule, page in whole if granule]
+    cut = b"".join(head + [page for _, page in body[dropped:]])
+    rate = 48000 if subtype == "OPUS" else RATE
+    left = (body[-1][0] - body[dropped - 1][0]) / rate
+    assert left - 1.2 < measure(cut) <= left + 1e-6, "but for its first page"
+    assert len(soundfile.read(io.BytesIO(cut))[0]) / RATE == pytest.approx(left, abs=0.05)
 
 
 def strip_tag(data):

@@ -2,37 +2,34 @@
 
 Two decoders, because each is silently wrong on real files. soundfile goes first; its result counts when
 it reached the end without an error and is as long as the file's own headers say (within 50 ms).
-Otherwise ffmpeg decodes too, and the longer result wins. Without ffmpeg such a file is an error, never
+Otherwise ffmpeg decodes too, and the longer result wins, unless ffmpeg's own account of damaged packets says that
+it is none: noise of scrambled packets is no audio. Without ffmpeg such a file is an error, never
 a shorter result, so that the numbers do not depend on what happens to be installed.
 """
 
 import contextlib
 import dataclasses
 import errno
-import hashlib
 import os
-import stat
 import time
 import typing as tp
 
 import numpy as np
 import soundfile
 
-from worker.audio import durations, ffmpeg, spool, waves
+from worker import protocol
+from worker.audio import ffmpeg, sources, spool, waves
 from worker.errors import AudioError, NotFiniteError
 
 BLOCK = 1 << 18  # frames per step
 TOLERANCE = 0.05  # seconds by which a decode may be shorter than declared
-RATES = (1000, 768000)  # Hz; anything outside is a broken header
+RATES = (100, 4000000)  # Hz, of whales to ultrasound; anything outside is a broken header
 CHANNELS = 64
+LOUDEST = 4.0  # 12 dB above full scale: a higher peak is no overshoot, and the models were not trained on it
+IMPOSSIBLE = 1e5  # a higher one can only be integers that were written as floats
+_RUIN = 0.1  # of the declared length: a decode with errors that gives less is none
 
-_UNITS = (100, 10**3, 10**6, 10**7, 10**9, 2 * 10**9)  # ns in which file systems and shares keep times
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_LOOKALIKES = (
-    (b"version https://git-lfs", "is a git-lfs pointer and not the audio itself; run `git lfs pull`"),
-    (b"<!doctype html", "is an HTML page and not audio; download it again"),
-    (b"<html", "is an HTML page and not audio; download it again"),
-)
 
 
 @dataclasses.dataclass
@@ -44,7 +41,10 @@ class Decoded:
     sample_rate: int  # Hz, of the file
     channels: int  # of the file
     decoder: str  # "soundfile 1.2.2" (the version of libsndfile) or "ffmpeg 7.0.2"
-    flags: tp.List[str]  # sorted: clipped, length_unverified, silent, truncated
+    flags: tp.List[str]  # sorted: clipped, length_unverified, over_range, silent, trailing_data, truncated
+    declared: tp.Optional[float]  # seconds that the file's own headers say, None where they say nothing usable
+    peak: float  # the largest magnitude of a sample, 1.0 is full scale; six digits
+    samples: str  # sha256 of the samples as decoded
     _waves: tp.Dict[waves.Format, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
 
     def wave(self, sample_rate: int, channels: int) -> np.ndarray:
@@ -101,16 +101,17 @@ def decode(
         raise ValueError("formats are (sample rate, 1 or 2 channels), not {}".format(wanted))
     digest: tp.List[str] = []
     try:
-        with contextlib.ExitStack() as cleanup, _open(path) as source:
+        with contextlib.ExitStack() as cleanup, sources.open_file(path) as source:
             plan = _Plan(wanted, scratch, spool_bytes, time.monotonic() + deadline, cleanup)
-            stamp = _read_stamp(source)
-            if not _is_same(stamp, (stamp[0] if size is None else size, stamp[1] if mtime_ns is None else mtime_ns)):
+            stamp = sources.read_stamp(source)
+            planned = (stamp[0] if size is None else size, stamp[1] if mtime_ns is None else mtime_ns)
+            if not sources.is_same(stamp, planned):
                 raise AudioError("changed", "changed since the job was planned; run again")
-            digest.append(_hash(source))
+            digest.append(sources.hash_file(source))
             try:
                 return _decode(source, plan, digest[0])
             finally:
-                if not _is_same(_read_stamp(source), stamp):
+                if not sources.is_same(sources.read_stamp(source), stamp):
                     raise AudioError("changed", "changed while it was read; run again")
     except (AudioError, NotFiniteError, MemoryError, OSError) as error:
         kind, text = _classify(error, scratch)
@@ -143,28 +144,37 @@ class _Take(tp.NamedTuple):
 
     recorder: waves.Recorder
     decoder: str
+    talk: tp.Optional[ffmpeg.Talk] = None
 
     @property
     def seconds(self) -> float:
         return self.recorder.meter.frames / self.recorder.sample_rate
+
+    @property
+    def damaged(self) -> int:
+        """Packets that could not be decoded."""
+        return self.talk.damaged if self.talk else 0
 
 
 class _UnusableError(Exception):
     """One decoder cannot read the file; the other one may."""
 
 
-def _decode(source: tp.BinaryIO, plan: _Plan, digest: str) -> Decoded:
-    _refuse_lookalikes(source)
-    declared = durations.declared_duration(source)
-    take = _choose(source, plan, declared)
-    recorder = take.recorder
-    if not recorder.meter.frames:
+def _decode(file: tp.BinaryIO, plan: _Plan, digest: str) -> Decoded:
+    source = sources.look(file)
+    take = _choose(source, plan)
+    recorder, meter = take.recorder, take.recorder.meter
+    if not meter.frames:
         raise AudioError("empty", "contains no audio samples")
+    if meter.peak > IMPOSSIBLE:
+        raise NotFiniteError(protocol.say_peak(meter.peak))
     flags = {
-        "clipped": recorder.meter.clipped,
-        "length_unverified": declared is None,
-        "silent": recorder.meter.silent,
-        "truncated": not _is_whole(take, 0.0 if declared is None else declared),
+        "clipped": meter.clipped,
+        "length_unverified": source.declared is None,
+        "over_range": meter.peak > LOUDEST,
+        "silent": meter.silent,
+        "trailing_data": source.data is not None and source.data.surplus,
+        "truncated": take.damaged > 0 if source.declared is None else not _is_whole(take, source.declared),
     }
     return Decoded(
         sha256=digest,
@@ -173,6 +183,9 @@ def _decode(source: tp.BinaryIO, plan: _Plan, digest: str) -> Decoded:
         channels=recorder.channels,
         decoder=take.decoder,
         flags=sorted(flag for flag in flags if flags[flag]),
+        declared=source.data.seconds if source.data is not None and source.data.surplus else source.declared,
+        peak=float("{:.6g}".format(meter.peak)),
+        samples=meter.sha256,
         _waves=recorder.finish(),
     )
 
@@ -181,9 +194,10 @@ def _is_whole(take: _Take, declared: float) -> bool:
     return take.seconds >= declared - TOLERANCE
 
 
-def _choose(source: tp.BinaryIO, plan: _Plan, declared: tp.Optional[float]) -> _Take:
+def _choose(source: sources.Source, plan: _Plan) -> _Take:
     """Return soundfile's result if it can be believed, otherwise the longer one of both decoders."""
     first: tp.Optional[_Take] = None
+    declared = source.declared
     try:
         first = _use_soundfile(source, plan)
         reason = "{:.3f} s".format(first.seconds)
@@ -202,8 +216,23 @@ def _choose(source: tp.BinaryIO, plan: _Plan, declared: tp.Optional[float]) -> _
         if first is None:
             text = "no decoder can read it (soundfile: {}; ffmpeg: {})".format(reason, error)
             raise AudioError("decode", text) from None
+        _refuse_ruin(first, declared, str(error))
         return first
-    return second if first is None or second.seconds > first.seconds else first
+    best = second if first is None or second.seconds > first.seconds else first
+    talk = second.talk
+    if talk is not None and (talk.damaged or talk.errors):
+        if 2 * talk.damaged > talk.packets:
+            text = "damaged from end to end: {} of {} packets cannot be decoded ({})"
+            raise AudioError("decode", text.format(talk.damaged, talk.packets, talk.complaint))
+        _refuse_ruin(best, declared, talk.complaint)
+    return best
+
+
+def _refuse_ruin(take: _Take, declared: tp.Optional[float], complaint: str) -> None:
+    """Raise where a decoder that met errors gives next to nothing of what the file declares."""
+    if declared is not None and take.seconds < _RUIN * declared:
+        text = "damaged: {:.3f} s of the {:.3f} s that it declares can be decoded ({})"
+        raise AudioError("decode", text.format(take.seconds, declared, complaint))
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
@@ -213,11 +242,12 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no t
         return False
 
 
-def _use_soundfile(source: tp.BinaryIO, plan: _Plan) -> _Take:
+def _use_soundfile(source: sources.Source, plan: _Plan) -> _Take:
     """Decode with libsndfile, by descriptor: no name, no extension, no second look-up of the path."""
-    os.lseek(source.fileno(), 0, os.SEEK_SET)
+    if source.disguised:
+        raise _UnusableError("DTS or AC-3 inside a PCM file")
     try:
-        with _Forward(source.fileno(), closefd=False) as handle:
+        with _open_soundfile(source) as handle:
             recorder = plan.record(handle.samplerate, handle.channels)
             _read_blocks(lambda: handle.read(BLOCK, dtype="float32", always_2d=True), recorder, plan.deadline)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -227,12 +257,23 @@ def _use_soundfile(source: tp.BinaryIO, plan: _Plan) -> _Take:
     return _Take(recorder, "soundfile " + soundfile.__libsndfile_version__)
 
 
-def _use_ffmpeg(source: tp.BinaryIO, plan: _Plan) -> _Take:
+def _open_soundfile(source: sources.Source) -> _Forward:
+    data = source.data
+    if data is None or not data.surplus or data.length == data.declared:
+        os.lseek(source.file.fileno(), 0, os.SEEK_SET)
+        return _Forward(source.file.fileno(), closefd=False)
+    raw = {"format": "RAW", "subtype": data.subtype, "endian": "LITTLE" if data.order == "<" else "BIG"}
+    return _Forward(sources.Window(source.file, data), "r", int(data.rate), data.channels, **raw)
+
+
+def _use_ffmpeg(source: sources.Source, plan: _Plan) -> _Take:
     program = ffmpeg.find()
-    with contextlib.closing(ffmpeg.PcmStream(program, source.fileno(), plan.deadline)) as stream:
+    with contextlib.closing(ffmpeg.PcmStream(program, source.file.fileno(), plan.deadline)) as stream:
         recorder = plan.record(stream.sample_rate, stream.channels)
         _read_blocks(lambda: stream.read(BLOCK), recorder, plan.deadline)
-    return _Take(recorder, "ffmpeg " + ffmpeg.version(program))
+    if source.disguised and stream.talk.codec.startswith("pcm"):
+        raise AudioError("decode", "holds DTS or AC-3 as if it were PCM, which ffmpeg does not recognise")
+    return _Take(recorder, "ffmpeg " + ffmpeg.version(program), stream.talk)
 
 
 def _read_blocks(read: tp.Callable[[], np.ndarray], recorder: waves.Recorder, deadline: float) -> None:
@@ -245,52 +286,6 @@ def _read_blocks(read: tp.Callable[[], np.ndarray], recorder: waves.Recorder, de
             return
         if time.monotonic() > deadline:
             raise AudioError("timeout", "decoding did not finish in time")
-
-
-def _open(path: str) -> tp.BinaryIO:
-    """Open a regular file; everything else could block for ever, never end, or do something."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise AudioError("unreadable", "is not a regular file")
-    source = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", 1 << 16)
-    if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
-        source.close()
-        raise AudioError("changed", "is no longer a regular file")
-    return source
-
-
-def _read_stamp(source: tp.BinaryIO) -> tp.Tuple[int, int]:
-    status = os.fstat(source.fileno())
-    return status.st_size, status.st_mtime_ns
-
-
-def _is_same(one: tp.Tuple[int, int], other: tp.Tuple[int, int]) -> bool:
-    """Return whether two stamps are of the same file: a share may keep times in a coarser unit than it first said."""
-    (size, time_ns), (other_size, other_ns) = one, other
-    rounded = any(
-        abs(time_ns - other_ns) < unit and (time_ns % unit == 0) != (other_ns % unit == 0)
-        for unit in _UNITS
-        if time_ns % 10**9 or other_ns % 10**9
-    )
-    return size == other_size and (time_ns == other_ns or rounded)
-
-
-def _hash(source: tp.BinaryIO) -> str:
-    digest = hashlib.sha256()
-    for chunk in iter(lambda: source.read(1 << 20), b""):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _refuse_lookalikes(source: tp.BinaryIO) -> None:
-    """Say what a file really is where decoders would only say that they do not know it."""
-    source.seek(0)
-    head = source.read(512)
-    if not head:
-        raise AudioError("empty", "file is empty (0 bytes)")
-    head = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for start, meaning in _LOOKALIKES:
-        if head.startswith(start):
-            raise AudioError("decode", meaning)
 
 
 def _classify(error: Exception, scratch: str) -> tp.Tuple[str, str]:

@@ -10,15 +10,11 @@ import math
 import struct
 import typing as tp
 
-from worker.audio import mpeg
+from worker.audio import chunks, mpeg
 
-_ENDLESS = (0, 0xFFFFFFFF)  # sizes that a program writes when it cannot seek back to the header
-_PCM_TAGS = (1, 3, 6, 7, 0xFFFE)  # integer, float, A-law, mu-law, extensible: whole bytes per sample
 _AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
 _ID3_SEARCH = 1 << 20  # bytes of junk in front of an mp3 that are searched for its first frame
 _PAGE_FLAG_FIRST = 2
-
-_Chunk = tp.Tuple[bytes, int, int]  # name, where the contents start, declared length in bytes
 
 
 def declared_duration(source: tp.BinaryIO) -> tp.Optional[float]:
@@ -32,15 +28,12 @@ def declared_duration(source: tp.BinaryIO) -> tp.Optional[float]:
 
 def _measure(source: tp.BinaryIO) -> tp.Optional[float]:
     size = source.seek(0, io.SEEK_END)
-    start = _skip_id3(source)
+    start = chunks.skip_id3(source)
     source.seek(start)
     magic = source.read(12)
-    if magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and magic[8:12] == b"WAVE":
-        return _measure_wav(source, size, ">" if magic[:4] == b"RIFX" else "<")
-    if magic[:4] == b"riff":
-        return _measure_w64(source, size)
-    if magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC"):
-        return _measure_aiff(source, size)
+    if chunks.is_chunked(magic):
+        data = chunks.find_data(source)
+        return data and data.all_seconds
     if magic[:4] == b"fLaC":
         source.seek(start)
         return _parse_flac(source.read(42))
@@ -53,100 +46,10 @@ def _measure(source: tp.BinaryIO) -> tp.Optional[float]:
     return None if first is None else mpeg.measure_mp3(source, first, size)
 
 
-def _skip_id3(source: tp.BinaryIO) -> int:
-    """Return where the data behind all ID3v2 tags starts; their sizes have 7 bits per byte."""
-    start = 0
-    while True:
-        source.seek(start)
-        head = source.read(10)
-        if head[:3] != b"ID3" or len(head) < 10:
-            return start
-        start += 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
-
-
-_CHUNKS = 4096  # more than any real file has
-
-
-def _find_chunks(source: tp.BinaryIO, start: int, size: int, order: str) -> tp.Iterator[_Chunk]:
-    """Yield the chunks of a RIFF or IFF file; gigabytes of zeros must not be walked as empty chunks."""
-    for _ in range(_CHUNKS):
-        if start + 8 > size:
-            return
-        source.seek(start)
-        name, length = struct.unpack(order + "4sI", source.read(8))
-        yield name, start + 8, length
-        start += 8 + length + length % 2
-
-
-def _measure_wav(source: tp.BinaryIO, size: int, order: str) -> tp.Optional[float]:
-    form, samples, wide = b"", 0, 0
-    for name, start, length in _find_chunks(source, 12, size, order):
-        source.seek(start)
-        if name == b"ds64":
-            wide = struct.unpack("<8xQ", source.read(16))[0]
-        elif name == b"fmt ":
-            form = source.read(16)
-        elif name == b"fact":
-            samples = struct.unpack(order + "I", source.read(4))[0]
-        elif name == b"data":
-            if length in _ENDLESS:
-                length = wide or _find_rest(source, start, size, order)
-            return _divide_wav(form, samples, length, order)
-    return None
-
-
-def _find_rest(source: tp.BinaryIO, start: int, size: int, order: str) -> int:
-    """Return the length of a data chunk of unknown size: all that follows, unless that is more chunks."""
-    end = start
-    for name, contents, length in _find_chunks(source, start, size, order):
-        if not name.isalnum() and not name.strip().isalnum():
-            return size - start
-        end = contents + length + length % 2
-    return 0 if start < end == size else size - start
-
-
-def _divide_wav(form: bytes, samples: int, length: int, order: str) -> float:
-    """Return seconds from the `fmt ` chunk, the `fact` chunk's samples and the bytes of data.
-
-    The block size is not used: where files contradict themselves it is what is wrong. For compressed
-    data the byte rate is rounded and `fact` exact, unless libsndfile wrote it for two channels (half).
-    """
-    tag, channels, rate, byte_rate, _, bits = struct.unpack(order + "HHIIHH", form)
-    if tag in _PCM_TAGS:
-        return length / float(channels * ((bits + 7) // 8) * rate)
-    exact, rounded = samples / float(rate), length / float(byte_rate)
-    return exact if abs(exact - rounded) < 0.05 * rounded else rounded
-
-
-def _measure_w64(source: tp.BinaryIO, size: int) -> tp.Optional[float]:
-    """Sony Wave64: RIFF with 16-byte names, and 8-byte sizes that include the chunk's 24-byte head."""
-    form, start = b"", 40
-    while start + 24 <= size:
-        source.seek(start)
-        name, length = struct.unpack("<16sQ", source.read(24))
-        if name[:4] == b"fmt ":
-            form = source.read(16)
-        if name[:4] == b"data":
-            known = 24 <= length < 1 << 63
-            return _divide_wav(form, 0, length - 24 if known else size - start - 24, "<")
-        start += max(24, length + -length % 8)
-    return None
-
-
-def _measure_aiff(source: tp.BinaryIO, size: int) -> tp.Optional[float]:
-    for name, start, _ in _find_chunks(source, 12, size, ">"):
-        if name == b"COMM":
-            source.seek(start)
-            frames, exponent, mantissa = struct.unpack(">2xI2xHQ", source.read(18))
-            rate = math.ldexp(float(mantissa), int(exponent & 0x7FFF) - 16383 - 63)  # an 80-bit float
-            return float(frames) / rate
-    return None
-
-
 def _measure_au(source: tp.BinaryIO, size: int) -> tp.Optional[float]:
     source.seek(4)
     start, length, encoding, rate, channels = struct.unpack(">5I", source.read(20))
-    length = size - start if length in _ENDLESS else length
+    length = size - start if not length or (chunks.is_placeholder(length) and start + length > size) else length
     return float(length) / float(_AU_BYTES[encoding] * channels * rate)
 
 
@@ -159,7 +62,10 @@ def _measure_caf(source: tp.BinaryIO, size: int) -> tp.Optional[float]:
         if name == b"desc":
             rate, packet_bytes, packet_frames = struct.unpack(">d8xII", source.read(24))
         if name == b"pakt":
-            return float(struct.unpack(">8xq", source.read(16))[0]) / rate
+            packets, frames, priming, rest = struct.unpack(">qqii", source.read(24))
+            if packet_frames and frames == packets * packet_frames and not priming and not rest:
+                frames -= packet_frames - 1  # whole packets were counted, and the last one may be cut short
+            return float(frames) / rate
         if name == b"data" and packet_bytes:
             length = size - start - 12 if length < 0 else length
             frames = (length - 4) // packet_bytes * packet_frames  # 4: an edit count
@@ -182,25 +88,38 @@ class _Stream(tp.NamedTuple):
 
     rate: int  # granules per second
     skipped: int  # granules of encoder delay (Opus: pre-skip)
+    longest: int  # granules that one packet may add; 0: its first byte says how many (Opus)
 
 
 def _parse_ogg_head(packet: bytes) -> tp.Optional[_Stream]:
     """Return the stream that a first page's packet announces; None for video and other company."""
     if packet[:7] == b"\x01vorbis":
-        return _Stream(struct.unpack("<I", packet[12:16])[0], 0)
+        return _Stream(struct.unpack("<I", packet[12:16])[0], 0, (1 << (packet[28] >> 4)) >> 1)
     if packet[:8] == b"OpusHead":
-        return _Stream(48000, struct.unpack("<H", packet[10:12])[0])
+        return _Stream(48000, struct.unpack("<H", packet[10:12])[0], 0)
     if packet[:5] == b"\x7fFLAC":
-        return _Stream(struct.unpack(">Q", packet[27:35])[0] >> 44, 0)
+        return _Stream(struct.unpack(">Q", packet[27:35])[0] >> 44, 0, struct.unpack(">H", packet[19:21])[0])
     if packet[:8] == b"Speex   ":
-        return _Stream(struct.unpack("<I", packet[36:40])[0], 0)
+        rate, samples, frames = struct.unpack("<I16xI4xI", packet[36:68])
+        return _Stream(rate, 0, samples * max(1, frames))
     return None
 
 
+def _measure_opus_packet(packet: bytes) -> int:
+    """Return the samples of a packet at 48 kHz, by its first two bytes (RFC 6716, 3.1)."""
+    kind, code = packet[0] >> 3, packet[0] & 3
+    if kind < 12:
+        length = (480, 960, 1920, 2880)[kind & 3]
+    else:
+        length = (480, 960)[kind & 1] if kind < 16 else 120 << (kind & 3)
+    return length * (packet[1] & 63 if code == 3 else 1 + (code > 0))
+
+
 def _measure_ogg(source: tp.BinaryIO, size: int) -> tp.Optional[float]:
-    """Add up the last granule positions (RFC 3533) of chained streams, the first audio of each link."""
+    """Add up the granules (RFC 3533) of chained streams, the first audio of each link, each from where it begins."""
     seconds: tp.Dict[int, float] = {}
     streams: tp.Dict[int, _Stream] = {}
+    begun: tp.Dict[int, int] = {}  # granules before the first page with audio
     fresh, position = False, 0  # fresh: only first pages since the link began
     while position + 27 <= size:
         source.seek(position)
@@ -211,16 +130,30 @@ def _measure_ogg(source: tp.BinaryIO, size: int) -> tp.Optional[float]:
         flags, granule, serial, count = struct.unpack("<5xBqI8xB", head)
         table = source.read(count)
         if flags & _PAGE_FLAG_FIRST:
-            stream = _parse_ogg_head(source.read(min(sum(table), 64)))
+            stream = _parse_ogg_head(source.read(min(sum(table), 80)))
             if stream is not None and not (fresh and streams):
-                streams, seconds[position] = {serial: stream}, 0.0
+                streams, seconds[position], begun = {serial: stream}, 0.0, {}
             fresh = True
         else:
             fresh = False
-            if serial in streams and granule >= 0:
-                seconds[max(seconds)] = max(granule - streams[serial].skipped, 0) / streams[serial].rate
+            if serial in streams and granule > 0:
+                stream = streams[serial]
+                if serial not in begun:
+                    begun[serial] = _find_begin(stream, granule, table, source.read(2))
+                seconds[max(seconds)] = max(granule - begun[serial] - stream.skipped, 0) / stream.rate
         position += 27 + count + sum(table)
     return sum(seconds.values()) if seconds else None
+
+
+def _find_begin(stream: _Stream, granule: int, table: bytes, packet: bytes) -> int:
+    """Return the granule from which a stream counts: 0, or that of its first page with audio.
+
+    What was cut out of a running stream (an Internet radio's) goes on counting, and its first page ends at more
+    than it can hold. What that page does hold is left out, as only its decoder would know.
+    """
+    packets = sum(lacing < 255 for lacing in table)
+    longest = stream.longest or _measure_opus_packet(packet)
+    return granule if granule > packets * longest else 0
 
 
 def _find_page(source: tp.BinaryIO, start: int, size: int) -> int:

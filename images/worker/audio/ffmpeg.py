@@ -18,8 +18,12 @@ import typing as tp
 import numpy as np
 
 VARIABLE = "CONSORT_FFMPEG"
-_KEPT = 4096  # bytes of complaints; a broken file can produce megabytes of them
-_INPUT = ["-nostdin", "-v", "error", "-threads", "1", "-protocol_whitelist", "fd,pipe", "-i", "fd:"]
+_KEPT = 4096  # characters of one line, and lines of complaints; a broken file can produce megabytes of them
+# "verbose" counts packets, and what could not be decoded of them, at the end; each line tells its level
+_INPUT = ["-nostdin", "-nostats", "-hide_banner", "-v", "level+verbose", "-threads", "1"]
+_INPUT += ["-protocol_whitelist", "fd,pipe", "-i", "fd:"]
+# its own C library would load modules of the system's for the text in a transport stream, and crash
+_ENVIRONMENT = {"LC_ALL": "C", "GCONV_PATH": os.devnull}
 _OUTPUT = ["-map", "0:a:0", "-vn", "-sn", "-dn", "-acodec", "pcm_f32le", "-bitexact", "-f", "wav", "pipe:1"]
 
 
@@ -56,6 +60,48 @@ def version(program: str) -> str:
     return found.group(1) if found else "unknown"
 
 
+_LEVEL = re.compile(r"\[(panic|fatal|error|warning|info|verbose)\] ")
+_PREFIX = re.compile(r"^(\[[^\]]*\] *)+")
+_COUNTS = re.compile(r"\(audio\): (\d+) packets read .*?(\d+) frames decoded; (\d+) decode errors")
+_CODEC = re.compile(r"Stream #0:\d+ -> #0:0 \((\w+)")
+
+
+class Talk:
+    """What ffmpeg says while it decodes: complaints, and in the end how much it has decoded."""
+
+    def __init__(self) -> None:
+        self.packets = 0  # of the stream
+        self.damaged = 0  # of these, could not be decoded
+        self.codec = ""  # such as "aac"
+        self.errors = 0  # lines
+        self._first = ["", ""]  # complaint, and line of unknown level
+        self._rest = b""
+
+    @property
+    def complaint(self) -> str:
+        """The first thing that was wrong, without the addresses in it; empty if nothing was."""
+        return next((line for line in self._first if line), "")
+
+    def hear(self, chunk: bytes) -> None:
+        """Take bytes as they come; an empty chunk is the end."""
+        *lines, self._rest = (self._rest[:_KEPT] + (chunk or b"\n")).split(b"\n")
+        for line in lines:
+            self._hear_line(line.decode("utf-8", "replace").strip())
+
+    def _hear_line(self, line: str) -> None:
+        level, text = _LEVEL.search(line), _PREFIX.sub("", line)
+        codec, counts = _CODEC.search(line), _COUNTS.search(line)
+        if level is None:
+            self._first[1] = self._first[1] or text
+        elif level.group(1) in ("panic", "fatal", "error"):
+            self.errors += 1
+            self._first[0] = self._first[0] or ("no audio stream" if "matches no streams" in text else text)
+        elif codec is not None:
+            self.codec = self.codec or codec.group(1)
+        elif counts is not None:
+            self.packets, self.damaged = int(counts.group(1)), int(counts.group(3))
+
+
 class PcmStream:
     """The first audio stream of an open file, decoded by a child process while it is read."""
 
@@ -73,7 +119,7 @@ class PcmStream:
         """
         self._deadline = deadline
         self._data = bytearray()
-        self._complaints = bytearray()
+        self.talk = Talk()
         self._selector = selectors.DefaultSelector()
         os.lseek(source, 0, os.SEEK_SET)
         try:
@@ -82,7 +128,7 @@ class PcmStream:
                 stdin=source,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={"LC_ALL": "C"},
+                env=_ENVIRONMENT,
             )
         except OSError as error:
             raise FfmpegMissingError("ffmpeg does not start: {}".format(error.strerror)) from None
@@ -93,15 +139,6 @@ class PcmStream:
         except BaseException:
             self.close()
             raise
-
-    @property
-    def complaint(self) -> str:
-        """The first thing ffmpeg said, without the addresses in it; empty if it said nothing."""
-        text = self._complaints.decode("utf-8", "replace")
-        if "matches no streams" in text:
-            return "no audio stream"
-        lines = [re.sub(r"^(\[[^\]]*\] *)+", "", line) for line in text.splitlines()]
-        return next((line for line in lines if line), "")
 
     def read(self, frames: int) -> np.ndarray:
         """Return float32 `[n, C]`; `n < frames` only at the end of the stream.
@@ -141,10 +178,10 @@ class PcmStream:
                 chunk = os.read(key.fd, 1 << 16)
                 if not chunk:
                     self._selector.unregister(key.fileobj)
-                elif key.fileobj is self._process.stdout:
+                if key.fileobj is self._process.stdout:
                     self._data += chunk
                 else:
-                    self._complaints += chunk[: _KEPT - len(self._complaints)]
+                    self.talk.hear(chunk)
         return len(self._data) >= size
 
     def _check_exit(self) -> None:
@@ -155,12 +192,12 @@ class PcmStream:
         if code == -signal.SIGKILL:  # nobody here did it, so the system did, for want of memory
             raise MemoryError("ffmpeg was killed")
         if code:
-            raise FfmpegError(self.complaint or "ffmpeg ended with code {}".format(code))
+            raise FfmpegError(self.talk.complaint or "ffmpeg ended with code {}".format(code))
 
     def _take(self, size: int) -> bytes:
         if not self._fill(size):
             self._check_exit()
-            raise FfmpegError(self.complaint or "no audio stream")
+            raise FfmpegError(self.talk.complaint or "no audio stream")
         taken = bytes(self._data[:size])
         del self._data[:size]
         return taken

@@ -4,6 +4,7 @@ Neither can be taken from one field. An mp3 may lack every header, or be two fil
 are counted; an mp4 repeats its duration in several boxes, of which edit lists make some too long.
 """
 
+import io
 import struct
 import typing as tp
 
@@ -157,6 +158,31 @@ def measure_mp4(source: tp.BinaryIO, size: int) -> tp.Optional[float]:
         if seconds is not None:
             return seconds
     return None
+
+
+_PROTECTED = {b"enca": "CENC", b"drms": "FairPlay", b"aavd": "Audible", b"aavc": "Audible"}  # sample entries
+
+
+def find_encryption(source: tp.BinaryIO) -> str:
+    """Return the scheme by which an mp4's first sound track is encrypted, by its sample entry; empty: it is not.
+
+    Decoders take the scrambled packets for damaged ones, and make noise of some.
+    """
+    size = source.seek(0, io.SEEK_END)
+    source.seek(0)
+    moov = _read_moov(source, size) if source.read(8)[4:] == b"ftyp" else b""
+    for track in (box for box in find_boxes(moov, 0, len(moov)) if box.kind == b"trak"):
+        at, kinds = track, [b"mdia", b"minf", b"stbl", b"stsd"]
+        if moov.find(b"soun", track.start, track.stop) < 0:
+            continue
+        for kind in kinds:
+            at = next((box for box in find_boxes(moov, at.start, at.stop) if box.kind == kind), Box(b"", 0, 0))
+        entry = next(find_boxes(moov, at.start + 8, at.stop), Box(b"", 0, 0))  # behind version and count
+        scheme = moov.find(b"schm", entry.start, entry.stop)
+        if entry.kind == b"enca" and scheme >= 0:
+            return moov[scheme + 8 : scheme + 12].decode("ascii", "replace")
+        return _PROTECTED.get(entry.kind, "")
+    return ""
 
 
 def _read_moov(source: tp.BinaryIO, size: int) -> bytes:

@@ -1,5 +1,6 @@
 """From the blocks of one decoder to every wave that models want: mix, resample, keep, look at the level."""
 
+import hashlib
 import math
 import tempfile
 import typing as tp
@@ -13,7 +14,7 @@ Format = tp.Tuple[int, int]  # sample rate in Hz, channels
 
 QUIET = 2.0**-15  # one step of 16-bit audio: below it there is nothing to hear
 FULL_SCALE = 32767.0 / 32768.0  # the largest positive value of 16-bit audio
-_FLAT = 3  # samples in a row at full scale that count as clipping; a normalised peak has one
+_FLAT = 3  # samples in a row at one height that count as clipping; a normalised peak has one
 
 
 class Meter:
@@ -23,6 +24,13 @@ class Meter:
         self.frames = 0
         self.silent = True
         self.clipped = False
+        self.peak = 0.0  # the largest magnitude; full scale is 1
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of the samples as they were decoded, float32: equal for files that sound the same, whatever their format."""
+        return self._digest.hexdigest()
 
     def measure(self, block: np.ndarray, mono: np.ndarray) -> None:
         """Look at one block `[n, C]` as decoded, and at `mono` `[n]`, the mean of its channels.
@@ -31,14 +39,20 @@ class Meter:
         """
         self.frames += len(block)
         self.silent = self.silent and float(np.max(np.abs(mono))) < QUIET
-        if not self.clipped and max(float(block.max()), -float(block.min())) >= FULL_SCALE:
-            self.clipped = _has_plateau(np.abs(block) >= FULL_SCALE)
+        self._digest.update(np.ascontiguousarray(block, "<f4").data)
+        peak = max(float(block.max()), -float(block.min()))
+        self.peak = max(self.peak, peak)
+        if not self.clipped and peak >= FULL_SCALE:
+            self.clipped = _has_plateau(np.abs(block))
 
 
-def _has_plateau(full: np.ndarray) -> bool:
-    run = full[: len(full) - _FLAT + 1]
+def _has_plateau(height: np.ndarray) -> bool:
+    """Return whether samples in a row are at full scale, or above and flat: floats may swing beyond it unharmed."""
+    level = height >= FULL_SCALE
+    run = level[: len(level) - _FLAT + 1]
     for shift in range(1, _FLAT):
-        run = run & full[shift : len(full) - _FLAT + 1 + shift]
+        ahead = height[shift : len(height) - _FLAT + 1 + shift]
+        run = run & (np.abs(ahead - height[: len(ahead)]) <= QUIET) & level[shift : len(ahead) + shift]
     return bool(run.any())
 
 

@@ -305,5 +305,8 @@ def _finish_array(
         decoder=source.decoder,
         flags=sorted(flags),
         context=model.context,
+        declared=source.declared,
+        peak=source.peak,
+        samples=source.samples,
     )
     return Finished(record, store.encode(values, task.format))

@@ -1,0 +1,115 @@
+"""An audio file as it lies there: opened once, hashed, and what its headers say before any decoder is asked."""
+
+import hashlib
+import os
+import stat
+import typing as tp
+
+from worker.audio import chunks, durations, mpeg
+from worker.errors import AudioError
+
+_UNITS = (100, 10**3, 10**6, 10**7, 10**9, 2 * 10**9)  # ns in which file systems and shares keep times
+_LOOKALIKES = (
+    (b"version https://git-lfs", "is a git-lfs pointer and not the audio itself; run `git lfs pull`"),
+    (b"<!doctype html", "is an HTML page and not audio; download it again"),
+    (b"<html", "is an HTML page and not audio; download it again"),
+)
+
+
+class Source(tp.NamedTuple):
+    """An open file, and what its headers say."""
+
+    file: tp.BinaryIO
+    declared: tp.Optional[float]  # seconds of what can be read
+    data: tp.Optional[chunks.Data]  # where it is a file of chunks
+    disguised: bool  # what is declared as PCM is something else
+
+
+def open_file(path: str) -> tp.BinaryIO:
+    """Open a regular file; everything else could block for ever, never end, or do something."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise AudioError("unreadable", "is not a regular file")
+    source = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", 1 << 16)
+    if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+        source.close()
+        raise AudioError("changed", "is no longer a regular file")
+    return source
+
+
+def read_stamp(source: tp.BinaryIO) -> tp.Tuple[int, int]:
+    """Return the size and the modification time, by which a change shows."""
+    status = os.fstat(source.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+def is_same(one: tp.Tuple[int, int], other: tp.Tuple[int, int]) -> bool:
+    """Return whether two stamps are of the same file: a share may keep times in a coarser unit than it first said."""
+    (size, time_ns), (other_size, other_ns) = one, other
+    rounded = any(
+        abs(time_ns - other_ns) < unit and (time_ns % unit == 0) != (other_ns % unit == 0)
+        for unit in _UNITS
+        if time_ns % 10**9 or other_ns % 10**9
+    )
+    return size == other_size and (time_ns == other_ns or rounded)
+
+
+def hash_file(source: tp.BinaryIO) -> str:
+    """Return the sha256 of all that follows."""
+    digest = hashlib.sha256()
+    for chunk in iter(lambda: source.read(1 << 20), b""):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def look(file: tp.BinaryIO) -> Source:
+    """Read the headers.
+
+    Raises:
+        AudioError: it is encrypted.
+    """
+    _refuse_lookalikes(file)
+    scheme = mpeg.find_encryption(file)
+    if scheme:
+        raise AudioError("decode", "is encrypted ({}); only an unprotected copy of it can be read".format(scheme))
+    declared = durations.declared_duration(file)
+    data = chunks.find_data(file)
+    lead = None if data is None else chunks.find_bitstream(file, data)
+    if lead and data and declared is not None:  # silence that no decoder of the stream gives
+        declared -= declared * lead / data.length
+    return Source(file, declared, data, lead is not None)
+
+
+def _refuse_lookalikes(source: tp.BinaryIO) -> None:
+    """Say what a file really is where decoders would only say that they do not know it."""
+    source.seek(0)
+    head = source.read(512)
+    if not head:
+        raise AudioError("empty", "file is empty (0 bytes)")
+    head = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for start, meaning in _LOOKALIKES:
+        if head.startswith(start):
+            raise AudioError("decode", meaning)
+
+
+class Window:
+    """The samples alone of a file whose header is wrong about their number, for libsndfile to read without it."""
+
+    def __init__(self, file: tp.BinaryIO, data: chunks.Data) -> None:
+        self._file, self._start, self._length = file, data.start, data.length
+        self._at = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move within the samples."""
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Return the position within the samples."""
+        return self._at
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes of samples."""
+        self._file.seek(self._start + self._at)
+        found = self._file.read(max(0, min(size, self._length - self._at)))
+        self._at += len(found)
+        return found

@@ -1,11 +1,15 @@
 """The `consort` command: parse, call, exit code. The verbs are in `orchestrator/cli`, one file each."""
 
 import argparse
+import difflib
 import errno
 import os
+import re
 import sys
 
+import orchestrator
 from orchestrator import errors
+from worker import schema
 
 _EXIT = "exit codes: 0 all written; 1 some items failed; 2 wrong job or no audio; 3 an environment, device or\n\
 checkpoint is missing; 4 shards lost or output unusable; 130 interrupted"
@@ -49,13 +53,26 @@ def _call(arguments: argparse.Namespace) -> int:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     """Return the arguments; names may stand on both sides of flags, where argparse takes them on one."""
-    top = parser()
+    top, argv = parser(), sys.argv[1:] if argv is None else argv
+    if argv and not argv[0].startswith("-") and argv[0] not in (known := _verbs()):
+        if argv[0].endswith((".yaml", ".yml")):
+            top.error(f"{argv[0]} is no command; did you mean `consort extract {argv[0]}`?")
+        top.error(f"{argv[0]!r}: {schema.unknown(argv[0], known, 'command')}")
     arguments, rest = top.parse_known_args(argv)
     if rest and (not hasattr(arguments, "names") or any(word.startswith("-") for word in rest)):
-        top.error(f"unrecognized arguments: {' '.join(rest)}")
+        known = re.findall(r"--[a-z][\w-]*", arguments.parser.format_help())
+        close = [one for word in rest for one in difflib.get_close_matches(word.partition("=")[0], known, n=1)]
+        hint = f"; did you mean {', '.join(dict.fromkeys(close))}?" if close else ""
+        arguments.parser.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
     if rest:
         arguments.names += rest
     return arguments
+
+
+def _verbs() -> list[str]:
+    from orchestrator.cli.verbs import VERBS
+
+    return [verb.__name__.rpartition(".")[2] for verb in VERBS]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    top.add_argument("--version", action="version", version=f"consort {orchestrator.__version__}")
     verbs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for verb in VERBS:
         verb.add(verbs)

@@ -3,6 +3,7 @@
 import os
 import typing as tp
 
+from orchestrator.planning.plan import FAILED, Plan
 from orchestrator.text import printable
 from worker.protocol import Failure
 
@@ -28,6 +29,13 @@ def warn_of_random(models: tp.Iterable[str]) -> None:
     """Say loudly which models' weights were never trained: their arrays only look like embeddings."""
     if names := ", ".join(sorted(models)):
         print(f"RANDOM WEIGHTS: {names}: never trained, their arrays mean nothing (PROVENANCE.json)")
+
+
+def chosen(plan: Plan) -> str:
+    """Say how many items are to do, and how those that failed are tried again."""
+    failed = sum(FAILED in choice.states.values() for choice in plan.choices)
+    earlier = f", {failed} failed earlier (--retry-failed tries them again)" if failed else ""
+    return f"{len(plan.chosen)} of {len(plan.choices)} items to do{earlier}"
 
 
 def near(path: str | os.PathLike[str]) -> str:

@@ -54,8 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{words.chosen(surveyed.plan)}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}"
             )
             report, folder = running.extract(surveyed, placed, shown, arguments.offline)
-    _print(report, job, surveyed.plan, arguments.verbose)
-    print(f"device: {placed.devices}; logs: {words.near(folder.logs)}")
+    with words.unread():
+        _print(report, job, surveyed.plan, arguments.verbose)
+        print(f"device: {placed.devices}; logs: {words.near(folder.logs)}", flush=True)
     return report.exit_code
 
 

@@ -1,5 +1,6 @@
 """What several verbs say: failures with their reasons, untrained weights, and paths as a person would type them."""
 
+import contextlib
 import os
 import typing as tp
 
@@ -36,6 +37,15 @@ def chosen(plan: Plan) -> str:
     failed = sum(FAILED in choice.states.values() for choice in plan.choices)
     earlier = f", {failed} failed earlier (--retry-failed tries them again)" if failed else ""
     return f"{len(plan.chosen)} of {len(plan.choices)} items to do{earlier}"
+
+
+@contextlib.contextmanager
+def unread() -> tp.Iterator[None]:
+    """Print what somebody may stop reading: how a run has ended is not changed by that."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def near(path: str | os.PathLike[str]) -> str:

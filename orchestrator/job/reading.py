@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 import typing as tp
 
 import yaml
@@ -240,6 +241,23 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[tp.Any, tp.Any]:
     return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
 
 
+def _number(loader: _Loader, node: yaml.ScalarNode) -> tp.Any:
+    """Refuse numbers that YAML reads otherwise than they look: `010` is 8 to it, and `10:30` is 630."""
+    kind = "int" if node.tag.endswith(":int") else "float"
+    value = loader.construct_yaml_int(node) if kind == "int" else loader.construct_yaml_float(node)
+    if ":" in node.value or (kind == "int" and _OCTAL.match(node.value)):
+        line = f"line {node.start_mark.line + 1}: "
+        raise JobError(f"{line}YAML reads {node.value} as {value:g}; write {value:g}, or '{node.value}' if it is text")
+    return value
+
+
+_OCTAL = re.compile(r"[-+]?0[0-9_]+\Z")
+_Loader.add_constructor("tag:yaml.org,2002:int", _number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _number)
+# 1e3, which YAML 1.1 takes for text
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+\Z"), list("-+0123456789")
+)
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 

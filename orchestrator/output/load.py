@@ -47,8 +47,7 @@ class Run:
             FileNotFoundError: the folder holds no manifest.
         """
         self.root = pathlib.Path(root)
-        lines = files.read_text(self.root / "manifest.jsonl").splitlines()
-        self.records: list[dict[str, tp.Any]] = [json.loads(line) for line in lines]
+        self.records: list[dict[str, tp.Any]] = list(files.read_json_lines(self.root / "manifest.jsonl"))
         self._primary: dict[str, str] = {
             r["model"]: r["output"] for r in self.records if r["path"].startswith(f"{r['model']}/")
         }

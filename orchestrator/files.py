@@ -206,6 +206,23 @@ def read_text(path: pathlib.Path, encoding: str = "ascii") -> str:
         return f.read()
 
 
+def read_json_lines(path: pathlib.Path) -> tp.Iterator[tp.Any]:
+    """Yield what the lines of a file hold; a last one that was cut short, as by a copy of it, is left out.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+        ValueError: another line is no JSON, or it is no text.
+    """
+    text = read_text(path)
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            yield json.loads(line)
+        except ValueError:
+            if number < len(lines) or text.endswith("\n"):
+                raise
+
+
 def _without_waiting(path: str, flags: int) -> int:
     """Follow a link, as version control makes them of results, but only to a file."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)

@@ -170,8 +170,11 @@ def _problem(target: RunFolder, record: Record) -> Problem | None:
 def _context_problem(output: OutputDir, name: str) -> Problem | None:
     if not contexts.NAME.match(name):
         return Problem("context", output.manifest.name, f"{name!r} names no context")
-    problem = contexts.Contexts(output.contexts).problem(name)
     path = (output.contexts / f"{name}.json").relative_to(output.root).as_posix()
+    try:
+        problem = contexts.Contexts(output.contexts).problem(name)
+    except PermissionError as error:
+        return Problem("context", path, f"{error.strerror}; mend its rights")
     return Problem("context", path, problem, damaged=problem != contexts.LOST) if problem else None
 
 

@@ -15,6 +15,7 @@ def add(verbs: flags.Verbs) -> None:
     verb = flags.verb(verbs, "extract", "run a job: every model over every audio file", run)
     flags.add_job(verb)
     verb.add_argument("--offline", action="store_true", help="fetch no weights")
+    verb.add_argument("--yes", action="store_true", help="replace arrays that hold other settings without asking")
     verb.add_argument("--force", action="store_true", help="start although the disk looks too small")
     text = "list every array with its shape, every failure, and every flagged file"
     verb.add_argument("--verbose", "--debug", action="store_true", help=text)
@@ -22,6 +23,7 @@ def add(verbs: flags.Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     job = flags.job(arguments)
+    from orchestrator.cli import replacing
     from orchestrator.job import scan, synthetic
     from orchestrator.output import flagged
     from orchestrator.output import ledger as ledgers
@@ -36,20 +38,28 @@ def run(arguments: argparse.Namespace) -> int:
     audio = scan.scan(job)  # first, as a wrong audio path must not leave an output folder behind
     placed = placement.choose(job)
     output.create(job.folders)
-    with output.lock(), progress.choose() as shown:
-        placed.sweep(output)
-        ledgers.sweep(output)
-        if not arguments.offline:
-            weights.fetch_unpinned(job, shown)
-        surveyed = survey.take(job, audio)
-        if (trouble := surveyed.lacking_room()) and not arguments.force:
-            raise RunFailed(f"{trouble}; free some, choose another folder, or --force")
-        chosen = f"{len(surveyed.plan.chosen)} of {len(surveyed.plan.choices)} items to do"
-        shown.say(f"{chosen}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
-        report, folder = running.extract(surveyed, placed, shown, arguments.offline)
-    _print(report, job, surveyed.plan, arguments.verbose)
-    wrong = words.sum_up(flagged.count(report.flagged))
-    print(f"device: {placed.devices}; logs: {words.near(folder.logs)}{f'; flagged: {wrong}' if wrong else ''}")
+    with output.lock():
+        with progress.choose() as shown:
+            for line in flags.differences(arguments):
+                shown.say(line)
+            placed.sweep(output)
+            ledgers.sweep(output)
+            if not arguments.offline:
+                weights.fetch_unpinned(job, shown)
+            surveyed = survey.take(job, audio)
+            if (trouble := surveyed.lacking_room()) and not arguments.force:
+                raise RunFailed(f"{trouble}; free some, choose another folder, or --force")
+        replacing.agree(arguments, surveyed)  # where no live line stands in the way of a question
+        with progress.choose() as shown:
+            shown.say(
+                f"{words.chosen(surveyed.plan)}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}"
+            )
+            report, folder = running.extract(surveyed, placed, shown, arguments.offline)
+    with words.unread():
+        _print(report, job, surveyed.plan, arguments.verbose)
+        wrong = words.sum_up(flagged.count(report.flagged))
+        told = f"; flagged: {wrong}" if wrong else ""
+        print(f"device: {placed.devices}; logs: {words.near(folder.logs)}{told}", flush=True)
     return report.exit_code
 
 

@@ -1,12 +1,16 @@
 """What verbs share of the command line: how one is added, the flags of a job, and the job that they make."""
 
 import argparse
+import json
+import os
 import sys
 import typing as tp
 
+from orchestrator.cli import old_flags, words
 from orchestrator.errors import JobError
 from orchestrator.job import reading
 from orchestrator.job.spec import JobSpec
+from orchestrator.text import printable
 
 Verbs: tp.TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -30,7 +34,7 @@ _FLAGS: dict[tuple[str, ...], dict[str, tp.Any]] = {
 def verb(verbs: Verbs, name: str, text: str, run: tp.Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
     """Return the parser of a new verb, which `run` answers; abbreviations are not accepted."""
     parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-    parser.set_defaults(verb=run)
+    parser.set_defaults(verb=run, parser=parser)
     return parser
 
 
@@ -41,6 +45,7 @@ def add_job(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(*names, **options)
     parser.add_argument("--skip_existing", "--skip-existing", action="store_true", help="same as --resume exists")
     parser.add_argument("--retry_failed", "--retry-failed", action="store_true", help="try failed items again")
+    old_flags.add(parser)
     add_set(parser)
 
 
@@ -53,25 +58,60 @@ def add_set(parser: argparse.ArgumentParser) -> None:
 def job(arguments: argparse.Namespace) -> JobSpec:
     """Return the job of a file and flags; a flag's path is relative to the current folder.
 
+    What flags change of the file is said.
+
     Raises:
         JobError: what is wrong with it.
     """
-    keys = [names[0].lstrip("-") for names in _FLAGS]
-    changes = [(key, value) for key in keys if (value := getattr(arguments, key)) is not None]
-    if arguments.skip_existing:
-        changes.append(("resume", "exists"))
-    if arguments.retry_failed:
-        changes.append(("retry_failed", True))
-    changes += settings(arguments)
+    set_by = changes(arguments)
     if not arguments.job:
-        _refuse_part(arguments.models or [""], dict(changes))
-    found = reading.read(arguments.job, changes)
+        _refuse_part(arguments.models or [""], dict(set_by))
+    found = reading.read(arguments.job, set_by)
+    if old := old_flags.changes(arguments, found):
+        arguments.old = old
+        found = reading.read(arguments.job, changes(arguments))
     from orchestrator.running import placement
 
     placement.check(found, arguments.job or "flags")
     for name in reading.lacking(arguments.job, arguments.models) if arguments.job and arguments.models else ():
         print(f"--models: {arguments.job} has no {name}; it is taken with its defaults", file=sys.stderr)
     return found
+
+
+def changes(arguments: argparse.Namespace) -> list[tuple[str, tp.Any]]:
+    """Return what the flags set, in the order in which it counts.
+
+    Raises:
+        JobError: a `--set` that is none.
+    """
+    keys = [names[0].lstrip("-") for names in _FLAGS]
+    found = [(key, value) for key in keys if (value := getattr(arguments, key)) is not None]
+    if arguments.skip_existing:
+        found.append(("resume", "exists"))
+    if arguments.retry_failed:
+        found.append(("retry_failed", True))
+    return [*found, *getattr(arguments, "old", []), *settings(arguments)]
+
+
+def differences(arguments: argparse.Namespace) -> list[str]:
+    """Return a line for each key of the job file that the flags have changed; none where they are the job."""
+    lines = []
+    for key, old, new in reading.differences(arguments.job, changes(arguments)) if arguments.job else ():
+        if key == "models":
+            out, added = ([str(n) for n in a if n not in b] for a, b in ((old, new), (new, old)))
+            words = [f"{', '.join(names)} {what}" for names, what in ((out, "left out"), (added, "added")) if names]
+            lines.append(f"flag: models: {'; '.join(words)}")
+        else:
+            lines.append(f"flag: {key}: {_words(old)} -> {_words(new)}")
+    return lines
+
+
+def _words(value: tp.Any) -> str:
+    if isinstance(value, str):
+        return printable(words.near(value) if os.path.isabs(value) else value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "not said" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _refuse_part(models: list[str], changes: dict[str, tp.Any]) -> None:
@@ -88,7 +128,8 @@ def _refuse_part(models: list[str], changes: dict[str, tp.Any]) -> None:
 def given(arguments: argparse.Namespace) -> set[str]:
     """Return the names of the flags of a job that stand on the command line."""
     names = [names[0].lstrip("-") for names in _FLAGS]
-    return {name for name in (*names, "skip_existing", "retry_failed", "set") if getattr(arguments, name)}
+    others = ("skip_existing", "retry_failed", "set", *old_flags.NAMES)
+    return {name for name in (*names, *others) if getattr(arguments, name)}
 
 
 def settings(arguments: argparse.Namespace) -> list[tuple[str, tp.Any]]:

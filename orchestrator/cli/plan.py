@@ -3,7 +3,7 @@
 import argparse
 
 from orchestrator import errors
-from orchestrator.cli import flags
+from orchestrator.cli import flags, words
 from orchestrator.text import duration, size, table
 
 
@@ -13,7 +13,9 @@ def add(verbs: flags.Verbs) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     job = flags.job(arguments)
+    from orchestrator.cli import replacing
     from orchestrator.planning import survey
+    from orchestrator.planning.replaced import replaced
     from orchestrator.running import placement
 
     surveyed = survey.take(job)
@@ -28,10 +30,16 @@ def run(arguments: argparse.Namespace) -> int:
         hours = (f"~{seconds / 3600:.2f} h", f"~{duration(cost)}")
         device = placed.device(model.environment) if model.extractor.uses_gpu() else "cpu"
         rows.append((model.name, model.environment, device, str(len(work)), done, failed, stale, *hours))
+    for line in flags.differences(arguments):
+        print(line)
     print(table(rows))
+    for line in replacing.told(found := replaced(surveyed)):
+        print(line)
+    if reason := replacing.asked(arguments, surveyed, found):
+        print(f"{reason}; `consort extract` asks first, or takes --yes")
     print(f"runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
     needed = size(made.bytes())
-    print(f"{len(made.chosen)} of {len(made.choices)} items chosen; ~{needed} will be written; nothing was started")
+    print(f"{words.chosen(made)}; ~{needed} will be written; nothing was started")
     if trouble := surveyed.lacking_room():
         print(f"warning: {trouble}")
     return errors.OK

@@ -1,9 +1,11 @@
 """What several verbs say: failures, flagged sources, untrained weights, and paths as a person would type them."""
 
+import contextlib
 import os
 import typing as tp
 
 from orchestrator.output import flagged
+from orchestrator.planning.plan import FAILED, Plan
 from orchestrator.text import printable
 from worker.protocol import Failure
 
@@ -44,6 +46,22 @@ def warn_of_random(models: tp.Iterable[str]) -> None:
     """Say loudly which models' weights were never trained: their arrays only look like embeddings."""
     if names := ", ".join(sorted(models)):
         print(f"RANDOM WEIGHTS: {names}: never trained, their arrays mean nothing (PROVENANCE.json)")
+
+
+def chosen(plan: Plan) -> str:
+    """Say how many items are to do, and how those that failed are tried again."""
+    failed = sum(FAILED in choice.states.values() for choice in plan.choices)
+    earlier = f", {failed} failed earlier (--retry-failed tries them again)" if failed else ""
+    return f"{len(plan.chosen)} of {len(plan.choices)} items to do{earlier}"
+
+
+@contextlib.contextmanager
+def unread() -> tp.Iterator[None]:
+    """Print what somebody may stop reading: how a run has ended is not changed by that."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def near(path: str | os.PathLike[str]) -> str:

@@ -14,11 +14,10 @@ from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir
 from orchestrator.planning import shards
-from orchestrator.running import attempts
+from orchestrator.running import attempts, cores
 from orchestrator.running.attempts import Attempt
 from orchestrator.running.engines import ENGINES
 from orchestrator.running.engines.base import Ended, Engine, Job, Site
-from orchestrator.running.engines.local import default_slots
 from orchestrator.running.gpus import Gpus
 from orchestrator.running.placement import Placement
 from orchestrator.running.progress import Progress
@@ -77,7 +76,7 @@ class Work:
         for number in itertools.count():
             shard = make(number)
             attempt = Attempt(shard, gpus.take(shard) if shard.device == "cuda" else (), runtime.way)
-            job = Job(shard, attempt.gpus, self.job.memory_bytes, default_slots())  # nothing else runs beside it
+            job = Job(shard, attempt.gpus, self.job.memory_bytes, cores.available())  # nothing else runs beside it
             facts, ended = _follow(engine, job, attempt, self.shown)
             gpus.give_back(attempt.gpus)
             if ended.ok and facts is not None:

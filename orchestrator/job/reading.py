@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 import typing as tp
 
 import yaml
@@ -29,13 +30,51 @@ def read(path: str | None, changes: tp.Sequence[tuple[str, tp.Any]] = ()) -> Job
     """
     raw = _read_yaml(path) if path else {}
     try:
-        roots = [_place_change({}, key, value) for key, value in changes if key == "root"]
-        raw = _place({**raw, "root": roots[-1]} if roots and isinstance(raw, dict) else raw, path)
-        for key, value in [(key, _place_change(raw, key, value)) for key, value in changes]:
-            raw = change(raw, key, value)
-        return spec.check(raw)
+        return spec.check(_changed(raw, path, changes))
     except (SchemaError, JobError) as error:
         raise JobError(f"{path or 'flags'}: {error}") from error
+
+
+def differences(path: str, changes: tp.Sequence[tuple[str, tp.Any]]) -> list[tuple[str, tp.Any, tp.Any]]:
+    """Return what `changes` make of a job that `read` has taken: the key, what its file says and what holds instead.
+
+    None stands for what is not said. The models come first, as the list of their names.
+    """
+    after = _changed(_read_yaml(path), path, changes)
+    before = _place(_read_yaml(path), path)
+    old, new = _flat(before), _flat(after)
+    whole = tuple(f"{name}." for name in {*_names(before)} ^ {*_names(after)})  # left out or added
+    keys = [key for key in {**old, **new} if not key.startswith(whole)]
+    found = [("models", _names(before), _names(after)), *((key, old.get(key), new.get(key)) for key in keys)]
+    return [one for one in found if one[1] != one[2]]
+
+
+def _changed(raw: tp.Any, path: str | None, changes: tp.Sequence[tuple[str, tp.Any]]) -> dict[str, tp.Any]:
+    """Return the plain values of a job with absolute paths and with `changes`."""
+    roots = [_place_change({}, key, value) for key, value in changes if key == "root"]
+    placed = _place({**raw, "root": roots[-1]} if roots and isinstance(raw, dict) else raw, path)
+    keys = {key for key, _ in changes}
+    for key, value in [(key, _place_change(placed, key, value)) for key, value in changes]:
+        placed = change(placed, key, value)
+        hop = key.removesuffix("seconds") + "hop_seconds"
+        if key.endswith(".window.seconds") and hop not in keys and _flat(placed).get(hop) is not None:
+            placed = change(placed, hop, value)  # windows that touch, whatever the job says
+    return placed
+
+
+def _flat(raw: dict[str, tp.Any]) -> dict[str, tp.Any]:
+    """Return every value of a job but its list of models, by the path of its key as `--set` takes it."""
+    own = {key: value for key, value in raw.items() if key != "models"}
+    models = {str(model.get("name")): model for model in _mappings(raw) if isinstance(model, dict)}
+    return dict(_leaves("", {**own, **models}))
+
+
+def _leaves(path: str, value: tp.Any) -> tp.Iterator[tuple[str, tp.Any]]:
+    if not isinstance(value, dict) or not value:
+        yield path, value
+        return
+    for key, inner in value.items():
+        yield from _leaves(schema.join(path, str(key)), inner)
 
 
 def change(raw: dict[str, tp.Any], key: str, value: tp.Any) -> dict[str, tp.Any]:
@@ -202,6 +241,23 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[tp.Any, tp.Any]:
     return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
 
 
+def _number(loader: _Loader, node: yaml.ScalarNode) -> tp.Any:
+    """Refuse numbers that YAML reads otherwise than they look: `010` is 8 to it, and `10:30` is 630."""
+    kind = "int" if node.tag.endswith(":int") else "float"
+    value = loader.construct_yaml_int(node) if kind == "int" else loader.construct_yaml_float(node)
+    if ":" in node.value or (kind == "int" and _OCTAL.match(node.value)):
+        line = f"line {node.start_mark.line + 1}: "
+        raise JobError(f"{line}YAML reads {node.value} as {value:g}; write {value:g}, or '{node.value}' if it is text")
+    return value
+
+
+_OCTAL = re.compile(r"[-+]?0[0-9_]+\Z")
+_Loader.add_constructor("tag:yaml.org,2002:int", _number)
+_Loader.add_constructor("tag:yaml.org,2002:float", _number)
+# 1e3, which YAML 1.1 takes for text
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+\Z"), list("-+0123456789")
+)
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 

@@ -2,13 +2,12 @@
 
 import csv
 import dataclasses
-import fnmatch
 import os
 import pathlib
 import typing as tp
 
 from orchestrator.errors import JobError
-from orchestrator.job import synthetic
+from orchestrator.job import patterns, synthetic
 from orchestrator.job.spec import SYNTHETIC, JobSpec
 
 SUFFIXES = frozenset([
@@ -70,8 +69,7 @@ def root_of(job: JobSpec) -> str:
 
 
 def _chosen(item: str, job: JobSpec) -> bool:
-    included = not job.include or any(fnmatch.fnmatchcase(item, p) for p in job.include)
-    return included and not any(fnmatch.fnmatchcase(item, p) for p in job.exclude)
+    return (not job.include or patterns.takes(job.include, item)) and not patterns.takes(job.exclude, item)
 
 
 def _folder(root: pathlib.Path) -> Audio:

@@ -133,7 +133,10 @@ def check(raw: tp.Any) -> JobSpec:
     for index, model in enumerate(job.models):
         _check_model(model, f"models[{index}]", job.licence_policy)
         if model.name.casefold() in seen:
-            raise JobError(f"models[{index}].name: {model.name!r} names two models; outputs would collide")
+            raise JobError(
+                f"models[{index}].name: {model.name!r} names two models; "
+                f"give each a name of its own: {{name: {model.name}_2, extractor: {model.reference}}}"
+            )
         seen.add(model.name.casefold())
     return job
 

@@ -33,11 +33,17 @@ class Contexts:
         return self.find(name) or {}
 
     def problem(self, name: str) -> str | None:
-        """Return what is wrong with the file of a context, or None."""
+        """Return what is wrong with the file of a context, or None.
+
+        Raises:
+            PermissionError: nobody can say, as it may not be read.
+        """
         try:
             return None if protocol.digest(self._read(name)) == name else "is not what its name says"
         except FileNotFoundError:
             return LOST
+        except PermissionError:
+            raise
         except (OSError, ValueError):
             return "is not what its name says"
 

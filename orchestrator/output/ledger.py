@@ -7,7 +7,6 @@ files twice gives the same result, so a death in the middle of it costs nothing.
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -221,8 +220,8 @@ def _lines(entries: tp.Mapping[tp.Any, tp.Any]) -> str:
 
 def _entries(path: pathlib.Path, build: tp.Callable[[dict[str, tp.Any]], _E]) -> tp.Iterator[_E]:
     try:
-        for line in files.read_text(path).splitlines():
-            yield build(json.loads(line))
+        for entry in files.read_json_lines(path):
+            yield build(entry)
     except FileNotFoundError:
         return
     except OSError as error:

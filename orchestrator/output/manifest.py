@@ -16,19 +16,30 @@ Line = dict[str, tp.Any]
 
 
 def read(folder: OutputDir) -> list[Line]:
-    """Return the lines of a manifest.
+    """Return the lines of a manifest; a last one that was cut short, as by a copy of it, is left out.
 
     Raises:
         FileNotFoundError: there is none; the message is one line, and says where one is.
         ValueError: it is damaged.
     """
     try:
-        lines = files.read_text(folder.manifest).splitlines()
+        text = files.read_text(folder.manifest)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(_absent(folder.root)) from None
     except UnicodeDecodeError as error:
         raise ValueError(_damaged(folder, "is no text")) from error
-    return [_line(folder, number, text) for number, text in enumerate(lines, start=1)]
+    lines = text.splitlines()
+    if lines and not text.endswith("\n") and not _is_whole(lines[-1]):
+        lines.pop()
+    return [_line(folder, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def _is_whole(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def locate(folder: OutputDir, path: str) -> pathlib.Path:

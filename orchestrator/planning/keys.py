@@ -27,7 +27,10 @@ class ModelPlan:
         return self.extractor.environment
 
 
-def model_plan(spec: ModelSpec, hash_of: tp.Callable[[Checkpoint], str]) -> ModelPlan:
+HashOf: tp.TypeAlias = tp.Callable[[Checkpoint], str]
+
+
+def model_plan(spec: ModelSpec, hash_of: HashOf) -> ModelPlan:
     """Return the task of one model, with the key of everything that decides its numbers but the audio.
 
     Args:

@@ -69,13 +69,14 @@ def take(job: JobSpec, audio: Audio | None = None) -> Survey:
     output = OutputDir(job.output)
     ledger = ledgers.read(output)
     weights = Weights()
-    models = [keys.model_plan(model, functools.partial(_hash_of, weights)) for model in job.models]
+    models = [keys.model_plan(model, functools.partial(hash_of, weights)) for model in job.models]
     seconds = scan.estimate_seconds(audio.root, audio.sources)
     made = plan.make(job, models, audio.sources, ledger, seconds, Look(audio.root, output))
     return Survey(job, audio, output, ledger, made, weights)
 
 
-def _hash_of(weights: Weights, checkpoint: Checkpoint) -> str:
+def hash_of(weights: Weights, checkpoint: Checkpoint) -> str:
+    """Return the hash of a checkpoint; of one that is not here what was written down, else words that are no hash."""
     if checkpoint.sha256:
         return checkpoint.sha256
     try:

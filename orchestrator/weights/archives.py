@@ -90,4 +90,6 @@ def _store(name: str, stream: tp.IO[bytes], target: Member) -> None:
             out.write(chunk)
         if digest.hexdigest() != target.sha256:
             raise EnvironmentUnavailable(mismatch(name, digest.hexdigest(), target.sha256))
-        os.fchmod(out.fileno(), 0o755 if target.executable else 0o644)
+        if target.executable:
+            mode = os.fstat(out.fileno()).st_mode  # as the umask has it
+            os.fchmod(out.fileno(), mode | (mode & 0o444) >> 2)

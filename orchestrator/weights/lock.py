@@ -71,5 +71,7 @@ class WeightsLock:
             return {one.key: one for one in (Locked(**entry) for entry in content["files"])}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except OSError as error:
+            raise EnvironmentUnavailable(f"{self.path} cannot be read: {error.strerror}; mend that") from error
+        except (ValueError, TypeError, KeyError) as error:
             raise EnvironmentUnavailable(f"{self.path} is damaged: restore it, or remove it and pull again") from error

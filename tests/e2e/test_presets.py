@@ -147,6 +147,7 @@ OPENL3 = {
     "openl3__params__hop_seconds": 0.5,
 }
 MERT = {"mert__params__checkpoint": "mert_95m"}
+TOKENS = {"tokenized__params__checkpoint": "encodec_24khz"}
 LATENTS = {"encodec_output__params__checkpoint": "encodec_24khz"}
 ENCODECMAE = {"encodecmae__params__checkpoint": "encodecmae_base/mel256-ec-base_st.pt"}
 ALONE = [  # each model of each preset: what makes it tiny, the file of a clip, and how many axes the document gives it
@@ -167,6 +168,13 @@ ALONE = [  # each model of each preset: what makes it tiny, the file of a clip, 
 ]
 
 
+NEUTRAL = [  # all flags that must not change an array
+    *("--workers", 1, "--memory", "4GB", "--timeout_per_item", 300, "--licence_policy", "any", "--devices", "cpu"),
+    *("--runtime", "venv", "--resume", "strict", "--limit", 1, "--retry_failed", "--offline", "--force", "--verbose"),
+    "--yes",
+]
+
+
 @pytest.mark.parametrize(("preset", "tiny", "file", "axes"), ALONE)
 def test_each_model_of_a_preset_alone_keeps_its_settings(weights, tmp_path, preset, tiny, file, axes):
     """`--models` chooses among the job's models: params, outputs, window, pooling, format and layout stay."""
@@ -176,14 +184,37 @@ def test_each_model_of_a_preset_alone_keeps_its_settings(weights, tmp_path, pres
     if model == "tokenized":
         (tmp_path / "train.csv").write_text("fname,labels\ndog.ogg,Bark\n")
         audio = ["--audio", tmp_path / "train.csv", f"--set=audio_root={AUDIO / 'environment'}"]
-    for state in ("1 of 1 items to do", "0 of 1 items to do"):
-        done = extract(preset, out, "--models", model, *audio, **settings)
+    for state, flags in (("1 of 1 items to do", NEUTRAL), ("0 of 1 items to do", [])):
+        done = extract(preset, out, "--models", model, *audio, *flags, **settings)
         assert state in done.stderr and "defaults" not in done.stderr
         folders = {path.name.partition(".")[0] for path in out.iterdir() if path.is_dir()} - {""}
         assert folders == {model}
         array = np.loadtxt(out / file, delimiter=",") if file.endswith("txt") else np.load(out / file)
         assert array.ndim == axes
     assert model != "tokenized" or len(pd.read_csv(out / "tokenized_train.csv")) == 1
+
+
+OLD = [  # a flag of a model's own script, and the shape that it gives the clip's array
+    ("encodec-latents.yaml", LATENTS, ["--window_sec", 2], "encodec_output/dog_frag0.txt", (16, 150)),
+    ("encodec-tokens.yaml", TOKENS, ["--target_duration", 3], "tokenized/dog.npy", (13, 225)),
+    ("encodec-tokens.yaml", TOKENS, ["--window_sec", 2], "tokenized/dog.npy", (13, 150)),
+    ("openl3-crepe-madmom-mert.yaml", MERT, ["--models", "mert", "--full_sequence"], "mert/dog.npy", 2),
+    ("encodecmae-mert-musicnn.yaml", MERT, ["--models", "mert", "--full_sequence"], "mert/dog.npy", 2),
+]
+
+
+@pytest.mark.parametrize(("preset", "tiny", "flags", "file", "shape"), OLD)
+def test_a_flag_of_a_models_own_script_does_here_what_it_did_there(weights, tmp_path, preset, tiny, flags, file, shape):
+    settings = {key: weights / value for key, value in tiny.items()}
+    (tmp_path / "train.csv").write_text("fname,labels\ndog.ogg,Bark\n")
+    table = ["--audio", tmp_path / "train.csv", f"--set=audio_root={AUDIO / 'environment'}"]
+    audio = table if "tokens" in preset else ["--audio", AUDIO / "environment" / "dog.ogg"]
+    for state in ("1 of 1 items to do", "0 of 1 items to do"):
+        done = extract(preset, tmp_path / "out", *audio, *flags, **settings)
+        assert state in done.stderr, done.stderr
+    array = tmp_path / "out" / file
+    found = np.loadtxt(array, delimiter=",") if file.endswith("txt") else np.load(array)
+    assert shape in (found.shape, found.ndim)
 
 
 def test_frames_stay_frames_when_one_model_is_run_again(frames, songs):

@@ -14,7 +14,7 @@ from orchestrator.fitting.work import Work
 from orchestrator.job import reading, spec
 from orchestrator.output.folder import OutputDir
 from orchestrator.planning import keys
-from orchestrator.running.engines.local import default_slots
+from orchestrator.running import cores
 from orchestrator.running.placement import Placement
 from orchestrator.running.runtimes.base import THREADS, Command
 from orchestrator.running.runtimes.venv import VenvRuntime
@@ -275,8 +275,8 @@ def test_progress_is_shown_and_facts_come_back(learn, tmp_path):
     assert (shard.kind, shard.fit.files[0].path, shard.items) == ("fit", "m/a.npy", [])
     assert str(tmp_path) not in protocol.canonical(schema.dump(shard)), "the same shard wherever it runs"
     assert (mounts.audio, mounts.output, mounts.weights) == (str(tmp_path / "out"), str(tmp_path / "model"), "")
-    cores = str(default_slots())
-    assert resources.thread_variables == dict.fromkeys(THREADS, cores), "a fit has all cores"
+    every = str(cores.available())
+    assert resources.thread_variables == dict.fromkeys(THREADS, every), "a fit has all cores"
 
 
 FAILED = """emit('{"kind": "%s", "message": "because"}')\nsys.exit(%d)\n"""

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.job.spec import JobSpec
 from orchestrator.output.folder import OutputDir
 from orchestrator.running.engines.base import Ended, Job, Site
-from orchestrator.running.engines.local import LocalEngine, default_slots
+from orchestrator.running.engines.local import LocalEngine
 from orchestrator.running.runtimes.base import Cause, Command
 from orchestrator.running.runtimes.venv import VenvRuntime
 from orchestrator.weights.store import Weights
@@ -233,10 +233,6 @@ def test_killing_does_not_wait(start):
     engine.cancel()
     engine.cancel(kill=True)
     assert drain(engine)[-1].code == -9  # 0 after its minute
-
-
-def test_there_is_a_slot_on_every_machine():
-    assert default_slots() >= 1
 
 
 def test_the_clock_knows_every_kind_of_event_and_refuses_a_new_one(start, monkeypatch):

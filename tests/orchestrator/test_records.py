@@ -178,7 +178,7 @@ def test_a_death_in_the_middle_of_folding_loses_nothing(output, attempt, record,
 
 @pytest.mark.parametrize("name", ["manifest", "failures", "sources"])
 @pytest.mark.parametrize(
-    "damage", [b"{", b"[]\n", b"3\n", b'{"item":"a.wav"}\n', b'{"nonsense":1}\n', b"\xff\n", b"null\n"]
+    "damage", [b"{\n", b"[]\n", b"3\n", b'{"item":"a.wav"}\n', b'{"nonsense":1}\n', b"\xff\n", b"null\n"]
 )
 def test_a_damaged_file_is_one_clear_error(output, attempt, record, name, damage):
     attempt(wrote(record), failed("b.wav"), decoded())
@@ -186,6 +186,19 @@ def test_a_damaged_file_is_one_clear_error(output, attempt, record, name, damage
     path = getattr(output, name)
     path.write_bytes(path.read_bytes() + damage)
     with pytest.raises(RunFailed, match=rf"{path.name} is damaged \(.*; restore it or remove it and run again"):
+        ledgers.read(output)
+
+
+@pytest.mark.parametrize("name", ["manifest", "failures", "sources"])
+@pytest.mark.parametrize("cut", [b"{", b'{"item":"z.wav","mod'])
+def test_a_last_line_that_was_cut_leaves_the_others(output, attempt, record, name, cut):
+    attempt(wrote(record), failed("b.wav"), decoded())
+    known = ledgers.fold(output)
+    path = getattr(output, name)
+    path.write_bytes(path.read_bytes() + cut)
+    assert ledgers.read(output) == known
+    path.write_bytes(b"{\n" + path.read_bytes())
+    with pytest.raises(RunFailed, match="is damaged"):
         ledgers.read(output)
 
 

@@ -103,6 +103,40 @@ def test_include_and_exclude_choose_by_the_whole_path(found, touch):
     assert list(found(exclude=["b/*"])) == ["B/x.wav", "a/x.wav", "a/y.wav"]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "taken"),
+    [
+        ("**/*.wav", "a.wav d/b.wav d/e/c.wav"),
+        ("*.wav", "a.wav d/b.wav d/e/c.wav"),
+        ("d/*.wav", "d/b.wav"),
+        ("d/**/*.wav", "d/b.wav d/e/c.wav"),
+        ("d/**", "d/b.wav d/e/c.wav"),
+        ("d/*", "d/b.wav d/e/c.wav"),
+        ("./d/", "d/b.wav d/e/c.wav"),
+        ("e", "d/e/c.wav"),
+        ("*/*/c.wav", "d/e/c.wav"),
+        ("d?b.wav", ""),
+        ("[ab].wav", "a.wav d/b.wav"),
+        ("[!a].wav", "d/b.wav d/e/c.wav"),
+        ("d[/]b.wav", ""),
+        ("*.WAV", ""),
+    ],
+)
+def test_patterns_are_globs(found, touch, pattern, taken):
+    every = ["a.wav", "d/b.wav", "d/e/c.wav", "[x].flac"]
+    touch(*every)
+    if taken:
+        assert list(found(include=[pattern])) == taken.split()
+    assert list(found(exclude=[pattern])) == sorted(set(every) - set(taken.split()))
+
+
+def test_brackets_stand_for_themselves_where_they_are_escaped(found, touch):
+    touch("[x].flac", "x.flac")
+    assert list(found(include=["[[]x].flac"])) == ["[x].flac"]
+    with pytest.raises(JobError, match=r"include and exclude: '\[z-a\].wav': bad character range"):
+        found(include=["[z-a].wav"])
+
+
 def test_one_file_is_a_job_of_its_own(found, touch):
     touch("a.wav", "b.wav", ".odd")
     assert list(found("audio/a.wav")) == ["a.wav"]

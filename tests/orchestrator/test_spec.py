@@ -117,6 +117,30 @@ def test_a_file_that_is_no_job_is_refused(write, text, message):
     assert refusal(write(text)).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("limit: 010\n", "line 1: YAML reads 010 as 8; write 8, or '010' if it is text"),
+        ("audio: a\noutput: b\nlimit: -0_7\n", "line 3: YAML reads -0_7 as -7; write -7, or "),
+        ("timeout_per_item: 10:30\n", "line 1: YAML reads 10:30 as 630; write 630, or '10:30' if it is text"),
+        ("timeout_per_item: 1:10.5\n", "line 1: YAML reads 1:10.5 as 70.5; write 70.5, or "),
+        ("include: [a, 10:30]\n", "line 1: YAML reads 10:30 as 630"),
+        ("{audio: a, output: b, models: [crepe], limit: 1e3}\n", "limit: expected a whole number, got 1000.0"),
+    ],
+)
+def test_numbers_that_read_otherwise_than_they_look_are_refused(write, text, message):
+    assert refusal(write(text)).startswith(message)
+    if value := message.partition("reads ")[2].partition(" as")[0]:
+        assert main(["plan", write(), "--set", f"limit={value}"]) == 2
+
+
+def test_numbers_that_read_as_they_look_are_taken(write):
+    text = "audio: a\noutput: b\nmodels: [{name: crepe, params: {step_ms: 1e1}}]\ntimeout_per_item: 1_000\nlimit: 0\n"
+    job = reading.read(write(text + "workers: 0x10\nmemory: '010'\n"))
+    assert (job.models[0].params["step_ms"], job.timeout_per_item, job.limit, job.workers) == (10.0, 1000.0, 0, 16)
+    assert job.memory == "010"
+
+
 def test_a_key_may_override_what_a_yaml_merge_brings(write):
     text = "audio: a\noutput: b\nmodels:\n  - &base {name: crepe, format: txt}\n"
     text += "  - {<<: *base, name: other, extractor: crepe}\n"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import orchestrator
-from orchestrator import errors
+from orchestrator import errors, files
 from orchestrator.__main__ import main, parser
 from orchestrator.checking import comparison, recompute, verify
 from orchestrator.checking.run_folder import RunFolder
@@ -242,6 +242,18 @@ def test_the_flag_alone_grants_the_tolerance_that_is_stated():
 
 
 # ------------------------------------------------------------------------------------------- two folders
+
+
+def test_a_context_that_may_not_be_read_is_not_damaged(three, monkeypatch):
+    def refuse(path, encoding="ascii"):
+        if path.parent.name == "contexts":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, encoding)
+
+    real = files.read_text
+    monkeypatch.setattr(files, "read_text", refuse)
+    found = checked(three, repair=True)
+    assert [p.text for p in found.problems] == ["Permission denied; mend its rights"] and found.removed == []
 
 
 def test_two_equal_folders_are_the_same_whatever_their_contexts_say(write):

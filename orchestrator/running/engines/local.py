@@ -14,6 +14,7 @@ import typing as tp
 
 from orchestrator import files
 from orchestrator.errors import RunFailed
+from orchestrator.running import cores
 from orchestrator.running.engines.base import Ended, Engine, Happening, Job, Site
 from orchestrator.running.runtimes.base import Command, Mounts, Resources, own_paths
 from worker import protocol, regular, schema
@@ -32,7 +33,7 @@ class LocalEngine(Engine):
     def __init__(self, site: Site, limits: tuple[float, float] = _LIMITS) -> None:
         """Take seconds of any one step but loading, and what a second of audio adds; the job's limit replaces both."""
         limit = site.spec.timeout_per_item
-        self.slots = site.spec.workers or default_slots()
+        self.slots = site.spec.workers or cores.available()
         self._site = site
         self._limits = (limit, 0.0) if limit else limits
         self._running: list[_Process] = []
@@ -203,8 +204,3 @@ def _open(path: pathlib.Path, flags: int) -> int:
         return regular.open_file(path, flags)
     except OSError as error:
         raise RunFailed(f"{path.name}: {error.strerror}; run again") from error
-
-
-def default_slots() -> int:
-    """Return the cores this process may use."""
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

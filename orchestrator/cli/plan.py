@@ -3,7 +3,7 @@
 import argparse
 
 from orchestrator import errors
-from orchestrator.cli import flags
+from orchestrator.cli import flags, words
 from orchestrator.text import duration, size, table
 
 
@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
     needed = size(made.bytes())
     print(f"{len(made.chosen)} of {len(made.choices)} items chosen; ~{needed} will be written; nothing was started")
+    words.print_left_out(surveyed.audio.left_out)
     if trouble := surveyed.lacking_room():
         print(f"warning: {trouble}")
     return errors.OK

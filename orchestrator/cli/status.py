@@ -44,4 +44,5 @@ def show(found: "Status", verbose: bool = False) -> None:
     print(f"{found.output}{' (running)' if found.running else ''}")
     print(table(rows))
     words.print_failures(found.failures, verbose)
+    words.print_left_out(found.left_out)
     words.warn_of_random(found.random_weights)

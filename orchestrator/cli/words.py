@@ -3,6 +3,7 @@
 import os
 import typing as tp
 
+from orchestrator.job.items import LeftOut
 from orchestrator.text import printable
 from worker.protocol import Failure
 
@@ -22,6 +23,12 @@ def print_failures(failures: tp.Iterable[Failure], everything: bool) -> None:
         print(f"  {kind:<10}  {where}: {reason}  ({', '.join(names)})")
     if len(grouped) > len(shown):
         print(f"  ... and {len(grouped) - len(shown)} more; --verbose lists them all")
+
+
+def print_left_out(left_out: tp.Iterable[LeftOut]) -> None:
+    """Say what was not taken, a line for each reason."""
+    for one in left_out:
+        print(f"  left out    {one}")
 
 
 def warn_of_random(models: tp.Iterable[str]) -> None:

@@ -1,39 +1,16 @@
 """Find the audio of a job: a folder, one file, a list, or a table with labels. Reads no audio."""
 
 import csv
-import dataclasses
 import fnmatch
 import os
 import pathlib
 import typing as tp
 
 from orchestrator.errors import JobError
-from orchestrator.job import synthetic
+from orchestrator.job import folder, synthetic
+from orchestrator.job.folder import look
+from orchestrator.job.items import Audio, LeftOut, Source, Tally
 from orchestrator.job.spec import SYNTHETIC, JobSpec
-
-SUFFIXES = frozenset([
-    ".wav", ".wave", ".w64", ".rf64", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".m4b", ".aac", ".wma",
-    ".webm", ".mp4", ".mkv", ".mka", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".ac3", ".amr", ".ape", ".wv",
-    ".mov", ".3gp"
-])  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """One audio file as the scan saw it. `size` is -1 where it could not even be looked at."""
-
-    id: str  # POSIX path relative to the audio root
-    size: int
-    mtime_ns: int
-    labels: dict[str, str] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Audio:
-    """The audio root and what was found below it, sorted by id."""
-
-    root: str
-    sources: list[Source]
 
 
 def scan(job: JobSpec) -> Audio:
@@ -45,7 +22,7 @@ def scan(job: JobSpec) -> Audio:
     made = job.audio == SYNTHETIC
     path = synthetic.path(job) if made else pathlib.Path(job.audio)
     if not made and os.path.isdir(path):
-        audio = _folder(path)
+        audio = folder.walk(str(path), job.links)
     elif path.suffix.lower() in (".txt", ".lst"):
         audio = _listed(job, [(line, {}) for line in _lines(path)])
     elif path.suffix.lower() == ".csv":
@@ -58,8 +35,9 @@ def scan(job: JobSpec) -> Audio:
     if not chosen:
         if audio.sources:
             raise JobError(f"audio: include and exclude leave none of the {len(audio.sources)} files in {job.audio}")
-        raise JobError(f"audio: no audio found in {job.audio}; wav flac mp3 ogg opus m4a and their like are")
-    return Audio(audio.root, sorted(chosen, key=lambda s: s.id))
+        said = "".join(f"; left out: {one}" for one in audio.left_out)
+        raise JobError(f"audio: no audio found in {job.audio}; wav flac mp3 ogg opus m4a and their like are{said}")
+    return Audio(audio.root, sorted(chosen, key=lambda s: s.id), audio.left_out + _unchosen(job, audio, chosen))
 
 
 def root_of(job: JobSpec) -> str:
@@ -69,47 +47,27 @@ def root_of(job: JobSpec) -> str:
     return job.audio_root or (job.audio if os.path.isdir(job.audio) else os.path.dirname(job.audio))
 
 
+def find(job: JobSpec, item: str) -> Source:
+    """Return an item of a job's as it is now."""
+    return look(root_of(job), item, {}, job.links)
+
+
 def _chosen(item: str, job: JobSpec) -> bool:
     included = not job.include or any(fnmatch.fnmatchcase(item, p) for p in job.include)
     return included and not any(fnmatch.fnmatchcase(item, p) for p in job.exclude)
 
 
-def _folder(root: pathlib.Path) -> Audio:
-    """Walk `root`; links to folders are followed while they stay inside it, each real folder once.
-
-    Links come last, so that a new one never takes over the name of a folder that is there already.
-    """
-    base = os.path.realpath(root)
-    seen: set[str] = set()
-    found: list[Source] = []
-    stack = [""]
-    links: list[str] = []
-    while stack or links:
-        inner = stack.pop() if stack else links.pop(0)
-        real = os.path.realpath(os.path.join(root, inner))
-        if real in seen or os.path.commonpath([real, base]) != base:
-            continue
-        seen.add(real)
-        try:
-            entries = sorted(os.scandir(os.path.join(root, inner)), key=lambda e: e.name)
-        except OSError:
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue  # hidden, as everywhere else
-            item = f"{inner}/{entry.name}" if inner else entry.name
-            if _is_folder(entry):
-                (links if entry.is_symlink() else stack).append(item)
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                found.append(look(str(root), item, {}))
-    return Audio(str(root), found)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+def _unchosen(job: JobSpec, audio: Audio, chosen: list[Source]) -> list[LeftOut]:
+    """Return what `include` and `exclude` leave out, and the patterns that match nothing."""
+    tally = Tally()
+    taken = {source.id for source in chosen} if len(chosen) < len(audio.sources) else ()
+    for source in audio.sources if taken else ():
+        if source.id not in taken:
+            tally.add("by `include` and `exclude`", source.id)
+    for pattern in job.include:
+        if not any(fnmatch.fnmatchcase(source.id, pattern) for source in audio.sources):
+            tally.add("patterns of `include` that match nothing", pattern)
+    return tally.left_out()
 
 
 def _listed(job: JobSpec, entries: list[tuple[str, dict[str, str]]]) -> Audio:
@@ -124,15 +82,6 @@ def _listed(job: JobSpec, entries: list[tuple[str, dict[str, str]]]) -> Audio:
         if sources.setdefault(item, source) != source:
             raise JobError(f"audio: {name} is listed twice with different labels")
     return Audio(root, list(sources.values()))
-
-
-def look(root: str, item: str, labels: dict[str, str]) -> Source:
-    """Return one file as it is now."""
-    try:
-        status = os.stat(os.path.join(root, item))
-    except (OSError, ValueError):  # the latter for a NUL in a list
-        return Source(item, -1, -1, labels)  # the worker says why it cannot be read
-    return Source(item, status.st_size, status.st_mtime_ns, labels)
 
 
 def _lines(path: pathlib.Path) -> list[str]:

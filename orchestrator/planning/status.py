@@ -8,7 +8,7 @@ import os
 from orchestrator import files
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import reading, scan
-from orchestrator.job.scan import Audio, Source
+from orchestrator.job.items import Audio, LeftOut, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.contexts import Contexts
@@ -43,6 +43,7 @@ class Status:
     failures: list[Failure]
     running: bool
     random_weights: list[str]  # models whose arrays come from weights that were never trained
+    left_out: list[LeftOut] = dataclasses.field(default_factory=list)  # by the scan
 
 
 def of_output(root: str) -> Status:
@@ -109,7 +110,7 @@ def _of(surveyed: Survey, others: bool = False) -> Status:
         models[name] = ModelStatus(done, 0, dict(failed), 0, 0, computed_on.get(name, []))
     random = sorted(ledgers.random_models(ledger) & set(models))
     running = any(map(ledgers.locked, ledgers.attempts(surveyed.output)))
-    return Status(surveyed.job.output, models, current, running, random)
+    return Status(surveyed.job.output, models, current, running, random, surveyed.audio.left_out)
 
 
 def stale(surveyed: Survey, model: ModelPlan) -> list[Record]:
@@ -146,10 +147,18 @@ def _asked(run: RunDir, job: JobSpec, ledger: Ledger) -> Audio:
     root = scan.root_of(job)
     sources = []
     for item in _items(run):
-        source = scan.look(root, item, {})
+        source = scan.find(job, item)
         seen = ledger.sources.get(item)
         sources.append(Source(item, seen.size, seen.mtime_ns) if source.size < 0 and seen else source)
-    return Audio(root, sources)
+    return Audio(root, sources, _left_out(run))
+
+
+def _left_out(run: RunDir) -> list[LeftOut]:
+    """Return what the scan of a run left out; until version 0.4 nothing was written down."""
+    try:
+        return [LeftOut(**one) for one in json.loads(files.read_text(run.plan)).get("left_out", [])]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RunFailed(f"{run.plan} is damaged ({error}); name the job file instead") from error
 
 
 def _items(run: RunDir) -> list[str]:

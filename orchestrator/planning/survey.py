@@ -9,7 +9,7 @@ import yaml
 from orchestrator import files
 from orchestrator.environments import definitions
 from orchestrator.job import scan
-from orchestrator.job.scan import Audio
+from orchestrator.job.items import Audio
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir, RunDir
@@ -42,7 +42,7 @@ class Survey:
             for c in self.plan.choices
         ]
         files.replace(run.items, "".join(lines))
-        files.replace(run.plan, plan.summary(self.plan, runtime))
+        files.replace(run.plan, plan.summary(self.plan, runtime, self.audio.left_out))
 
     def lacking_room(self) -> str | None:
         """Return why the arrays cannot fit on the disk, or None."""

@@ -6,6 +6,7 @@ import json
 import time
 
 from orchestrator import errors
+from orchestrator.job.items import LeftOut
 from orchestrator.planning.plan import DONE, FAILED, Plan
 from worker import protocol
 from worker.protocol import Event, Failure, Record
@@ -51,6 +52,7 @@ class Report:
         self.tables: list[str] = []  # CSV files that were written beside the arrays
         self.written: list[Record] = []  # in the order in which they came
         self.random: set[str] = set()  # models whose weights were never trained
+        self.left_out: list[LeftOut] = []  # by the scan
         self.placement: dict[str, str] = {}  # runtime and devices in words
         self.devices: dict[str, str] = {}  # environment -> what its last worker has computed on
         self.current: dict[str, str] = {}  # environment -> the model it is busy with
@@ -133,6 +135,7 @@ class Report:
             "models": {name: {**vars(count), "left": count.left} for name, count in self.models.items()},
             "failures": [vars(failure) for failure in self.failures],
             "lost": self.lost,
+            "left_out": [vars(one) for one in self.left_out],
             "random_weights": sorted(self.random),
             "placement": self.placement,
             "devices": self.devices,

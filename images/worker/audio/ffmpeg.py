@@ -82,7 +82,8 @@ class PcmStream:
                 stdin=source,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={"LC_ALL": "C"},
+                # the static program crashes on converters of the system's C library, which an MPEG-TS's names call for
+                env={"LC_ALL": "C", "GCONV_PATH": "/nonexistent"},
             )
         except OSError as error:
             raise FfmpegMissingError("ffmpeg does not start: {}".format(error.strerror)) from None

@@ -26,21 +26,55 @@ def walk(root: str, links: str) -> Audio:
     return _Walk(root, links).walk()
 
 
-def look(root: str, item: str, labels: dict[str, str], links: str = "inside") -> Source:
+def look(root: str, item: str, links: str = "inside") -> Source:
     """Return one file as it is now; where it really is only with the links that `follow` out of its folder."""
-    path = os.path.join(root, item)
+    target = Places(root, links).target(item) if links == "follow" else None
+    return _look(root, item, target)
+
+
+def _look(root: str, item: str, target: str | None) -> Source:
     try:
-        status = os.stat(path)
+        status = os.stat(os.path.join(root, item))
     except (OSError, ValueError):  # the latter for a NUL in a list
-        return Source(item, -1, -1, labels)  # the worker says why it cannot be read
-    target = beyond(os.path.realpath(root), path) if links == "follow" else None
-    return Source(item, status.st_size, status.st_mtime_ns, labels, target)
+        return Source(item, -1, -1, target=target)  # the worker says why it cannot be read
+    return Source(item, status.st_size, status.st_mtime_ns, target=target)
 
 
-def beyond(root: str, path: str) -> str | None:
-    """Return where `path` really is, if links on the way lead out of the real folder `root`."""
-    real = os.path.realpath(path)
-    return None if _is_below(real, root) else real
+class Places:
+    """Where files that a user has named are; links among them must be such as the job takes."""
+
+    def __init__(self, root: str, links: str) -> None:
+        self._root, self._links = root, links
+        self._base = os.path.realpath(root)
+        self._real: dict[str, str] = {}  # of folders
+
+    def look(self, item: str, where: str = "") -> Source:
+        """Return a file as it is now.
+
+        Raises:
+            JobError: it is behind a link that the job does not take; `where` is where its name stands.
+        """
+        if "\0" in item:
+            return Source(item, -1, -1)
+        target = self.target(item)
+        if target and self._links != "follow":
+            said = f"is behind a link that leads out of {self._root}; set `links: follow` or audio_root"
+            raise JobError(f"audio: {where}{item} {said}")
+        if self._links == "refuse" and self._resolve(item) != os.path.join(self._base, item):
+            raise JobError(f"audio: {where}{item} is behind a link, which `links: refuse` does not take")
+        return _look(self._root, item, target)
+
+    def target(self, item: str) -> str | None:
+        """Return where a file really is, if links on the way lead out of the root."""
+        real = self._resolve(item)
+        return None if _is_below(real, self._base) else real
+
+    def _resolve(self, item: str) -> str:
+        folder, name = os.path.split(os.path.join(self._root, item))
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder)
+        path = os.path.join(self._real[folder], name)
+        return os.path.realpath(path) if os.path.islink(path) else path
 
 
 def _is_below(path: str, root: str) -> bool:
@@ -97,7 +131,8 @@ class _Walk:
         elif _is_folder(entry):
             self._linked.append(item)
         elif self._is_audio(entry):
-            target = beyond(self._base, entry.path)
+            real = os.path.realpath(entry.path)
+            target = None if _is_below(real, self._base) else real
             if target and self._links != "follow":
                 self._tally.add(LEADS_OUT, item)
             else:

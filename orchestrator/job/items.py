@@ -3,12 +3,20 @@
 import collections
 import dataclasses
 import os
+import typing as tp
 
 from orchestrator.text import printable
 
 _NAMED = 1000  # different names that one reason remembers
 _SHOWN = 3
 _MOUNTS = 32  # folders beyond the audio root that are named one by one
+
+
+class Row(tp.NamedTuple):
+    """What a line of a table says of a file beside its name."""
+
+    line: int
+    labels: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,8 +26,12 @@ class Source:
     id: str  # POSIX path relative to the audio root
     size: int
     mtime_ns: int
-    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    rows: tuple[Row, ...] = ()  # of a list or table; several where their labels differ
     target: str | None = None  # where it really is, if a link leads out of the audio root
+
+    def with_rows(self, *rows: Row) -> "Source":
+        """Return it with these rows."""
+        return dataclasses.replace(self, rows=rows)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,14 +1,12 @@
 """Find the audio of a job: a folder, one file, a list, or a table with labels. Reads no audio."""
 
-import csv
 import fnmatch
 import os
 import pathlib
 import typing as tp
 
 from orchestrator.errors import JobError
-from orchestrator.job import folder, synthetic
-from orchestrator.job.folder import look
+from orchestrator.job import folder, listed, lists, synthetic
 from orchestrator.job.items import Audio, LeftOut, Source, Tally
 from orchestrator.job.spec import SYNTHETIC, JobSpec
 
@@ -23,12 +21,10 @@ def scan(job: JobSpec) -> Audio:
     path = synthetic.path(job) if made else pathlib.Path(job.audio)
     if not made and os.path.isdir(path):
         audio = folder.walk(str(path), job.links)
-    elif path.suffix.lower() in (".txt", ".lst"):
-        audio = _listed(job, [(line, {}) for line in _lines(path)])
-    elif path.suffix.lower() == ".csv":
-        audio = _listed(job, _table(path, job.path_column))
+    elif path.suffix.lower() in (*lists.LISTS, *lists.TABLES):
+        audio = _listed(job, path)
     elif made or os.path.exists(path):
-        audio = Audio(str(path.parent), [look(str(path.parent), path.name, {})])
+        audio = Audio(str(path.parent), [folder.Places(str(path.parent), job.links).look(path.name)])
     else:
         raise JobError(f"audio: {job.audio} does not exist; give a folder, a file, a list.txt or a table.csv")
     chosen = [s for s in audio.sources if _chosen(s.id, job)]
@@ -49,7 +45,7 @@ def root_of(job: JobSpec) -> str:
 
 def find(job: JobSpec, item: str) -> Source:
     """Return an item of a job's as it is now."""
-    return look(root_of(job), item, {}, job.links)
+    return folder.look(root_of(job), item, job.links)
 
 
 def _chosen(item: str, job: JobSpec) -> bool:
@@ -70,42 +66,10 @@ def _unchosen(job: JobSpec, audio: Audio, chosen: list[Source]) -> list[LeftOut]
     return tally.left_out()
 
 
-def _listed(job: JobSpec, entries: list[tuple[str, dict[str, str]]]) -> Audio:
+def _listed(job: JobSpec, path: pathlib.Path) -> Audio:
     root = job.audio_root or os.path.dirname(job.audio)
-    sources: dict[str, Source] = {}
-    for name, labels in entries:
-        path = os.path.normpath(os.path.join(root, os.path.expanduser(name)))
-        item = os.path.relpath(path, root)
-        if item == ".." or item.startswith("../"):
-            raise JobError(f"audio: {name} lies outside {root}; set audio_root to a folder that holds every entry")
-        source = look(root, item, labels)
-        if sources.setdefault(item, source) != source:
-            raise JobError(f"audio: {name} is listed twice with different labels")
-    return Audio(root, list(sources.values()))
-
-
-def _lines(path: pathlib.Path) -> list[str]:
-    try:
-        text = path.read_text("utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise JobError(f"audio: {path} cannot be read: {error.strerror}") from error
-    stripped = [line.strip("\r\n") for line in text.split("\n")]
-    return [line for line in stripped if line.strip() and not line.startswith("#")]
-
-
-def _table(path: pathlib.Path, column: str) -> list[tuple[str, dict[str, str]]]:
-    try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as f:
-            reader = csv.DictReader(f)
-            if not reader.fieldnames:
-                raise JobError(f"audio: {path.name} is empty; it needs a row of column names")
-            if column not in reader.fieldnames:
-                known = ", ".join(reader.fieldnames)
-                raise JobError(f"audio: {path.name} has no column {column!r}; set path_column to one of: {known}")
-            rows = [{k: v or "" for k, v in row.items() if isinstance(k, str)} for row in reader]
-    except (OSError, csv.Error) as error:
-        raise JobError(f"audio: {path} cannot be read: {error}") from error
-    return [(row[column], {k: v for k, v in row.items() if k != column}) for row in rows if row[column]]
+    entries = lists.read(path, job.path_column, lambda name: listed.exists(root, name))
+    return listed.gather(root, entries, job.links)
 
 
 def estimate_seconds(root: str, sources: tp.Sequence[Source]) -> dict[str, float]:

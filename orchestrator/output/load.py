@@ -53,7 +53,7 @@ class Run:
             r["model"]: r["output"] for r in self.records if r["path"].startswith(f"{r['model']}/")
         }
         self._index = {(r["model"], r["output"], r["item"], r.get("window") or 0): r for r in self.records}
-        self._labels: dict[str, dict[str, str]] | None = None
+        self._labels: dict[str, list[dict[str, str]]] | None = None
 
     @property
     def models(self) -> list[str]:
@@ -108,6 +108,8 @@ class Run:
     def matrix(self, *models: str) -> Matrix:
         """Return the vectors of the items that all of `models` have, joined in this order.
 
+        An item that several rows of the job's table name is there once for each of them, with its labels.
+
         Args:
             models: one or more; the primary output of each is taken, and must be pooled.
 
@@ -118,11 +120,13 @@ class Run:
             raise ValueError(f"name one or more models; there are {', '.join(self.models)}")
         others = [set(self.items(model)) for model in models[1:]]
         items = [item for item in self.items(models[0]) if all(item in other for other in others)]
-        rows = [np.concatenate([self._vector(model, item) for model in models]) for item in items]
+        labelled = [(item, labels) for item in items for labels in self._rows(item)]
+        vectors = {item: np.concatenate([self._vector(model, item) for model in models]) for item in items}
+        rows = [vectors[item] for item, _ in labelled]
         if len({len(row) for row in rows}) > 1:
             raise ValueError(f"{', '.join(models)}: vectors of different lengths; run the job to its end")
         values = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
-        return Matrix(values, items, [self.labels(item) for item in items])
+        return Matrix(values, [item for item, _ in labelled], [labels for _, labels in labelled])
 
     def _vector(self, model: str, item: str) -> np.ndarray:
         values = self.array(model, item)
@@ -149,15 +153,24 @@ class Run:
         count = record["shape"][record["axes"].index("time")]
         return np.asarray(record["start"] + np.arange(count) / record["frame_rate"])
 
-    def labels(self, item: str) -> dict[str, str]:
-        """Return the labels that the job's table gave an item, from the newest run that names it."""
+    def labels(self, item: str) -> dict[str, str] | list[dict[str, str]]:
+        """Return the labels that the job's table gave an item, from the newest run that names it.
+
+        Where several rows of the table name the item and say different things: a list, with those of each row.
+        """
+        rows = self._rows(item)
+        return rows if len(rows) > 1 else rows[0]
+
+    def _rows(self, item: str) -> list[dict[str, str]]:
+        """Return the labels of every row that names an item; of an item without labels one that is empty."""
         if self._labels is None:
             self._labels = {}
             for path in sorted(OutputDir(self.root).runs.glob("*/items.jsonl")):
                 for line in files.read_text(path).splitlines():
                     entry = json.loads(line)
-                    self._labels[entry["id"]] = entry["labels"]
-        return dict(self._labels.get(item, {}))
+                    labels = entry["labels"]
+                    self._labels[entry["id"]] = labels if isinstance(labels, list) else [labels]
+        return [dict(labels) for labels in self._labels.get(item, [{}])]
 
     def _settings(self, model: str, output: str) -> set[str]:
         """Return what decided the numbers of a model's arrays, one text for each different setting."""

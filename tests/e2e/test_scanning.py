@@ -1,5 +1,6 @@
 """What a job takes, and what it says of the rest: by the command that a user types."""
 
+import csv
 import subprocess
 
 import harness
@@ -78,3 +79,25 @@ def test_what_is_left_out_is_said_by_every_verb(audio, output):
             "count": 2,
             "examples": [".jpg", ".txt"],
         }
+
+
+def test_two_rows_of_a_file_are_computed_once_and_both_are_told(audio, output):
+    for n, name in enumerate(("a.wav", "b.wav")):
+        harness.write_wav(audio / name, pitch=200 + 100 * n)
+    (audio / "t.csv").write_text("path;label;num_tokens\nb.wav;first;1\na.wav;x;2\na.wav;y;3\nmissing.wav;z;4\n")
+    tokens = {"name": "tokens", "extractor": "tokens:Tokens", "layout": "table"}
+    done = harness.consort("extract", harness.write_job(output, audio / "t.csv", {**TONE, "pooling": "mean"}, tokens))
+    assert done.returncode == 1 and "1 rows whose file is not there, which will fail: 'missing.wav'" in done.stdout
+    assert harness.written(output) == {(model, item) for model in ("tone", "tokens") for item in ("a.wav", "b.wav")}
+
+    run = orchestrator.load(output)
+    both = [{"label": "x", "num_tokens": "2"}, {"label": "y", "num_tokens": "3"}]
+    assert run.labels("a.wav") == both and run.labels("b.wav") == {"label": "first", "num_tokens": "1"}
+    matrix = run.matrix("tone")
+    assert matrix.items == ["a.wav", "a.wav", "b.wav"] and matrix.labels[:2] == both and matrix.values.shape == (3, 2)
+
+    with open(output / "tokens_t.csv", newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert [(row["path"], row["label"], row["num_tokens"], row["consort_num_tokens"]) for row in rows] == [
+        ("b.wav", "first", "1", "5"), ("a.wav", "x", "2", "5"), ("a.wav", "y", "3", "5"),
+    ]  # fmt: skip

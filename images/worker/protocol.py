@@ -49,7 +49,8 @@ class Item:
     """One audio file.
 
     `id` is its POSIX path relative to the audio root, `name` the path of its outputs without model
-    and suffix. `size` and `mtime_ns` are what the plan saw; `tasks` are the models that it lacks.
+    and suffix. `size` and `mtime_ns` are what the plan saw; `tasks` are the models that it lacks. `target` is where
+    it really is, an absolute path, if a link leads there out of the audio root.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Item:
     size: int
     mtime_ns: int
     tasks: tp.List[str]
+    target: tp.Optional[str] = None
 
 
 @dataclasses.dataclass(frozen=True)

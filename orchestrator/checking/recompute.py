@@ -20,7 +20,7 @@ from orchestrator.checking.comparison import TOLERANCE, Comparison, Match, Side
 from orchestrator.checking.run_folder import RunFolder
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import reading, scan
-from orchestrator.job.scan import Audio, Source
+from orchestrator.job.items import Audio, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.contexts import Contexts
@@ -128,7 +128,7 @@ def _choose(job: JobSpec, ledger: Ledger, choice: Sample) -> list[Source]:
     written = sorted({r.item for r in ledger.records.values() if r.model in models})
     # a manifest from elsewhere must not lead out of the audio folder
     below = [item for item in written if not os.path.isabs(item) and ".." not in item.split("/")]
-    there = [source for item in below if (source := scan.look(root, item, {})).size >= 0]
+    there = [source for item in below if (source := scan.find(job, item)).size >= 0]
     if not there:
         raise JobError(f"audio: nothing of what was read is in {root}; bring it back, or name a job file that has it")
     return pick(there, choice.count, choice.seed)

@@ -45,6 +45,7 @@ def _up(arguments: argparse.Namespace) -> int:
     job = flags.job(arguments)
     if not os.path.isdir(job.audio):
         raise JobError(f"audio: docker compose takes a folder, and {job.audio} is none; use `consort extract`")
+    _refuse_links(job)
     docker_compose.check()
     gpus = devices.grant(job.devices).gpus if job.devices not in ("auto", "cpu") else ()
     os.makedirs(job.output, exist_ok=True)
@@ -85,6 +86,7 @@ def _step(job: JobSpec, action: str) -> int:
     from orchestrator.planning import survey
     from orchestrator.running import compose, progress, weights
 
+    _refuse_links(job)
     output = OutputDir(job.output)
     audio = scan.scan(job)
     try:
@@ -107,6 +109,11 @@ def _step(job: JobSpec, action: str) -> int:
             shown.say(text)
         shown.say(f"{len(surveyed.plan.chosen)} of {len(surveyed.plan.choices)} items to do")
     return errors.OK
+
+
+def _refuse_links(job: JobSpec) -> None:
+    if job.links == "follow":
+        raise JobError("links: follow: docker compose sees the audio folder alone; use `consort extract`")
 
 
 def _write() -> int:

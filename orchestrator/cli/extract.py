@@ -70,6 +70,7 @@ def _print(report: Report, job: JobSpec, plan: Plan, verbose: bool) -> None:
     print(table(report.rows()))
     words.print_failures(report.failures, verbose)
     words.print_flagged(report.flagged, verbose)
+    words.print_left_out(report.left_out)
     for text in [count.unavailable for count in report.models.values() if count.unavailable] + report.lost:
         print(f"  missing     {text}")
     for path in report.tables:

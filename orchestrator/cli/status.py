@@ -51,4 +51,5 @@ def show(found: "Status", verbose: bool = False) -> None:
     words.print_flagged(found.flagged, verbose)
     if found.flagged:
         print(f"flagged: {words.sum_up(flagged.count(found.flagged))}")
+    words.print_left_out(found.left_out)
     words.warn_of_random(found.random_weights)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import typing as tp
 
+from orchestrator.job.items import LeftOut
 from orchestrator.output import flagged
 from orchestrator.planning.plan import FAILED, Plan
 from orchestrator.text import printable
@@ -40,6 +41,12 @@ def print_flagged(found: flagged.Flagged, everything: bool) -> None:
 def sum_up(counts: tp.Mapping[str, int]) -> str:
     """Return counted flags as `1 truncated, 2 clipped`."""
     return ", ".join(f"{number} {flag}" for flag, number in counts.items())
+
+
+def print_left_out(left_out: tp.Iterable[LeftOut]) -> None:
+    """Say what was not taken, a line for each reason."""
+    for one in left_out:
+        print(f"  left out    {one}")
 
 
 def warn_of_random(models: tp.Iterable[str]) -> None:

@@ -77,6 +77,7 @@ class JobSpec:
     include: tp.List[str] = dataclasses.field(default_factory=list)
     exclude: tp.List[str] = dataclasses.field(default_factory=list)
     path_column: str = "path"
+    links: str = choice("inside", "refuse", "follow")
     plugins: tp.List[str] = dataclasses.field(default_factory=list)
     environments: tp.List[tp.Any] = dataclasses.field(default_factory=list)  # folders, once `check` is through
     runtime: str = "auto"  # this and the next: of the registries in `running`, which checks them

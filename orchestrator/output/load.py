@@ -68,7 +68,7 @@ class Run:
         self._of: dict[_Name, list[Line]] = {}
         for record in self.records:
             self._of.setdefault((record["model"], record["output"]), []).append(record)
-        self._labels: dict[str, dict[str, str]] | None = None
+        self._labels: dict[str, list[dict[str, str]]] | None = None
 
     def __repr__(self) -> str:
         """Return a table: a line for each output of each model."""
@@ -144,6 +144,8 @@ class Run:
 
         Vectors give `[N, D]`; frames are stacked, `[N, T, D]`, where all items have as many.
 
+        An item that several rows of the job's table name is there once for each of them, with its labels.
+
         Args:
             models: one or more, each `model` or `model.output`.
 
@@ -157,11 +159,13 @@ class Run:
         items = [item for item in self.items(*chosen[0]) if all(item in other for other in others)]
         for name in chosen:
             self._warn(name)
-        rows = [self._joined(chosen, item) for item in items]
+        labelled = [(item, labels) for item in items for labels in self._rows(item)]
+        joined = {item: self._joined(chosen, item) for item in items}
+        rows = [joined[item] for item, _ in labelled]
         if len({row.shape for row in rows}) > 1:
-            raise ValueError(self._uneven(chosen, items, rows))
+            raise ValueError(self._uneven(chosen, [item for item, _ in labelled], rows))
         values = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
-        return Matrix(values, items, [self.labels(item) for item in items])
+        return Matrix(values, [item for item, _ in labelled], [labels for _, labels in labelled])
 
     def arrays(self, model: str, output: str | None = None) -> dict[str, np.ndarray]:
         """Return all arrays of a model by item; warns where they come from different settings."""
@@ -181,16 +185,25 @@ class Run:
         count = record["shape"][record["axes"].index("time")]
         return np.asarray(record["start"] + np.arange(count) / record["frame_rate"])
 
-    def labels(self, item: str) -> dict[str, str]:
-        """Return the labels that the job's table gave an item, from the newest run that names it."""
+    def labels(self, item: str) -> dict[str, str] | list[dict[str, str]]:
+        """Return the labels that the job's table gave an item, from the newest run that names it.
+
+        Where several rows of the table name the item and say different things: a list, with those of each row.
+        """
+        rows = self._rows(item)
+        return rows if len(rows) > 1 else rows[0]
+
+    def _rows(self, item: str) -> list[dict[str, str]]:
+        """Return the labels of every row that names an item; of an item without labels one that is empty."""
         if self._labels is None:
             self._labels = {}
             for path in sorted(self._folder.runs.glob("*/items.jsonl")):
                 inside = manifest.locate(self._folder, path.relative_to(self.root).as_posix())
                 for line in files.read_text(inside).splitlines():
                     entry = json.loads(line)
-                    self._labels[entry["id"]] = entry["labels"]
-        return dict(self._labels.get(item, {}))
+                    labels = entry["labels"]
+                    self._labels[entry["id"]] = labels if isinstance(labels, list) else [labels]
+        return [dict(labels) for labels in self._labels.get(item, [{}])]
 
     def _read(self, record: Line) -> np.ndarray:
         return formats.read(manifest.locate(self._folder, record["path"]), record["dtype"], record["shape"])

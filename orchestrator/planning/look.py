@@ -4,7 +4,7 @@ import pathlib
 
 from orchestrator.environments import definitions
 from orchestrator.files import sha256_of
-from orchestrator.job.scan import Source
+from orchestrator.job.items import Source
 from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir
 from orchestrator.output.ledger import Ledger

@@ -5,14 +5,15 @@ import dataclasses
 import json
 import math
 import os
+import typing as tp
 
-from orchestrator.job.scan import Source
+from orchestrator.job.items import LeftOut, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import naming
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning.keys import ModelPlan
 from orchestrator.planning.look import Look
-from worker import catalog, protocol
+from worker import protocol
 from worker.protocol import Record
 from worker.work import store
 
@@ -134,7 +135,7 @@ def _fits(record: Record, model: ModelPlan, sha: str, name: str, look: Look, str
 
 def paths_of(model: ModelPlan, name: str, window: int = 0) -> dict[str, str]:
     """Return the path of each wanted output below the output folder; of its first window, where it has several."""
-    declared = {output.name: output for output in model.extractor.outputs()}
+    declared = model.declared
     primary = next(iter(declared))
     paths = {}
     for output in model.task.outputs:
@@ -152,7 +153,7 @@ def _name_of(record: Record) -> str:
 def _size(model: ModelPlan, seconds: float) -> float:
     """Return the rough bytes of one item's arrays."""
     total = 0.0
-    for output in catalog.wanted(model.extractor):
+    for output in map(model.declared.__getitem__, model.task.outputs):
         pooled = model.task.pooling.get(output.name, "none") != "none"
         frames = 1.0 if pooled or output.frame_rate is None else max(1.0, seconds * output.frame_rate)
         features = math.prod(size or 1 for size in output.shape)
@@ -160,8 +161,8 @@ def _size(model: ModelPlan, seconds: float) -> float:
     return total
 
 
-def summary(plan: Plan, runtime: str) -> str:
-    """Return the plan as JSON, as it is kept in the run's folder, with the runtime that does it."""
+def summary(plan: Plan, runtime: str, left_out: tp.Sequence[LeftOut] = ()) -> str:
+    """Return the plan as JSON, as it is kept in the run's folder: with its runtime, and what the scan left out."""
     models = [
         {
             "name": m.name,
@@ -175,4 +176,5 @@ def summary(plan: Plan, runtime: str) -> str:
         for m in plan.models
     ]
     facts = {"models": models, "chosen": len(plan.chosen), "items": len(plan.choices), "runtime": runtime}
+    facts["left_out"] = [vars(one) for one in left_out]
     return json.dumps(facts, indent=1) + "\n"

@@ -108,9 +108,14 @@ def _make(name: str, environment: str, part: list[Choice], models: list[ModelPla
         attempt=1,
         environment=environment,
         tasks=[m.task for m in models if any(m.name in c.missing for c in part)],
-        items=[Item(c.source.id, c.name, c.source.size, c.source.mtime_ns, c.missing) for c in part],
+        items=[_item(c) for c in part],
         **vars(shared),
     )
+
+
+def _item(choice: Choice) -> Item:
+    source = choice.source
+    return Item(source.id, choice.name, source.size, source.mtime_ns, choice.missing, source.target)
 
 
 def _lacking(plan: Plan, models: list[ModelPlan]) -> list[Choice]:

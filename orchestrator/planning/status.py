@@ -9,7 +9,7 @@ import os
 from orchestrator import files
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import reading, scan
-from orchestrator.job.scan import Audio, Source
+from orchestrator.job.items import Audio, LeftOut, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import flagged
 from orchestrator.output import ledger as ledgers
@@ -48,6 +48,7 @@ class Status:
     random_weights: list[str]  # models whose arrays come from weights that were never trained
     flagged: Flagged = dataclasses.field(default_factory=dict)  # items whose source is not what it seems
     flags: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)  # their numbers, by model
+    left_out: list[LeftOut] = dataclasses.field(default_factory=list)  # by the scan
 
 
 def of_output(root: str) -> Status:
@@ -120,7 +121,8 @@ def _of(surveyed: Survey, others: bool = False) -> Status:
             told[record.model].append(record)
     wrong = flagged.find(itertools.chain(*told.values()))
     numbers = {name: flagged.count(flagged.find(records)) for name, records in told.items()}
-    return Status(surveyed.job.output, models, current, running, random, wrong, numbers)
+    told_out = surveyed.audio.left_out
+    return Status(surveyed.job.output, models, current, running, random, wrong, numbers, told_out)
 
 
 def stale(surveyed: Survey, model: ModelPlan) -> list[Record]:
@@ -157,10 +159,18 @@ def _asked(run: RunDir, job: JobSpec, ledger: Ledger) -> Audio:
     root = scan.root_of(job)
     sources = []
     for item in _items(run):
-        source = scan.look(root, item, {})
+        source = scan.find(job, item)
         seen = ledger.sources.get(item)
         sources.append(Source(item, seen.size, seen.mtime_ns) if source.size < 0 and seen else source)
-    return Audio(root, sources)
+    return Audio(root, sources, _left_out(run))
+
+
+def _left_out(run: RunDir) -> list[LeftOut]:
+    """Return what the scan of a run left out; until version 0.4 nothing was written down."""
+    try:
+        return [LeftOut(**one) for one in json.loads(files.read_text(run.plan)).get("left_out", [])]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise RunFailed(f"{run.plan} is damaged ({error}); name the job file instead") from error
 
 
 def _items(run: RunDir) -> list[str]:

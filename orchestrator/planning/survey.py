@@ -9,14 +9,14 @@ import yaml
 from orchestrator import files
 from orchestrator.environments import definitions
 from orchestrator.job import scan
-from orchestrator.job.scan import Audio
+from orchestrator.job.items import Audio
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir, RunDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning import keys, plan
 from orchestrator.planning.look import Look
-from orchestrator.planning.plan import Plan
+from orchestrator.planning.plan import Choice, Plan
 from orchestrator.text import size
 from orchestrator.weights.store import Weights
 from worker import protocol, schema
@@ -37,12 +37,8 @@ class Survey:
     def keep(self, run: RunDir, runtime: str) -> None:
         """Write what was asked and decided, and the runtime that does it, into the folder of a run."""
         files.replace(run.job, yaml.safe_dump(schema.dump(self.job), sort_keys=False), "utf-8")
-        lines = [
-            protocol.canonical({"id": c.source.id, "name": c.name, "labels": c.source.labels}) + "\n"
-            for c in self.plan.choices
-        ]
-        files.replace(run.items, "".join(lines))
-        files.replace(run.plan, plan.summary(self.plan, runtime))
+        files.replace(run.items, "".join(map(_line, self.plan.choices)))
+        files.replace(run.plan, plan.summary(self.plan, runtime, self.audio.left_out))
 
     def lacking_room(self) -> str | None:
         """Return why the arrays cannot fit on the disk, or None."""
@@ -52,6 +48,13 @@ class Survey:
         if needed * 1.05 + (64 << 20) <= free:
             return None
         return f"output {self.output.root}: about {size(needed)} are needed, {size(free)} are free"
+
+
+def _line(choice: Choice) -> str:
+    """Return an item as the folder of a run keeps it; where several rows name it, with the labels of all."""
+    labels = [row.labels for row in choice.source.rows]
+    kept = {"id": choice.source.id, "name": choice.name, "labels": labels if len(labels) > 1 else (*labels, {})[0]}
+    return protocol.canonical(kept) + "\n"
 
 
 def take(job: JobSpec, audio: Audio | None = None) -> Survey:

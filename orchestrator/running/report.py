@@ -6,6 +6,7 @@ import json
 import time
 
 from orchestrator import errors
+from orchestrator.job.items import LeftOut
 from orchestrator.output import flagged
 from orchestrator.planning.plan import DONE, FAILED, Plan
 from worker import protocol
@@ -54,6 +55,7 @@ class Report:
         self.written: list[Record] = []  # in the order in which they came
         self.flagged: flagged.Flagged = {}  # all items of the job, whichever run has done them
         self.random: set[str] = set()  # models whose weights were never trained
+        self.left_out: list[LeftOut] = []  # by the scan
         self.placement: dict[str, str] = {}  # runtime and devices in words
         self.devices: dict[str, str] = {}  # environment -> what its last worker has computed on
         self.current: dict[str, str] = {}  # environment -> the model it is busy with
@@ -139,6 +141,7 @@ class Report:
             "flags": flagged.count(self.flagged),
             "flagged": self.flagged,
             "lost": self.lost,
+            "left_out": [vars(one) for one in self.left_out],
             "random_weights": sorted(self.random),
             "placement": self.placement,
             "devices": self.devices,

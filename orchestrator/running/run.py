@@ -46,12 +46,18 @@ def extract(surveyed: Survey, placement: Placement, progress: Progress, offline:
 
 
 def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline: bool) -> tuple[Report, RunDir]:
+    for path in surveyed.audio.beyond:
+        if why := placement.runtime.refuses(path):
+            raise EnvironmentUnavailable(f"links: follow: {why}")
     run = surveyed.output.new_run()
     surveyed.keep(run, placement.runtime.name)
     report = Report(surveyed.plan)
+    report.left_out = surveyed.audio.left_out
     if surveyed.plan.chosen:
         placement.runtime.log, placement.runtime.warn = run.logs, progress.say
-        site = Site(surveyed.job, placement.runtime, surveyed.output, run, surveyed.audio.root, surveyed.weights)
+        audio = surveyed.audio
+        where = surveyed.output, run, audio.root, surveyed.weights, tuple(audio.beyond)
+        site = Site(surveyed.job, placement.runtime, *where)
         engine = ENGINES[surveyed.job.engine](site)
         if problems := engine.check():
             raise EnvironmentUnavailable(f"engine {surveyed.job.engine}: {'; '.join(problems)}")

@@ -18,6 +18,7 @@ import statistics
 import typing as tp
 
 from orchestrator import files
+from orchestrator.job.items import Row
 from orchestrator.output.ledger import Ledger
 from orchestrator.output.load import Run
 from orchestrator.planning.keys import ModelPlan
@@ -26,7 +27,8 @@ from orchestrator.planning.survey import Survey
 from worker import protocol
 from worker.protocol import Record
 
-_Row = tuple[Choice, Record]
+_Row = tuple[Row, Choice, Record]
+_FACTS = ("num_tokens", "token_shape", "num_chunks", "duration_sec")
 
 
 def write(surveyed: Survey, ledger: Ledger) -> list[pathlib.Path]:
@@ -48,13 +50,13 @@ def write(surveyed: Survey, ledger: Ledger) -> list[pathlib.Path]:
 
 
 def _rows(surveyed: Survey, model: ModelPlan, ledger: Ledger) -> list[_Row]:
-    """Return the items that have today's tokens, in order of their ids."""
+    """Return the rows of the items that have today's tokens: in the order of the job's table, else of their ids."""
     rows = []
     for choice in surveyed.plan.choices:
         record = _find(model, ledger, choice.source.id, model.task.outputs[0])
         if record is not None and surveyed.output.holds(record.path, record.bytes):
-            rows.append((choice, record))
-    return rows
+            rows += [(row, choice, record) for row in choice.source.rows or [Row(0, {})]]
+    return sorted(rows, key=lambda row: row[0].line)
 
 
 def _find(model: ModelPlan, ledger: Ledger, item: str, output: str) -> Record | None:
@@ -69,15 +71,18 @@ def _find(model: ModelPlan, ledger: Ledger, item: str, output: str) -> Record | 
 
 def _table(surveyed: Survey, model: ModelPlan, ledger: Ledger, rows: list[_Row]) -> str:
     run = Run(surveyed.output.root)
-    labels = list(dict.fromkeys(key for choice, _ in rows for key in choice.source.labels))
-    longest = max(math.prod(record.shape) for _, record in rows)
+    labels = list(dict.fromkeys(key for row, _, _ in rows for key in row.labels))
+    longest = max(math.prod(record.shape) for _, _, record in rows)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    facts = ["num_tokens", "token_shape", "num_chunks", "duration_sec"]
-    table.writerow([surveyed.job.path_column, *labels, *facts, *(f"token_{n}" for n in range(longest))])
-    for choice, record in rows:
+    own = [*_FACTS, *(f"token_{n}" for n in range(longest))]
+    theirs = {surveyed.job.path_column, *labels}
+    table.writerow(
+        [surveyed.job.path_column, *labels, *(f"consort_{name}" if name in theirs else name for name in own)]
+    )
+    for row, choice, record in rows:
         tokens = run.array(model.name, record.item, record.output).ravel()
-        given = [choice.source.labels.get(key, "") for key in labels]
+        given = [row.labels.get(key, "") for key in labels]
         # how many windows a file was cut into, if that was asked for
         starts = _find(model, ledger, record.item, "starts") if "starts" in model.task.outputs else None
         chunks = starts.shape[0] if starts else 1
@@ -87,7 +92,7 @@ def _table(surveyed: Survey, model: ModelPlan, ledger: Ledger, rows: list[_Row])
 
 
 def _summary(surveyed: Survey, model: ModelPlan, ledger: Ledger, rows: list[_Row]) -> str:
-    records = [record for _, record in rows]
+    records = list({choice.source.id: record for _, choice, record in rows}.values())
     failed = sum((choice.source.id, model.name) in ledger.failures for choice in surveyed.plan.choices)
     shapes: tp.Counter[str] = collections.Counter(str(tuple(record.shape)) for record in records)
     lines = [

@@ -132,7 +132,10 @@ def test_odd_names_and_kinds_of_files(audio, output):
     (audio / "outside.wav").symlink_to(harness.write_wav(audio.with_name("private.wav")))
     done = harness.consort("extract", harness.write_job(output, audio, TONE), timeout=30)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert failures(output) == {("tone", "pipe.wav"): "unreadable", ("tone", "outside.wav"): "unreadable"}
+    assert failures(output) == {("tone", "pipe.wav"): "unreadable"}
+    assert (
+        "left out    1 links that lead out of the audio folder (`links: follow` takes them): outside.wav" in done.stdout
+    )
     items = {item for _, item in written(output)}
     assert items == {*names, "twin.wav", "twin.flac", "bytes\udcff.wav"}
     assert (output / "tone" / "twin.wav.npy").is_file() and (output / "tone" / "twin.flac.npy").is_file()

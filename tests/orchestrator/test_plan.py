@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.environments import definitions
 from orchestrator.job import spec
-from orchestrator.job.scan import Source
+from orchestrator.job.items import Source
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning import keys, plan, shards
 from orchestrator.planning.plan import DONE, FAILED, STALE, TODO

@@ -75,9 +75,7 @@ def _next(ready: "queue.Queue[_Entry]", stop: threading.Event) -> _Entry:
 
 def _decode(item: Item, formats: Formats, root: str, scratch: str, deadline: float) -> Result:
     try:
-        path, base = os.path.join(root, item.id), os.path.realpath(root)
-        if os.path.commonpath([os.path.realpath(path), base]) != base:
-            raise AudioError("unreadable", "{}: its link leads out of the audio folder".format(item.id))
+        path = _place(item, root)
         return decode(path, formats, scratch, item.size, item.mtime_ns, deadline=deadline)
     except AudioError as error:
         return error
@@ -85,3 +83,14 @@ def _decode(item: Item, formats: Formats, root: str, scratch: str, deadline: flo
         return AudioError("memory", "{}: not enough memory to decode it".format(item.id))
     except Exception as error:
         return AudioError("decode", "{}: {}".format(item.id, one_line(error)))
+
+
+def _place(item: Item, root: str) -> str:
+    """Return where a file is; what the plan has not seen there is not opened, and links are seen through."""
+    path, base = item.target or os.path.join(root, item.id), os.path.realpath(root)
+    real = os.path.realpath(path)
+    if item.target is not None and real != path:
+        raise AudioError("changed", "{}: its link led elsewhere when the job was planned; run again".format(item.id))
+    if item.target is None and os.path.commonpath([real, base]) != base:
+        raise AudioError("unreadable", "{}: its link leads out of the audio folder".format(item.id))
+    return path

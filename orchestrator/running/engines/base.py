@@ -37,6 +37,7 @@ class Site:
     run: RunDir
     audio: str  # of a fit: the arrays that it reads
     weights: Weights | None  # None where none are needed
+    beyond: tuple[str, ...] = ()  # folders that links in the audio lead to
 
 
 @dataclasses.dataclass(frozen=True)

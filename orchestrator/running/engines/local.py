@@ -77,7 +77,7 @@ class LocalEngine(Engine):
         for path, text in ((file, protocol.canonical(schema.dump(job.shard))), (events, ""), (log, "")):
             files.write_new(path, text)
         weights, ffmpeg = (str(site.weights.root), site.weights.program()) if site.weights else ("", "")
-        own = tuple(own_paths(job.shard.plugins, job.shard.tasks))
+        own = (*own_paths(job.shard.plugins, job.shard.tasks), *site.beyond)
         mounts = Mounts(site.audio, str(site.output.root), weights, str(scratch), ffmpeg, own)
         resources = Resources(job.gpus, job.memory, job.threads)
         command = site.runtime.command(job.shard, mounts, file, events, resources)

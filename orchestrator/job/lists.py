@@ -1,0 +1,151 @@
+"""Lists and tables of audio as people have them: a file of text comes in, its rows go out. No audio is looked at."""
+
+import csv
+import io
+import json
+import pathlib
+import typing as tp
+
+from orchestrator.errors import JobError
+
+LISTS = (".txt", ".lst", ".scp", ".m3u", ".m3u8")
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")
+_NEMO = "audio_filepath"  # in the place of `path` in manifests of speech toolkits
+
+
+class Entry(tp.NamedTuple):
+    """One row: the name of a file as it is written there, and its labels."""
+
+    line: int
+    name: str
+    labels: dict[str, str]
+
+
+def read(path: pathlib.Path, column: str, exists: tp.Callable[[str], bool]) -> list[Entry]:
+    """Return the rows of a list or of a table; those without a name have an empty one.
+
+    Args:
+        path: its ending says which it is.
+        column: of a table: where the names are.
+        exists: tells whether a name is a file's: then it is one, whatever else the line could be.
+
+    Raises:
+        JobError: it cannot be read, or not without guessing; one line that says what to do.
+    """
+    text = _text(path)
+    match path.suffix.lower():
+        case ".jsonl" | ".ndjson":
+            return _objects(path, text, column)
+        case ".csv" | ".tsv":
+            return _table(path, text, column)
+        case suffix:
+            return list(_lines(path, text, suffix == ".scp", exists))
+
+
+def latin(text: str) -> str:
+    """Return a text whose bytes are no UTF-8 as what they most likely are, Windows' western alphabet."""
+    data = text.encode("utf-8", "surrogateescape")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")
+
+
+def _text(path: pathlib.Path) -> str:
+    """Return the text of a file; bytes that are no UTF-8 stay what they are in the names of files."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise JobError(f"audio: {path} cannot be read: {error.strerror}") from error
+    try:
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            text = data.decode("utf-16")
+        else:
+            text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    except UnicodeDecodeError as error:
+        raise JobError(f"audio: {path.name} begins as UTF-16 and is none; save it as UTF-8") from error
+    if data.count(b"\0") > len(data) // 4 and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise JobError(f"audio: {path.name} is no text, or UTF-16 without its mark; save it as UTF-8")
+    text = text.replace("\r\n", "\n")
+    return text if "\n" in text else text.replace("\r", "\n")
+
+
+def _lines(path: pathlib.Path, text: str, scp: bool, exists: tp.Callable[[str], bool]) -> tp.Iterator[Entry]:
+    for number, line in enumerate(text.split("\n"), 1):
+        stripped = line.strip()
+        if not stripped or (stripped.startswith("#") and not exists(line)):
+            continue
+        if scp and not exists(line):
+            if stripped.endswith("|"):
+                raise JobError(f"audio: line {number} of {path.name} is a command, and none is run; name a file there")
+            key, _, name = stripped.partition(" ") if " " in stripped else stripped.partition("\t")
+            if name.strip():
+                yield Entry(number, name, {"utterance": latin(key)})
+                continue
+        yield Entry(number, line, {})
+
+
+def _table(path: pathlib.Path, text: str, column: str) -> list[Entry]:
+    first, _, rest = text.partition("\n")
+    skipped = first.strip().lower() in ("sep=,", "sep=;", "sep=\t")  # a line of Excel's
+    text = rest if skipped else text
+    separator = _separator(text.partition("\n")[0], column, ",;\t" if path.suffix.lower() == ".csv" else "\t,;")
+    reader = csv.reader(io.StringIO(text), delimiter=separator)
+    try:
+        names = [latin(name).strip() for name in next(reader, [])]
+        rows = [(reader.line_num + skipped, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise JobError(f"audio: line {reader.line_num + skipped} of {path.name} cannot be read: {error}") from error
+    if not any(names):
+        raise JobError(f"audio: {path.name} is empty; it needs a row of column names")
+    while names and not names[-1] and not any(cell.strip() for _, row in rows for cell in row[len(names) - 1 :]):
+        names.pop()  # what is left of a column that was emptied
+    doubled = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if doubled is not None:
+        raise JobError(f"audio: {path.name} has the column {doubled!r} twice; rename one or take it out")
+    if column not in names:
+        known = ", ".join(names)
+        raise JobError(f"audio: {path.name} has no column {column!r}; set path_column to one of: {known}")
+    return [_entry(path, number, names, row, column) for number, row in rows]
+
+
+def _separator(header: str, column: str, order: str) -> str:
+    """Return what separates the cells: what gives the wanted column, else what gives most."""
+    cells = {one: [latin(cell).strip() for cell in next(csv.reader([header], delimiter=one), [])] for one in order}
+    return next((one for one in order if column in cells[one]), max(order, key=lambda one: len(cells[one])))
+
+
+def _entry(path: pathlib.Path, number: int, names: list[str], row: list[str], column: str) -> Entry:
+    if any(cell.strip() for cell in row[len(names) :]):
+        said = f"line {number} of {path.name} has {len(row)} cells, and there are {len(names)} columns"
+        raise JobError(f"audio: {said}; quote a cell that holds what separates them")
+    cells = dict(zip(names, [*row, *[""] * (len(names) - len(row))], strict=False))
+    name = cells.pop(column)
+    return Entry(number, name, {key: latin(value).strip() for key, value in cells.items()})
+
+
+def _objects(path: pathlib.Path, text: str, column: str) -> list[Entry]:
+    entries = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, object_pairs_hook=_once)
+        except ValueError as error:
+            raise JobError(f"audio: line {number} of {path.name} is no JSON: {error}") from error
+        key = _NEMO if column == "path" and isinstance(row, dict) and "path" not in row else column
+        if not isinstance(row, dict) or not isinstance(row.get(key, ""), str):
+            raise JobError(f"audio: line {number} of {path.name} is no object with the name of a file as {key!r}")
+        labels = {k: v if isinstance(v, str) else "" if v is None else json.dumps(v) for k, v in row.items()}
+        entries.append(Entry(number, labels.pop(key, ""), labels))
+    if entries and not any(entry.name for entry in entries):
+        known = ", ".join(dict.fromkeys(key for entry in entries for key in entry.labels))
+        raise JobError(f"audio: {path.name} has no key {column!r}; set path_column to one of: {known}")
+    return entries
+
+
+def _once(pairs: list[tuple[str, tp.Any]]) -> dict[str, tp.Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return found

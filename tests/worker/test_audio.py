@@ -519,6 +519,22 @@ def test_damage_in_the_middle_is_flagged_with_both_lengths(tmp_path, options, na
 
 
 @needs_ffmpeg
+@pytest.mark.parametrize("every,kept", [(1000, False), (8000, True)])
+def test_damage_from_end_to_end_is_a_failure(tmp_path, every, kept):
+    path = encode(tmp_path / "a.m4a", "-c:a", "aac", seconds=20)
+    data, chance = bytearray(open_bytes(path)), np.random.RandomState(1)
+    for at in range(data.index(b"mdat") + 4000, len(data) - 8000, every):
+        data[at : at + 4] = chance.bytes(4)
+    (tmp_path / "a.m4a").write_bytes(bytes(data))
+    if not kept:
+        error = fail(path)
+        assert error.kind == "decode" and "damaged from end to end" in str(error)
+        return
+    with decode(path) as found:
+        assert "truncated" in found.flags and 18 < found.duration < 20
+
+
+@needs_ffmpeg
 def test_next_to_nothing_of_a_damaged_file_is_a_failure(tmp_path):
     path = encode(tmp_path / "a.m4a", "-c:a", "aac", seconds=30)
     data = bytearray(open_bytes(path))

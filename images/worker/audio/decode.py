@@ -27,6 +27,8 @@ RATES = (100, 4000000)  # Hz, of whales to ultrasound; anything outside is a bro
 CHANNELS = 64
 LOUDEST = 4.0  # 12 dB above full scale: a higher peak is no overshoot, and the models were not trained on it
 IMPOSSIBLE = 1e5  # a higher one can only be integers that were written as floats
+_DAMAGED = 0.5  # of the packets: above it there is no stream
+_DAMAGED_THROUGHOUT = 0.05  # the same where they are lost from end to end
 _RUIN = 0.1  # of the declared length: a decode with errors that gives less is none
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -144,6 +146,7 @@ class _Take(tp.NamedTuple):
     recorder: waves.Recorder
     decoder: str
     talk: tp.Optional[ffmpeg.Talk] = None
+    holey: bool = False  # it has gaps from end to end
 
     @property
     def seconds(self) -> float:
@@ -220,7 +223,7 @@ def _choose(source: sources.Source, plan: _Plan) -> _Take:
     best = second if first is None or second.seconds > first.seconds else first
     talk = second.talk
     if talk is not None and (talk.damaged or talk.errors):
-        if 2 * talk.damaged > talk.packets:
+        if talk.damaged > talk.packets * (_DAMAGED_THROUGHOUT if second.holey else _DAMAGED):
             text = "damaged from end to end: {} of {} packets cannot be decoded ({})"
             raise AudioError("decode", text.format(talk.damaged, talk.packets, talk.complaint))
         _refuse_ruin(best, declared, talk.complaint)
@@ -272,7 +275,7 @@ def _use_ffmpeg(source: sources.Source, plan: _Plan) -> _Take:
         _read_blocks(lambda: stream.read(BLOCK), recorder, plan.deadline)
     if source.disguised and stream.talk.codec.startswith("pcm"):
         raise AudioError("decode", "holds DTS or AC-3 as if it were PCM, which ffmpeg does not recognise")
-    return _Take(recorder, "ffmpeg " + ffmpeg.version(program), stream.talk)
+    return _Take(recorder, "ffmpeg " + ffmpeg.version(program), stream.talk, stream.gaps.everywhere)
 
 
 def _read_blocks(read: tp.Callable[[], np.ndarray], recorder: waves.Recorder, deadline: float) -> None:

@@ -132,7 +132,7 @@ class _Plan(tp.NamedTuple):
     def record(self, sample_rate: int, channels: int) -> waves.Recorder:
         """Return a recorder, or refuse what only a broken header can say."""
         if not RATES[0] <= sample_rate <= RATES[1]:
-            raise AudioError("decode", "a sample rate of {} Hz is not plausible".format(sample_rate))
+            raise AudioError("decode", "a sample rate of {} Hz; 100 Hz to 4 MHz can be read".format(sample_rate))
         if not 1 <= channels <= CHANNELS:
             raise AudioError("decode", "{} channels; 1 to {} can be read".format(channels, CHANNELS))
         recorder = waves.Recorder((sample_rate, channels), self.formats, self.scratch, self.spool_bytes)
@@ -196,7 +196,7 @@ def _is_whole(take: _Take, declared: float) -> bool:
     return take.seconds >= declared - TOLERANCE
 
 
-def _choose(source: sources.Source, plan: _Plan) -> _Take:
+def _choose(source: sources.AudioFile, plan: _Plan) -> _Take:
     """Return soundfile's result if it can be believed, otherwise the longer one of both decoders."""
     first: tp.Optional[_Take] = None
     declared = source.declared
@@ -244,7 +244,7 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no t
         return False
 
 
-def _use_soundfile(source: sources.Source, plan: _Plan) -> _Take:
+def _use_soundfile(source: sources.AudioFile, plan: _Plan) -> _Take:
     """Decode with libsndfile, by descriptor: no name, no extension, no second look-up of the path."""
     if source.disguised:
         raise _UnusableError("DTS or AC-3 inside a PCM file")
@@ -259,7 +259,7 @@ def _use_soundfile(source: sources.Source, plan: _Plan) -> _Take:
     return _Take(recorder, "soundfile " + soundfile.__libsndfile_version__)
 
 
-def _open_soundfile(source: sources.Source) -> _Forward:
+def _open_soundfile(source: sources.AudioFile) -> _Forward:
     data = source.data
     if data is None or not data.surplus or data.length == data.declared:
         os.lseek(source.file.fileno(), 0, os.SEEK_SET)
@@ -268,9 +268,9 @@ def _open_soundfile(source: sources.Source) -> _Forward:
     return _Forward(sources.Window(source.file, data), "r", int(data.rate), data.channels, **raw)
 
 
-def _use_ffmpeg(source: sources.Source, plan: _Plan) -> _Take:
+def _use_ffmpeg(source: sources.AudioFile, plan: _Plan) -> _Take:
     program = ffmpeg.find()
-    with contextlib.closing(ffmpeg.PcmStream(program, source.file.fileno(), plan.deadline)) as stream:
+    with contextlib.closing(ffmpeg.PcmStream(program, source.file.fileno(), plan.deadline, source.codec)) as stream:
         recorder = plan.record(stream.sample_rate, stream.channels)
         _read_blocks(lambda: stream.read(BLOCK), recorder, plan.deadline)
     if source.disguised and stream.talk.codec.startswith("pcm"):

@@ -21,7 +21,7 @@ VARIABLE = "CONSORT_FFMPEG"
 _KEPT = 4096  # characters of one line, and lines of complaints; a broken file can produce megabytes of them
 # "verbose" counts packets, and what could not be decoded of them, at the end; each line tells its level
 _INPUT = ["-nostdin", "-nostats", "-hide_banner", "-v", "level+verbose", "-threads", "1"]
-_INPUT += ["-protocol_whitelist", "fd,pipe", "-i", "fd:"]
+_INPUT += ["-protocol_whitelist", "fd,pipe"]
 # its own C library would load modules of the system's for the text in a transport stream, and crash
 _ENVIRONMENT = {"LC_ALL": "C", "GCONV_PATH": os.devnull}
 _OUTPUT = ["-map", "0:a:0", "-vn", "-sn", "-dn", "-acodec", "pcm_f32le", "-bitexact", "-f", "wav"]
@@ -136,13 +136,14 @@ class Gaps:
 class PcmStream:
     """The first audio stream of an open file, decoded by a child process while it is read."""
 
-    def __init__(self, program: str, source: int, deadline: float) -> None:
+    def __init__(self, program: str, source: int, deadline: float, codec: str = "") -> None:
         """Start decoding.
 
         Args:
             program: from `find`.
             source: file descriptor of a regular file; its position is moved.
             deadline: value of `time.monotonic()` at which the child is killed.
+            codec: the decoder to take where ffmpeg's own choice is known to be wrong.
 
         Raises:
             FfmpegError: no audio stream, or nothing that ffmpeg understands.
@@ -154,11 +155,12 @@ class PcmStream:
         self.gaps = Gaps()
         self._selector = selectors.DefaultSelector()
         os.lseek(source, 0, os.SEEK_SET)
+        chosen = ["-c:a", codec] if codec else []
         frames, theirs = os.pipe()
         self._frames: tp.IO[bytes] = os.fdopen(frames, "rb", 0)
         try:
             self._process = subprocess.Popen(
-                [program] + _INPUT + _OUTPUT + _FRAMES + ["pipe:{}".format(theirs), "pipe:1"],
+                [program, *_INPUT, *chosen, "-i", "fd:", *_OUTPUT, *_FRAMES, "pipe:{}".format(theirs), "pipe:1"],
                 stdin=source,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -27,6 +27,8 @@ RATES = (100, 4000000)  # Hz, of whales to ultrasound; anything outside is a bro
 CHANNELS = 64
 LOUDEST = 4.0  # 12 dB above full scale: a higher peak is no overshoot, and the models were not trained on it
 IMPOSSIBLE = 1e5  # a higher one can only be integers that were written as floats
+_DAMAGED = 0.5  # of the packets: above it there is no stream
+_DAMAGED_THROUGHOUT = 0.05  # the same where they are lost from end to end
 _RUIN = 0.1  # of the declared length: a decode with errors that gives less is none
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -131,7 +133,7 @@ class _Plan(tp.NamedTuple):
     def record(self, sample_rate: int, channels: int) -> waves.Recorder:
         """Return a recorder, or refuse what only a broken header can say."""
         if not RATES[0] <= sample_rate <= RATES[1]:
-            raise AudioError("decode", "a sample rate of {} Hz is not plausible".format(sample_rate))
+            raise AudioError("decode", "a sample rate of {} Hz; 100 Hz to 4 MHz can be read".format(sample_rate))
         if not 1 <= channels <= CHANNELS:
             raise AudioError("decode", "{} channels; 1 to {} can be read".format(channels, CHANNELS))
         recorder = waves.Recorder((sample_rate, channels), self.formats, self.scratch, self.spool_bytes)
@@ -145,6 +147,7 @@ class _Take(tp.NamedTuple):
     recorder: waves.Recorder
     decoder: str
     talk: tp.Optional[ffmpeg.Talk] = None
+    holey: bool = False  # it has gaps from end to end
 
     @property
     def seconds(self) -> float:
@@ -194,7 +197,7 @@ def _is_whole(take: _Take, declared: float) -> bool:
     return take.seconds >= declared - TOLERANCE
 
 
-def _choose(source: sources.Source, plan: _Plan) -> _Take:
+def _choose(source: sources.AudioFile, plan: _Plan) -> _Take:
     """Return soundfile's result if it can be believed, otherwise the longer one of both decoders."""
     first: tp.Optional[_Take] = None
     declared = source.declared
@@ -221,7 +224,7 @@ def _choose(source: sources.Source, plan: _Plan) -> _Take:
     best = second if first is None or second.seconds > first.seconds else first
     talk = second.talk
     if talk is not None and (talk.damaged or talk.errors):
-        if 2 * talk.damaged > talk.packets:
+        if talk.damaged > talk.packets * (_DAMAGED_THROUGHOUT if second.holey else _DAMAGED):
             text = "damaged from end to end: {} of {} packets cannot be decoded ({})"
             raise AudioError("decode", text.format(talk.damaged, talk.packets, talk.complaint))
         _refuse_ruin(best, declared, talk.complaint)
@@ -242,7 +245,7 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no t
         return False
 
 
-def _use_soundfile(source: sources.Source, plan: _Plan) -> _Take:
+def _use_soundfile(source: sources.AudioFile, plan: _Plan) -> _Take:
     """Decode with libsndfile, by descriptor: no name, no extension, no second look-up of the path."""
     if source.disguised:
         raise _UnusableError("DTS or AC-3 inside a PCM file")
@@ -257,7 +260,7 @@ def _use_soundfile(source: sources.Source, plan: _Plan) -> _Take:
     return _Take(recorder, "soundfile " + soundfile.__libsndfile_version__)
 
 
-def _open_soundfile(source: sources.Source) -> _Forward:
+def _open_soundfile(source: sources.AudioFile) -> _Forward:
     data = source.data
     if data is None or not data.surplus or data.length == data.declared:
         os.lseek(source.file.fileno(), 0, os.SEEK_SET)
@@ -266,14 +269,14 @@ def _open_soundfile(source: sources.Source) -> _Forward:
     return _Forward(sources.Window(source.file, data), "r", int(data.rate), data.channels, **raw)
 
 
-def _use_ffmpeg(source: sources.Source, plan: _Plan) -> _Take:
+def _use_ffmpeg(source: sources.AudioFile, plan: _Plan) -> _Take:
     program = ffmpeg.find()
-    with contextlib.closing(ffmpeg.PcmStream(program, source.file.fileno(), plan.deadline)) as stream:
+    with contextlib.closing(ffmpeg.PcmStream(program, source.file.fileno(), plan.deadline, source.codec)) as stream:
         recorder = plan.record(stream.sample_rate, stream.channels)
         _read_blocks(lambda: stream.read(BLOCK), recorder, plan.deadline)
     if source.disguised and stream.talk.codec.startswith("pcm"):
         raise AudioError("decode", "holds DTS or AC-3 as if it were PCM, which ffmpeg does not recognise")
-    return _Take(recorder, "ffmpeg " + ffmpeg.version(program), stream.talk)
+    return _Take(recorder, "ffmpeg " + ffmpeg.version(program), stream.talk, stream.gaps.everywhere)
 
 
 def _read_blocks(read: tp.Callable[[], np.ndarray], recorder: waves.Recorder, deadline: float) -> None:

@@ -105,6 +105,14 @@ def _parse_ogg_head(packet: bytes) -> tp.Optional[_Stream]:
     return None
 
 
+def is_wideband_speex(source: tp.BinaryIO) -> bool:
+    """Return whether a file is Ogg with Speex at more than 8 kHz, by the mode in its first packet."""
+    source.seek(0)
+    head = source.read(128)
+    packet = head[head.find(b"Speex   ") :]
+    return head[:4] == b"OggS" and len(packet) >= 44 and packet[:5] == b"Speex" and packet[40:44] != bytes(4)
+
+
 def _measure_opus_packet(packet: bytes) -> int:
     """Return the samples of a packet at 48 kHz, by its first two bytes (RFC 6716, 3.1)."""
     kind, code = packet[0] >> 3, packet[0] & 3

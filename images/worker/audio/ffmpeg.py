@@ -21,10 +21,11 @@ VARIABLE = "CONSORT_FFMPEG"
 _KEPT = 4096  # characters of one line, and lines of complaints; a broken file can produce megabytes of them
 # "verbose" counts packets, and what could not be decoded of them, at the end; each line tells its level
 _INPUT = ["-nostdin", "-nostats", "-hide_banner", "-v", "level+verbose", "-threads", "1"]
-_INPUT += ["-protocol_whitelist", "fd,pipe", "-i", "fd:"]
+_INPUT += ["-protocol_whitelist", "fd,pipe"]
 # its own C library would load modules of the system's for the text in a transport stream, and crash
 _ENVIRONMENT = {"LC_ALL": "C", "GCONV_PATH": os.devnull}
-_OUTPUT = ["-map", "0:a:0", "-vn", "-sn", "-dn", "-acodec", "pcm_f32le", "-bitexact", "-f", "wav", "pipe:1"]
+_OUTPUT = ["-map", "0:a:0", "-vn", "-sn", "-dn", "-acodec", "pcm_f32le", "-bitexact", "-f", "wav"]
+_FRAMES = ["-stats_enc_pre_fmt", "{tb} {pts} {sn}", "-stats_enc_pre"]  # when each frame is due, and samples before it
 
 
 class FfmpegError(Exception):
@@ -102,16 +103,47 @@ class Talk:
             self.packets, self.damaged = int(counts.group(1)), int(counts.group(3))
 
 
+_GAP = 0.005  # seconds; less is the rounding of a container's clock
+
+
+class Gaps:
+    """Where frames are missing: the samples before a frame are fewer than its time says."""
+
+    def __init__(self) -> None:
+        self._places: tp.List[float] = []  # seconds
+        self._end = 0.0
+        self._behind: tp.Optional[float] = None  # seconds that are missing so far
+        self._rest = b""
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether there are gaps in all tenths of the stream but one."""
+        return self._end > 0 and len({int(10 * place / self._end) for place in self._places}) >= 9
+
+    def hear(self, chunk: bytes) -> None:
+        """Take what `_FRAMES` prints, as it comes."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            base, due, before = line.split()
+            one, rate = map(int, base.split(b"/"))
+            self._end = int(due) * one / rate
+            behind = self._end - int(before) * one / rate
+            if self._behind is not None and behind - self._behind > _GAP:
+                self._places.append(self._end)
+            self._behind = behind
+
+
 class PcmStream:
     """The first audio stream of an open file, decoded by a child process while it is read."""
 
-    def __init__(self, program: str, source: int, deadline: float) -> None:
+    def __init__(self, program: str, source: int, deadline: float, codec: str = "") -> None:
         """Start decoding.
 
         Args:
             program: from `find`.
             source: file descriptor of a regular file; its position is moved.
             deadline: value of `time.monotonic()` at which the child is killed.
+            codec: the decoder to take where ffmpeg's own choice is known to be wrong.
 
         Raises:
             FfmpegError: no audio stream, or nothing that ffmpeg understands.
@@ -120,18 +152,26 @@ class PcmStream:
         self._deadline = deadline
         self._data = bytearray()
         self.talk = Talk()
+        self.gaps = Gaps()
         self._selector = selectors.DefaultSelector()
         os.lseek(source, 0, os.SEEK_SET)
+        chosen = ["-c:a", codec] if codec else []
+        frames, theirs = os.pipe()
+        self._frames: tp.IO[bytes] = os.fdopen(frames, "rb", 0)
         try:
             self._process = subprocess.Popen(
-                [program] + _INPUT + _OUTPUT,
+                [program, *_INPUT, *chosen, "-i", "fd:", *_OUTPUT, *_FRAMES, "pipe:{}".format(theirs), "pipe:1"],
                 stdin=source,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=_ENVIRONMENT,
+                pass_fds=[theirs],
             )
         except OSError as error:
+            self._frames.close()
             raise FfmpegMissingError("ffmpeg does not start: {}".format(error.strerror)) from None
+        finally:
+            os.close(theirs)
         for pipe in self._pipes():
             self._selector.register(pipe, selectors.EVENT_READ)
         try:
@@ -166,7 +206,7 @@ class PcmStream:
             pipe.close()
 
     def _pipes(self) -> tp.List[tp.IO[bytes]]:
-        return [pipe for pipe in (self._process.stdout, self._process.stderr) if pipe is not None]
+        return [pipe for pipe in (self._process.stdout, self._process.stderr, self._frames) if pipe is not None]
 
     def _fill(self, size: int) -> bool:
         """Read until `size` bytes of audio wait; return False where the stream has fewer left."""
@@ -180,6 +220,8 @@ class PcmStream:
                     self._selector.unregister(key.fileobj)
                 if key.fileobj is self._process.stdout:
                     self._data += chunk
+                elif key.fileobj is self._frames:
+                    self.gaps.hear(chunk)
                 else:
                     self.talk.hear(chunk)
         return len(self._data) >= size

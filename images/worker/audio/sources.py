@@ -16,13 +16,14 @@ _LOOKALIKES = (
 )
 
 
-class Source(tp.NamedTuple):
+class AudioFile(tp.NamedTuple):
     """An open file, and what its headers say."""
 
     file: tp.BinaryIO
     declared: tp.Optional[float]  # seconds of what can be read
     data: tp.Optional[chunks.Data]  # where it is a file of chunks
     disguised: bool  # what is declared as PCM is something else
+    codec: str  # of ffmpeg's decoders the one to take, empty: its own choice
 
 
 def open_file(path: str) -> tp.BinaryIO:
@@ -61,7 +62,7 @@ def hash_file(source: tp.BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def look(file: tp.BinaryIO) -> Source:
+def look(file: tp.BinaryIO) -> AudioFile:
     """Read the headers.
 
     Raises:
@@ -76,7 +77,8 @@ def look(file: tp.BinaryIO) -> Source:
     lead = None if data is None else chunks.find_bitstream(file, data)
     if lead and data and declared is not None:  # silence that no decoder of the stream gives
         declared -= declared * lead / data.length
-    return Source(file, declared, data, lead is not None)
+    codec = "libspeex" if durations.is_wideband_speex(file) else ""  # ffmpeg's own gives everything twice
+    return AudioFile(file, declared, data, lead is not None, codec)
 
 
 def _refuse_lookalikes(source: tp.BinaryIO) -> None:

@@ -85,7 +85,7 @@ def decode(
 
     Args:
         path: anything; only regular files (and links to them) are opened.
-        formats: (sample rate in Hz, channels 1 or 2) of every wave wanted.
+        formats: (sample rate in Hz, channels 1 or 2) of every wave wanted; or `waves.AS_DECODED` alone.
         scratch: folder for waves above `spool_bytes`; on a disk, since a tmpfs is memory again.
         size: bytes that the file had when the job was planned.
         mtime_ns: its modification time then.
@@ -96,7 +96,7 @@ def decode(
         AudioError: see its kinds; the message begins with the file's name.
     """
     wanted = sorted(set(formats))
-    if any(rate < 1 or channels not in (1, 2) for rate, channels in wanted):
+    if wanted != [waves.AS_DECODED] and any(rate < 1 or channels not in (1, 2) for rate, channels in wanted):
         raise ValueError("formats are (sample rate, 1 or 2 channels), not {}".format(wanted))
     digest: tp.List[str] = []
     try:
@@ -160,9 +160,7 @@ def _decode(source: tp.BinaryIO, plan: _Plan, digest: str) -> Decoded:
     if not recorder.meter.frames:
         raise AudioError("empty", "contains no audio samples")
     flags = {
-        "clipped": recorder.meter.clipped,
         "length_unverified": declared is None,
-        "silent": recorder.meter.silent,
         "truncated": not _is_whole(take, 0.0 if declared is None else declared),
     }
     return Decoded(
@@ -171,7 +169,7 @@ def _decode(source: tp.BinaryIO, plan: _Plan, digest: str) -> Decoded:
         sample_rate=recorder.sample_rate,
         channels=recorder.channels,
         decoder=take.decoder,
-        flags=sorted(flag for flag in flags if flags[flag]),
+        flags=sorted([*(flag for flag in flags if flags[flag]), *recorder.meter.flags()]),
         _waves=recorder.finish(),
     )
 

@@ -31,16 +31,12 @@ class Source:
     rows: tuple[TableRow, ...] = ()  # of a list or table; several where their labels differ
     target: str | None = None  # where it really is, if a link leads out of the audio root
     segment: Segment | None = None
-
-    @property
-    def part(self) -> str | None:
-        """The segment as it stands in ids and keys; None of a whole file."""
-        return None if self.segment is None else str(self.segment)
+    part: str | None = None  # the segment as it stands in ids and keys
 
     @property
     def file(self) -> str:
         """The path of its file relative to the audio root."""
-        return self.id if self.segment is None else self.id[: -len(str(self.segment)) - 1]
+        return self.id if self.part is None else self.id[: -len(self.part) - 1]
 
     @property
     def order(self) -> tuple[str, float, float]:
@@ -50,7 +46,10 @@ class Source:
 
     def cut(self, segment: Segment | None) -> "Source":
         """Return a segment of this file."""
-        return self if segment is None else dataclasses.replace(self, id=f"{self.id}#{segment}", segment=segment)
+        if segment is None:
+            return self
+        part = str(segment)
+        return dataclasses.replace(self, id=f"{self.id}#{part}", segment=segment, part=part)
 
     def with_rows(self, *rows: TableRow) -> "Source":
         """Return it with these rows."""

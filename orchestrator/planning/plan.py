@@ -85,7 +85,7 @@ def make(
         kept[record.item] = _name_of(record)  # also of items that are gone: their arrays are still there
         if record.item in wanted:
             seconds[record.item] = record.duration
-    parts = {source.id: f"#{source.segment}" for source in sources if source.segment}
+    parts = {source.id: f"#{source.part}" for source in sources if source.part is not None}
     names = naming.assign([source.id for source in sources], kept, parts)
     known = {key[0] for key in ledger.records} | {item for item, _ in ledger.failures}
     choices = []

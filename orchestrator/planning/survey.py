@@ -53,7 +53,7 @@ class Survey:
 def _line(choice: Choice) -> str:
     """Return an item as the folder of a run keeps it; where several rows name it, with the labels of all."""
     labels = [row.labels for row in choice.source.rows]
-    part = {} if choice.source.segment is None else {"segment": choice.source.part}
+    part = {} if choice.source.part is None else {"segment": choice.source.part}
     kept = {
         **part,
         "id": choice.source.id,

@@ -53,7 +53,7 @@ def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline
     report = Report(surveyed.plan)
     report.left_out = surveyed.audio.left_out
     if surveyed.plan.chosen:
-        placement.runtime.log = run.logs
+        placement.runtime.log, placement.runtime.warn = run.logs, progress.say
         audio = surveyed.audio
         where = surveyed.output, run, audio.root, surveyed.weights, tuple(audio.beyond)
         site = Site(surveyed.job, placement.runtime, *where)

@@ -46,11 +46,11 @@ _LONGEST = 500  # characters of a message; some frameworks print the whole tenso
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One audio file.
+    """One audio file, or a segment of one.
 
-    `id` is its POSIX path relative to the audio root, `name` the path of its outputs without model
-    and suffix. `size` and `mtime_ns` are what the plan saw; `tasks` are the models that it lacks. `target` is where
-    it really is, an absolute path, if a link leads there out of the audio root.
+    `id` is its POSIX path relative to the audio root, then `#` and the `segment` if it is one; `name` the path of its
+    outputs without model and suffix. `size` and `mtime_ns` are what the plan saw; `tasks` are the models that it lacks.
+    `target` is where it really is, an absolute path, if a link leads there out of the audio root.
     """
 
     id: str
@@ -59,6 +59,17 @@ class Item:
     mtime_ns: int
     tasks: tp.List[str]
     target: tp.Optional[str] = None
+    segment: tp.Optional[str] = None
+
+    @property
+    def file(self) -> str:
+        """The path of its file relative to the audio root."""
+        return self.id if self.segment is None else self.id[: -len(self.segment) - 1]
+
+    @property
+    def unread(self) -> str:
+        """What stands for its source's hash where that cannot be had."""
+        return "{}:{}".format(self.size, self.mtime_ns)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +156,7 @@ class Record:
     declared: tp.Optional[float] = None
     peak: tp.Optional[float] = None
     samples: str = ""
+    segment: tp.Optional[str] = dataclasses.field(default=None, metadata={"sparse": True})  # of an item that is one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,9 +254,10 @@ def exit_code(error: tp.Optional[BaseException]) -> int:
     return next(code for kind, code in _EXITS if isinstance(error, kind))
 
 
-def key_of(task_key: str, output: str, source: str) -> str:
+def key_of(task_key: str, output: str, source: str, segment: tp.Optional[str] = None) -> str:
     """Return the key of one array: the hash of everything that its numbers depend on."""
-    return hashlib.sha256("\n".join(("consort", task_key, output, source)).encode()).hexdigest()
+    parts = ("consort", task_key, output, source) + (() if segment is None else (segment,))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def digest(value: tp.Any) -> str:

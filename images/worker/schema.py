@@ -47,9 +47,10 @@ def build(cls: tp.Type[T], data: tp.Any, path: str = "") -> T:
 
 
 def dump(value: tp.Any) -> tp.Any:
-    """Return `value` as plain mappings, lists and scalars."""
+    """Return `value` as plain mappings, lists and scalars; a field that is sparse is left out where it is None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: dump(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        given = [(f, getattr(value, f.name)) for f in dataclasses.fields(value)]
+        return {f.name: dump(item) for f, item in given if item is not None or not f.metadata.get("sparse")}
     if isinstance(value, dict):
         return {str(key): dump(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

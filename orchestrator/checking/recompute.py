@@ -125,10 +125,10 @@ def _choose(job: JobSpec, ledger: Ledger, choice: Sample) -> list[Source]:
     """Return some of the items that the job's models have written and whose audio is there."""
     models = {model.name for model in job.models}
     root = scan.root_of(job)
-    written = sorted({r.item for r in ledger.records.values() if r.model in models})
+    written = sorted({(r.item, r.segment or "") for r in ledger.records.values() if r.model in models})
     # a manifest from elsewhere must not lead out of the audio folder
-    below = [item for item in written if not os.path.isabs(item) and ".." not in item.split("/")]
-    there = [source for item in below if (source := scan.find(job, item)).size >= 0]
+    below = [(item, part) for item, part in written if not os.path.isabs(item) and ".." not in item.split("/")]
+    there = [source for item, part in below if (source := scan.find(job, item, part or None)).size >= 0]
     if not there:
         raise JobError(f"audio: nothing of what was read is in {root}; bring it back, or name a job file that has it")
     return pick(there, choice.count, choice.seed)

@@ -2,17 +2,19 @@
 
 import collections
 import dataclasses
+import math
 import os
 import typing as tp
 
 from orchestrator.text import printable
+from worker.segment import Segment
 
 _NAMED = 1000  # different names that one reason remembers
 _SHOWN = 3
 _MOUNTS = 32  # folders beyond the audio root that are named one by one
 
 
-class Row(tp.NamedTuple):
+class TableRow(tp.NamedTuple):
     """What a line of a table says of a file beside its name."""
 
     line: int
@@ -21,15 +23,35 @@ class Row(tp.NamedTuple):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """One audio file as the scan saw it. `size` is -1 where it could not even be looked at."""
+    """One audio file, or a segment of one, as the scan saw it. `size` is -1 where it could not even be looked at."""
 
-    id: str  # POSIX path relative to the audio root
+    id: str  # POSIX path relative to the audio root; of a segment then `#` and its times
     size: int
     mtime_ns: int
-    rows: tuple[Row, ...] = ()  # of a list or table; several where their labels differ
+    rows: tuple[TableRow, ...] = ()  # of a list or table; several where their labels differ
     target: str | None = None  # where it really is, if a link leads out of the audio root
+    segment: Segment | None = None
+    part: str | None = None  # the segment as it stands in ids and keys
 
-    def with_rows(self, *rows: Row) -> "Source":
+    @property
+    def file(self) -> str:
+        """The path of its file relative to the audio root."""
+        return self.id if self.part is None else self.id[: -len(self.part) - 1]
+
+    @property
+    def order(self) -> tuple[str, float, float]:
+        """By files, and those that are whole before their segments."""
+        start, end = self.segment or (-1.0, None)
+        return self.file, start, math.inf if end is None else end
+
+    def cut(self, segment: Segment | None) -> "Source":
+        """Return a segment of this file."""
+        if segment is None:
+            return self
+        part = str(segment)
+        return dataclasses.replace(self, id=f"{self.id}#{part}", segment=segment, part=part)
+
+    def with_rows(self, *rows: TableRow) -> "Source":
         """Return it with these rows."""
         return dataclasses.replace(self, rows=rows)
 

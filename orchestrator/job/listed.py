@@ -8,7 +8,7 @@ import unicodedata
 from orchestrator.errors import JobError
 from orchestrator.job import lists
 from orchestrator.job.folder import Places
-from orchestrator.job.items import Audio, Row, Source, Tally
+from orchestrator.job.items import Audio, Source, TableRow, Tally
 from orchestrator.job.lists import Entry
 
 _LOOKED = 10_000  # names of a folder that a missing one is compared with
@@ -21,7 +21,7 @@ def exists(root: str, name: str) -> bool:
 
 
 def gather(root: str, entries: tp.Sequence[Entry], links: str) -> Audio:
-    """Return the files of `entries`, in no order; rows of one file are one item.
+    """Return the files of `entries`, and segments of them, in no order; rows of the same one are one item.
 
     Args:
         root: what their names are relative to, and where they must be.
@@ -32,6 +32,7 @@ def gather(root: str, entries: tp.Sequence[Entry], links: str) -> Audio:
         JobError: a name lies outside the root.
     """
     places, tally, suggested = Places(root, links), Tally(), 0
+    files: dict[str, Source] = {}
     found: dict[str, Source] = {}
     for entry in entries:
         if not entry.name.strip():
@@ -43,12 +44,15 @@ def gather(root: str, entries: tp.Sequence[Entry], links: str) -> Audio:
             near = _nearest(root, item) if suggested < _SUGGESTED else ""
             suggested += 1
             tally.add("rows whose file is not there, which will fail", f"{lists.latin(item)!r}{near}")
-        source = found.get(item) or places.look(item, f"line {entry.line}: ")
+        if item not in files:
+            files[item] = places.look(item, f"line {entry.line}: ")
+        source = files[item].cut(entry.segment)
+        source = found.get(source.id, source)
         if any(row.labels == entry.labels for row in source.rows):
             tally.add("rows that repeat another one", f"line {entry.line}")
         else:
-            row = Row(entry.line, entry.labels)
-            found[item] = source.with_rows(*source.rows, row)
+            row = TableRow(entry.line, entry.labels)
+            found[source.id] = source.with_rows(*source.rows, row)
     return Audio(root, list(found.values()), tally.left_out())
 
 

@@ -7,7 +7,10 @@ import typing as tp
 from orchestrator.errors import JobError
 from orchestrator.job import folder, listed, lists, patterns, synthetic
 from orchestrator.job.items import Audio, LeftOut, Source, Tally
+from orchestrator.job.lists import Columns
 from orchestrator.job.spec import SYNTHETIC, JobSpec
+from worker import segment
+from worker.segment import Segment
 
 
 def scan(job: JobSpec) -> Audio:
@@ -26,13 +29,13 @@ def scan(job: JobSpec) -> Audio:
         audio = Audio(str(path.parent), [folder.Places(str(path.parent), job.links).look(path.name)])
     else:
         raise JobError(f"audio: {job.audio} does not exist; give a folder, a file, a list.txt or a table.csv")
-    chosen = [s for s in audio.sources if _chosen(s.id, job)]
+    chosen = [s for s in audio.sources if _chosen(s.file, job)]
     if not chosen:
         if audio.sources:
             raise JobError(f"audio: include and exclude leave none of the {len(audio.sources)} files in {job.audio}")
         said = "".join(f"; left out: {one}" for one in audio.left_out)
         raise JobError(f"audio: no audio found in {job.audio}; wav flac mp3 ogg opus m4a and their like are{said}")
-    return Audio(audio.root, sorted(chosen, key=lambda s: s.id), audio.left_out + _unchosen(job, audio, chosen))
+    return Audio(audio.root, sorted(chosen, key=lambda s: s.order), audio.left_out + _unchosen(job, audio, chosen))
 
 
 def root_of(job: JobSpec) -> str:
@@ -42,9 +45,10 @@ def root_of(job: JobSpec) -> str:
     return job.audio_root or (job.audio if os.path.isdir(job.audio) else os.path.dirname(job.audio))
 
 
-def find(job: JobSpec, item: str) -> Source:
-    """Return an item of a job's as it is now."""
-    return folder.look(root_of(job), item, job.links)
+def find(job: JobSpec, item: str, part: str | None) -> Source:
+    """Return an item of a job's as it is now; `part` is its segment, if it is one."""
+    file = item if part is None else item.removesuffix(f"#{part}")
+    return folder.look(root_of(job), file, job.links).cut(None if part is None else segment.read(part))
 
 
 def _chosen(item: str, job: JobSpec) -> bool:
@@ -59,14 +63,15 @@ def _unchosen(job: JobSpec, audio: Audio, chosen: list[Source]) -> list[LeftOut]
         if source.id not in taken:
             tally.add("by `include` and `exclude`", source.id)
     for pattern in job.include:
-        if not any(patterns.takes([pattern], source.id) for source in audio.sources):
+        if not any(patterns.takes([pattern], source.file) for source in audio.sources):
             tally.add("patterns of `include` that match nothing", pattern)
     return tally.left_out()
 
 
 def _listed(job: JobSpec, path: pathlib.Path) -> Audio:
     root = job.audio_root or os.path.dirname(job.audio)
-    entries = lists.read(path, job.path_column, lambda name: listed.exists(root, name))
+    columns = Columns(job.path_column, job.start_column, job.end_column)
+    entries = lists.read(path, columns, lambda name: listed.exists(root, name))
     return listed.gather(root, entries, job.links)
 
 
@@ -75,18 +80,26 @@ def estimate_seconds(root: str, sources: tp.Sequence[Source]) -> dict[str, float
 
     WAV headers say their byte rate; for the rest the usual bit rate of the format is taken.
     """
-    return {s.id: max(0, s.size) / _byte_rate(root, s) for s in sources}
+    files = {s.file: s for s in sources}
+    whole = {file: max(0, s.size) / _byte_rate(root, s) for file, s in files.items()}
+    return {s.id: _share(whole[s.file], s.segment) for s in sources}
+
+
+def _share(seconds: float, part: Segment | None) -> float:
+    if part is None:
+        return seconds
+    return max(0.0, (seconds if part.end is None else part.end) - part.start)
 
 
 _RATES = {".flac": 90_000, ".mp3": 20_000, ".ogg": 15_000, ".opus": 12_000, ".m4a": 18_000, ".aac": 16_000}
 
 
 def _byte_rate(root: str, source: Source) -> float:
-    suffix = os.path.splitext(source.id)[1].lower()
+    suffix = os.path.splitext(source.file)[1].lower()
     if suffix not in (".wav", ".wave", ".rf64"):
         return _RATES.get(suffix, 20_000)
     try:
-        with open(os.path.join(root, source.id), "rb", opener=_no_wait) as f:
+        with open(os.path.join(root, source.file), "rb", opener=_no_wait) as f:
             header = f.read(36)
     except OSError:
         header = b""

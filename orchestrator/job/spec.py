@@ -77,6 +77,8 @@ class JobSpec:
     include: tp.List[str] = dataclasses.field(default_factory=list)
     exclude: tp.List[str] = dataclasses.field(default_factory=list)
     path_column: str = "path"
+    start_column: tp.Optional[str] = "start"
+    end_column: tp.Optional[str] = "end"
     links: str = choice("inside", "refuse", "follow")
     plugins: tp.List[str] = dataclasses.field(default_factory=list)
     environments: tp.List[tp.Any] = dataclasses.field(default_factory=list)  # folders, once `check` is through

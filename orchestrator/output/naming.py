@@ -3,26 +3,30 @@
 import collections
 import hashlib
 import os
+import types
 import typing as tp
 import unicodedata
 
 
-def assign(ids: tp.Iterable[str], kept: tp.Mapping[str, str]) -> dict[str, str]:
+def assign(
+    ids: tp.Iterable[str], kept: tp.Mapping[str, str], parts: tp.Mapping[str, str] = types.MappingProxyType({})
+) -> dict[str, str]:
     """Return the output name of every item.
 
     Args:
         ids: paths relative to the audio root, with extension.
         kept: names that items already have; they keep them, whoever comes later.
+        parts: of items that are segments: what their ids add to the path of the file.
 
     Returns:
-        `a/b` for `a/b.wav`; items that would share a name keep their extension (`a.wav`, `a.mp3`); twins
-        that differ in case or Unicode normalisation only, and would be one file on some disks, get `~`
-        and eight hex digits of their id.
+        `a/b` for `a/b.wav`, `a/b#1.000-2.000` for a segment of it; items that would share a name keep their
+        extension (`a.wav`, `a.mp3`); twins that differ in case or Unicode normalisation only, and would be one
+        file on some disks, get `~` and eight hex digits of their id.
     """
     names = {item: kept[item] for item in ids if item in kept}
     taken = {_fold(name) for name in kept.values()}
     new = [item for item in ids if item not in kept]
-    stems = {item: os.path.splitext(item)[0] for item in new}
+    stems = {item: os.path.splitext(item.removesuffix(parts.get(item, "")))[0] + parts.get(item, "") for item in new}
     crowd = collections.Counter(_fold(stem) for stem in stems.values())
     plain = {i: s if crowd[_fold(s)] == 1 and _fold(s) not in taken else i for i, s in stems.items()}
     twins = collections.Counter(_fold(name) for name in plain.values())

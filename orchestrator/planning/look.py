@@ -19,18 +19,21 @@ class Look:
         self._audio = audio
         self._output = output
         self._locks: dict[str, bool] = {}
+        self._hashes: dict[str, str] = {}  # of files that were read for this plan
 
     def sha256(self, source: Source, ledger: Ledger) -> str:
         """Return the hash of a source, from the cache while size and time are the same; "" if unreadable."""
         seen = ledger.sources.get(source.id)
         if seen is not None and (seen.size, seen.mtime_ns) == (source.size, source.mtime_ns):
             return seen.sha256
-        path = pathlib.Path(self._audio, source.id)
-        if source.size < 0 or not path.is_file():
-            return ""
-        try:
-            found = sha256_of(path)
-        except OSError:
+        path = pathlib.Path(self._audio, source.file)
+        if source.file not in self._hashes:
+            try:
+                self._hashes[source.file] = sha256_of(path) if source.size >= 0 and path.is_file() else ""
+            except OSError:
+                self._hashes[source.file] = ""
+        found = self._hashes[source.file]
+        if not found:
             return ""
         ledger.sources[source.id] = Facts(found, source.size, source.mtime_ns)
         return found

@@ -85,7 +85,8 @@ def make(
         kept[record.item] = _name_of(record)  # also of items that are gone: their arrays are still there
         if record.item in wanted:
             seconds[record.item] = record.duration
-    names = naming.assign([source.id for source in sources], kept)
+    parts = {source.id: f"#{source.part}" for source in sources if source.part is not None}
+    names = naming.assign([source.id for source in sources], kept, parts)
     known = {key[0] for key in ledger.records} | {item for item, _ in ledger.failures}
     choices = []
     for source in sources:
@@ -103,7 +104,7 @@ def _first(lacking: list[Choice], limit: int, ledger: Ledger) -> list[Choice]:
     """
     failed = {c.source.id for c in lacking if any((c.source.id, model) in ledger.failures for model in c.missing)}
     chosen = sorted(lacking, key=lambda choice: choice.source.id in failed)[:limit]
-    return sorted(chosen, key=lambda choice: choice.source.id)
+    return sorted(chosen, key=lambda choice: choice.source.order)
 
 
 def _state(job: JobSpec, model: ModelPlan, source: Source, name: str, sha: str, ledger: Ledger, look: Look) -> str:
@@ -114,19 +115,22 @@ def _state(job: JobSpec, model: ModelPlan, source: Source, name: str, sha: str, 
     expected = {*paths.values(), *(record.path for found in records for record in found if record.windows)}
     if job.resume == "exists" and all(look.present(path, None) for path in expected):
         return DONE
-    if all(found and all(_fits(r, model, sha, name, look, job.resume == "strict") for r in found) for found in records):
+    if all(
+        found and all(_fits(r, model, sha, source, name, look, job.resume == "strict") for r in found)
+        for found in records
+    ):
         return DONE
     failure = ledger.failures.get((source.id, model.name))
     if failure and failure.kind in protocol.HANDLED and not job.retry_failed:
         unread = f"{source.size}:{source.mtime_ns}"
-        if failure.key in [protocol.key_of(model.task.key, "", known) for known in (sha, unread) if known]:
+        if failure.key in [protocol.key_of(model.task.key, "", known, source.part) for known in (sha, unread) if known]:
             return FAILED
     return STALE if any((source.id, model.name, output, 0) in ledger.records for output in model.task.outputs) else TODO
 
 
-def _fits(record: Record, model: ModelPlan, sha: str, name: str, look: Look, strict: bool) -> bool:
+def _fits(record: Record, model: ModelPlan, sha: str, source: Source, name: str, look: Look, strict: bool) -> bool:
     return (
-        record.key == protocol.key_of(model.task.key, record.output, sha)
+        record.key == protocol.key_of(model.task.key, record.output, sha, source.part)
         and record.path == paths_of(model, name, record.window or 0)[record.output]
         and look.present(record.path, record.bytes)
         and (not strict or look.strict(record, model))

@@ -1,6 +1,7 @@
 """The one place that knows what a shard is made of: what those of an environment share, and how work is cut."""
 
 import dataclasses
+import itertools
 import typing as tp
 
 from orchestrator.environments import definitions
@@ -115,7 +116,7 @@ def _make(name: str, environment: str, part: list[Choice], models: list[ModelPla
 
 def _item(choice: Choice) -> Item:
     source = choice.source
-    return Item(source.id, choice.name, source.size, source.mtime_ns, choice.missing, source.target)
+    return Item(source.id, choice.name, source.size, source.mtime_ns, choice.missing, source.target, source.part)
 
 
 def _lacking(plan: Plan, models: list[ModelPlan]) -> list[Choice]:
@@ -128,9 +129,10 @@ def _lacking(plan: Plan, models: list[ModelPlan]) -> list[Choice]:
 def _split(choices: list[Choice], target: float, plan: Plan) -> tp.Iterator[list[Choice]]:
     part: list[Choice] = []
     cost = 0.0
-    for choice in choices:
-        part.append(choice)
-        cost += plan.cost(choice)
+    for _, of_file in itertools.groupby(choices, key=lambda choice: choice.source.file):  # which is decoded once
+        for choice in of_file:
+            part.append(choice)
+            cost += plan.cost(choice)
         if cost >= target:
             yield part
             part, cost = [], 0.0

@@ -9,7 +9,7 @@ import os
 from orchestrator import files
 from orchestrator.errors import JobError, RunFailed
 from orchestrator.job import reading, scan
-from orchestrator.job.items import Audio, LeftOut, Source
+from orchestrator.job.items import Audio, LeftOut
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import flagged
 from orchestrator.output import ledger as ledgers
@@ -135,7 +135,7 @@ def stale(surveyed: Survey, model: ModelPlan) -> list[Record]:
     for record in surveyed.ledger.records.values():
         state = states.get(record.item) if record.model == model.name else None
         asked = record.output in model.task.outputs
-        same = record.key == protocol.key_of(model.task.key, record.output, record.source)
+        same = record.key == protocol.key_of(model.task.key, record.output, record.source, record.segment)
         if state == FAILED or (state == STALE and asked) or (state in (DONE, STALE) and not asked and not same):
             found.append(record)
     return found
@@ -156,13 +156,14 @@ def _devices(output: OutputDir, ledger: Ledger) -> dict[str, list[str]]:
 
 def _asked(run: RunDir, job: JobSpec, ledger: Ledger) -> Audio:
     """Return the items of a run; where the audio is out of reach, as they were when they were read."""
-    root = scan.root_of(job)
     sources = []
-    for item in _items(run):
-        source = scan.find(job, item)
+    for item, part in _items(run):
+        source = scan.find(job, item, part)
         seen = ledger.sources.get(item)
-        sources.append(Source(item, seen.size, seen.mtime_ns) if source.size < 0 and seen else source)
-    return Audio(root, sources, _left_out(run))
+        if source.size < 0 and seen:
+            source = dataclasses.replace(source, size=seen.size, mtime_ns=seen.mtime_ns)
+        sources.append(source)
+    return Audio(scan.root_of(job), sources, _left_out(run))
 
 
 def _left_out(run: RunDir) -> list[LeftOut]:
@@ -173,9 +174,11 @@ def _left_out(run: RunDir) -> list[LeftOut]:
         raise RunFailed(f"{run.plan} is damaged ({error}); name the job file instead") from error
 
 
-def _items(run: RunDir) -> list[str]:
+def _items(run: RunDir) -> list[tuple[str, str | None]]:
+    """Return the ids of a run's items, and the segments of those that are ones."""
     try:
-        return [json.loads(line)["id"] for line in files.read_text(run.items).splitlines()]
+        lines = map(json.loads, files.read_text(run.items).splitlines())
+        return [(line["id"], line.get("segment")) for line in lines]
     except OSError as error:
         raise RunFailed(f"{run.items} cannot be read: {error.strerror}; name the job file instead") from error
     except (ValueError, LookupError, TypeError) as error:
@@ -186,7 +189,7 @@ def orphans(surveyed: Survey) -> list[tuple[str, str]]:
     """Return (model, path) of the files in the folders of models that no record of a chosen item names."""
     chosen = {choice.source.id for choice in surveyed.plan.choices}
     named = {r.path for r in surveyed.ledger.records.values() if r.item in chosen}
-    sources = {os.path.join(surveyed.audio.root, source.id) for source in surveyed.audio.sources}
+    sources = {os.path.join(surveyed.audio.root, source.file) for source in surveyed.audio.sources}
     found = []
     for model in surveyed.plan.models:
         for folder in [surveyed.output.root / name for name in model.spec.folders]:

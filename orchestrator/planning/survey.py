@@ -53,7 +53,13 @@ class Survey:
 def _line(choice: Choice) -> str:
     """Return an item as the folder of a run keeps it; where several rows name it, with the labels of all."""
     labels = [row.labels for row in choice.source.rows]
-    kept = {"id": choice.source.id, "name": choice.name, "labels": labels if len(labels) > 1 else (*labels, {})[0]}
+    part = {} if choice.source.part is None else {"segment": choice.source.part}
+    kept = {
+        **part,
+        "id": choice.source.id,
+        "name": choice.name,
+        "labels": labels if len(labels) > 1 else (*labels, {})[0],
+    }
     return protocol.canonical(kept) + "\n"
 
 

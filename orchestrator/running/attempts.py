@@ -169,7 +169,7 @@ class Judge:
         message = f"ended its process {_STRIKES} times ({words(ended)}); see {ended.log.name}"
         keys = {task.name: task.key for task in shard.tasks}
         return [
-            Failure(i.id, t, kind, message, protocol.key_of(keys[t], "", f"{i.size}:{i.mtime_ns}"))  # may be unread
+            Failure(i.id, t, kind, message, protocol.key_of(keys[t], "", i.unread, i.segment))  # it may be unread
             for i in left
             for t in i.tasks
             if max(self._strikes[i.id, t], self._strikes[i.id, ""]) >= _STRIKES

@@ -18,7 +18,7 @@ import statistics
 import typing as tp
 
 from orchestrator import files
-from orchestrator.job.items import Row
+from orchestrator.job.items import TableRow
 from orchestrator.output.ledger import Ledger
 from orchestrator.output.load import Run
 from orchestrator.planning.keys import ModelPlan
@@ -27,7 +27,7 @@ from orchestrator.planning.survey import Survey
 from worker import protocol
 from worker.protocol import Record
 
-_Row = tuple[Row, Choice, Record]
+_Row = tuple[TableRow, Choice, Record]
 _FACTS = ("num_tokens", "token_shape", "num_chunks", "duration_sec")
 
 
@@ -55,7 +55,7 @@ def _rows(surveyed: Survey, model: ModelPlan, ledger: Ledger) -> list[_Row]:
     for choice in surveyed.plan.choices:
         record = _find(model, ledger, choice.source.id, model.task.outputs[0])
         if record is not None and surveyed.output.holds(record.path, record.bytes):
-            rows += [(row, choice, record) for row in choice.source.rows or [Row(0, {})]]
+            rows += [(row, choice, record) for row in choice.source.rows or [TableRow(0, {})]]
     return sorted(rows, key=lambda row: row[0].line)
 
 
@@ -64,7 +64,7 @@ def _find(model: ModelPlan, ledger: Ledger, item: str, output: str) -> Record | 
     seen = ledger.sources.get(item)
     for record in ledger.of(item, model.name, output):
         source = seen.sha256 if seen else record.source
-        if record.window is None and record.key == protocol.key_of(model.task.key, output, source):
+        if record.window is None and record.key == protocol.key_of(model.task.key, output, source, record.segment):
             return record
     return None
 
@@ -87,7 +87,7 @@ def _table(surveyed: Survey, model: ModelPlan, ledger: Ledger, rows: list[_Row])
         starts = _find(model, ledger, record.item, "starts") if "starts" in model.task.outputs else None
         chunks = starts.shape[0] if starts else 1
         values = [len(tokens), tuple(record.shape), chunks, f"{record.duration:.6g}", *tokens.tolist()]
-        table.writerow([choice.source.id, *given, *values, *[""] * (longest - len(tokens))])
+        table.writerow([choice.source.file, *given, *values, *[""] * (longest - len(tokens))])
     return text.getvalue()
 
 

@@ -4,6 +4,7 @@ import pytest
 from engine_server import engine  # noqa: F401
 
 import orchestrator
+from orchestrator.job import scan, spec
 from worker import protocol, schema
 from worker.work import store
 
@@ -24,3 +25,31 @@ def write(tmp_path, record):
         return orchestrator.load(tmp_path)
 
     return write
+
+
+@pytest.fixture
+def found(tmp_path):
+    """Return a function that scans `tmp_path/audio`, or the file given, and returns the sources by id."""
+
+    def scanned(name="audio", **changes):
+        job = {"audio": str(tmp_path / name), "output": str(tmp_path / "out"), "models": ["prosody"], **changes}
+        audio = scan.scan(spec.check(job))
+        scanned.left_out = {one.reason.partition(" (")[0]: (one.count, one.examples) for one in audio.left_out}
+        assert [s.id for s in audio.sources] == sorted(s.id for s in audio.sources)
+        return {source.id: source for source in audio.sources}
+
+    scanned.folder = tmp_path
+    return scanned
+
+
+@pytest.fixture
+def touch(tmp_path):
+    """Return a function that writes files of five bytes below `tmp_path/audio`."""
+
+    def touch(*names):
+        for name in names:
+            path = tmp_path / "audio" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"12345")
+
+    return touch

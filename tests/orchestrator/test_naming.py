@@ -99,3 +99,13 @@ def test_names_do_not_depend_on_the_order(items, random):
     shuffled = list(items)
     random.shuffle(shuffled)
     assert naming.assign(shuffled, {}) == naming.assign(items, {})
+
+
+def test_a_segment_is_named_after_its_file_and_times():
+    parts = {"a.wav#1.000-2.000": "#1.000-2.000", "a.mp3#1.000-2.000": "#1.000-2.000", "b.c.wav#0.5-": "#0.5-"}
+    assert naming.assign(["a.wav", *parts], {}, parts) == {
+        "a.wav": "a",
+        "a.wav#1.000-2.000": "a.wav#1.000-2.000",
+        "a.mp3#1.000-2.000": "a.mp3#1.000-2.000",
+        "b.c.wav#0.5-": "b.c#0.5-",
+    }

@@ -17,7 +17,6 @@ import typing as tp
 import numpy as np
 import soundfile
 
-from worker import protocol
 from worker.audio import ffmpeg, sources, spool, waves
 from worker.errors import AudioError, NotFiniteError
 
@@ -25,8 +24,6 @@ BLOCK = 1 << 18  # frames per step
 TOLERANCE = 0.05  # seconds by which a decode may be shorter than declared
 RATES = (100, 4000000)  # Hz, of whales to ultrasound; anything outside is a broken header
 CHANNELS = 64
-LOUDEST = 4.0  # 12 dB above full scale: a higher peak is no overshoot, and the models were not trained on it
-IMPOSSIBLE = 1e5  # a higher one can only be integers that were written as floats
 _DAMAGED = 0.5  # of the packets: above it there is no stream
 _DAMAGED_THROUGHOUT = 0.05  # the same where they are lost from end to end
 _RUIN = 0.1  # of the declared length: a decode with errors that gives less is none
@@ -88,7 +85,7 @@ def decode(
 
     Args:
         path: anything; only regular files (and links to them) are opened.
-        formats: (sample rate in Hz, channels 1 or 2) of every wave wanted.
+        formats: (sample rate in Hz, channels 1 or 2) of every wave wanted; or `waves.AS_DECODED` alone.
         scratch: folder for waves above `spool_bytes`; on a disk, since a tmpfs is memory again.
         size: bytes that the file had when the job was planned.
         mtime_ns: its modification time then.
@@ -99,7 +96,7 @@ def decode(
         AudioError: see its kinds; the message begins with the file's name.
     """
     wanted = sorted(set(formats))
-    if any(rate < 1 or channels not in (1, 2) for rate, channels in wanted):
+    if wanted != [waves.AS_DECODED] and any(rate < 1 or channels not in (1, 2) for rate, channels in wanted):
         raise ValueError("formats are (sample rate, 1 or 2 channels), not {}".format(wanted))
     digest: tp.List[str] = []
     try:
@@ -169,13 +166,8 @@ def _decode(file: tp.BinaryIO, plan: _Plan, digest: str) -> Decoded:
     recorder, meter = take.recorder, take.recorder.meter
     if not meter.frames:
         raise AudioError("empty", "contains no audio samples")
-    if meter.peak > IMPOSSIBLE:
-        raise NotFiniteError(protocol.say_peak(meter.peak))
     flags = {
-        "clipped": meter.clipped,
         "length_unverified": source.declared is None,
-        "over_range": meter.peak > LOUDEST,
-        "silent": meter.silent,
         "trailing_data": source.data is not None and source.data.surplus,
         "truncated": take.damaged > 0 if source.declared is None else not _is_whole(take, source.declared),
     }
@@ -185,9 +177,9 @@ def _decode(file: tp.BinaryIO, plan: _Plan, digest: str) -> Decoded:
         sample_rate=recorder.sample_rate,
         channels=recorder.channels,
         decoder=take.decoder,
-        flags=sorted(flag for flag in flags if flags[flag]),
+        flags=sorted([*(flag for flag in flags if flags[flag]), *meter.flags()]),
         declared=source.data.seconds if source.data is not None and source.data.surplus else source.declared,
-        peak=float("{:.6g}".format(meter.peak)),
+        peak=meter.shown_peak,
         samples=meter.sha256,
         _waves=recorder.finish(),
     )

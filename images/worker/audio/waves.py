@@ -8,12 +8,17 @@ import typing as tp
 import numpy as np
 import soxr
 
+from worker import protocol
 from worker.errors import NotFiniteError
 
 Format = tp.Tuple[int, int]  # sample rate in Hz, channels
+AS_DECODED: Format = (0, 0)  # the samples themselves, of all channels, whatever they are: what segments are cut from
+LEVELS = ("clipped", "over_range", "silent")  # flags that a meter gives
 
 QUIET = 2.0**-15  # one step of 16-bit audio: below it there is nothing to hear
 FULL_SCALE = 32767.0 / 32768.0  # the largest positive value of 16-bit audio
+LOUDEST = 4.0  # 12 dB above full scale: a higher peak is no overshoot, and the models were not trained on it
+IMPOSSIBLE = 1e5  # a higher one can only be integers that were written as floats
 _FLAT = 3  # samples in a row at one height that count as clipping; a normalised peak has one
 
 
@@ -31,6 +36,20 @@ class Meter:
     def sha256(self) -> str:
         """Of the samples as they were decoded, float32: equal for files that sound the same, whatever their format."""
         return self._digest.hexdigest()
+
+    @property
+    def shown_peak(self) -> float:
+        """The peak to six digits, as records have it."""
+        return float("{:.6g}".format(self.peak))
+
+    @property
+    def over_range(self) -> bool:
+        """Whether it is louder than audio is."""
+        return self.peak > LOUDEST
+
+    def flags(self) -> tp.List[str]:
+        """Return those of `LEVELS` that are true of what was measured."""
+        return [flag for flag in LEVELS if getattr(self, flag)]
 
     def measure(self, block: np.ndarray, mono: np.ndarray) -> None:
         """Look at one block `[n, C]` as decoded, and at `mono` `[n]`, the mean of its channels.
@@ -121,7 +140,8 @@ class Recorder:
         self.formats = sorted(set(formats))
         self.meter = Meter()
         self._weights = np.full(self.channels, 1.0 / self.channels, np.float32)
-        targets = {(rate, min(channels, self.channels)) for rate, channels in self.formats}
+        self._as_decoded = self.formats == [AS_DECODED]
+        targets = set(map(self._target, self.formats))
         self._tracks = {target: Track(self.sample_rate, target, folder, limit) for target in sorted(targets)}
 
     def push(self, block: np.ndarray) -> None:
@@ -134,6 +154,11 @@ class Recorder:
         Raises:
             NotFiniteError: with the time of the first such sample.
         """
+        if self._as_decoded:  # what each segment holds is looked at when it is cut
+            self.meter.frames += len(block)
+            for track in self._tracks.values():
+                track.push(block)
+            return
         with np.errstate(all="ignore"):
             finite = math.isfinite(float(block.max()) - float(block.min()))
         if not finite:
@@ -145,12 +170,23 @@ class Recorder:
         for (_, channels), track in self._tracks.items():
             track.push(mono[:, None] if channels == 1 else block[:, :2])
 
+    def _target(self, wanted: Format) -> Format:
+        """Return the format of the track that a wanted one is made of."""
+        rate, channels = wanted
+        return (self.sample_rate, self.channels) if wanted == AS_DECODED else (rate, min(channels, self.channels))
+
     def finish(self) -> tp.Dict[Format, np.ndarray]:
-        """Return float32 `[C, T]` for every format; they outlive the recorder."""
+        """Return float32 `[C, T]` for every format; they outlive the recorder.
+
+        Raises:
+            NotFiniteError: the samples are integers.
+        """
+        if self.meter.peak > IMPOSSIBLE:
+            raise NotFiniteError(protocol.say_peak(self.meter.peak))
         done = {target: track.finish() for target, track in self._tracks.items()}
         waves = {}
         for rate, channels in self.formats:
-            wave = done[rate, min(channels, self.channels)]
+            wave = done[self._target((rate, channels))]
             if channels > len(wave):
                 wave = np.broadcast_to(wave, (channels, wave.shape[1]))
             waves[rate, channels] = wave

@@ -1,11 +1,15 @@
 """The thread that decodes ahead of the models: each file once, for all the models that lack it."""
 
+import itertools
 import os
 import queue
 import threading
 import typing as tp
 
+from worker import segment
+from worker.audio import segments
 from worker.audio.decode import Decoded, decode
+from worker.audio.waves import AS_DECODED
 from worker.errors import AudioError, Interrupted
 from worker.protocol import Channel, Event, Item, one_line
 
@@ -42,11 +46,11 @@ def decode_ahead(
 
     def decode_all() -> None:
         try:
-            for item, formats in work:
-                if stop.is_set():
-                    break
-                channel.emit(Event("opened", item=item.id))
-                ready.put((item, _decode(item, formats, root, scratch, deadline)))
+            for _, group in itertools.groupby(work, key=lambda one: one[0].file):
+                for entry in _results(list(group), root, scratch, deadline, channel):
+                    ready.put(entry)
+                    if stop.is_set():
+                        return
         except Exception as error:  # nobody may wait for a thread that is gone
             ready.put(error)
         else:
@@ -73,6 +77,31 @@ def _next(ready: "queue.Queue[_Entry]", stop: threading.Event) -> _Entry:
     raise Interrupted
 
 
+def _results(
+    group: tp.List[tp.Tuple[Item, Formats]], root: str, scratch: str, deadline: float, channel: Channel
+) -> tp.Iterator[tp.Tuple[Item, Result]]:
+    """Yield the items of one file, which is decoded once: all of them are cut out of it as soon as one is a segment."""
+    parted = any(item.segment is not None for item, _ in group)
+    whole: tp.Optional[Result] = None
+    for item, formats in group:
+        channel.emit(Event("opened", item=item.id))
+        if not parted:
+            yield item, _decode(item, formats, root, scratch, deadline)
+            continue
+        if whole is None:
+            whole = _decode(item, [AS_DECODED], root, scratch, deadline)
+        yield item, whole if isinstance(whole, AudioError) else _cut(whole, item, formats, scratch)
+
+
+def _cut(whole: Decoded, item: Item, formats: Formats, scratch: str) -> Result:
+    try:
+        return segments.cut(whole, segment.read(item.segment or "0-"), formats, scratch)
+    except AudioError as error:
+        return AudioError(error.kind, "{}: {}".format(item.file, error), error.sha256)
+    except (MemoryError, OSError):
+        return AudioError("memory", "{}: not enough room to cut it".format(item.file), whole.sha256)
+
+
 def _decode(item: Item, formats: Formats, root: str, scratch: str, deadline: float) -> Result:
     try:
         path = _place(item, root)
@@ -87,7 +116,7 @@ def _decode(item: Item, formats: Formats, root: str, scratch: str, deadline: flo
 
 def _place(item: Item, root: str) -> str:
     """Return where a file is; what the plan has not seen there is not opened, and links are seen through."""
-    path, base = item.target or os.path.join(root, item.id), os.path.realpath(root)
+    path, base = item.target or os.path.join(root, item.file), os.path.realpath(root)
     real = os.path.realpath(path)
     if item.target is not None and real != path:
         raise AudioError("changed", "{}: its link led elsewhere when the job was planned; run again".format(item.id))

@@ -225,11 +225,11 @@ class _Work:
     ) -> None:
         """Report that the models of `tasks` cannot have `item`; `source` is its hash, empty if it was not read."""
         _LOG.warning("%s: %s: %s", item.id, kind, message)
-        known = source or "{}:{}".format(item.size, item.mtime_ns)
+        known = source or item.unread
         facts = Facts(source, item.size, item.mtime_ns)
         events = []
         for task in tasks:
-            key = key_of(task.key, "", known) if lasting else ""
+            key = key_of(task.key, "", known, item.segment) if lasting else ""
             failure = Failure(item.id, task.name, kind, message, key)
             events.append(Event("failed", item=item.id, model=task.name, failure=failure, facts=facts))
         self._channel.emit(*events, durable=True)
@@ -295,7 +295,7 @@ def _finish_array(
         axes=[a for a in output.axes if not (pooled and a == "time")],
         frame_rate=None if pooled else output.frame_rate,
         start=None if pooled or output.frame_rate is None else output.start,
-        key=key_of(task.key, output.name, source.sha256),
+        key=key_of(task.key, output.name, source.sha256, item.segment),
         sha256="",
         bytes=0,
         source=source.sha256,
@@ -308,5 +308,6 @@ def _finish_array(
         declared=source.declared,
         peak=source.peak,
         samples=source.samples,
+        segment=item.segment,
     )
     return Finished(record, store.encode(values, task.format))

@@ -206,6 +206,12 @@ def read_text(path: pathlib.Path, encoding: str = "ascii") -> str:
         return f.read()
 
 
+def read_lines(path: pathlib.Path) -> tp.Iterator[str]:
+    """Yield the lines of a file of any size, under the same conditions as `read_text`."""
+    with open(path, encoding="ascii", opener=_without_waiting) as f:
+        yield from f
+
+
 def _without_waiting(path: str, flags: int) -> int:
     """Follow a link, as version control makes them of results, but only to a file."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)

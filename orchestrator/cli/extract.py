@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     with output.lock(), progress.choose() as shown:
         placed.sweep(output)
         ledgers.sweep(output)
+        ledgers.fold_left(output)
         if not arguments.offline:
             weights.fetch_unpinned(job, shown)
         surveyed = survey.take(job, audio)
@@ -45,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise RunFailed(f"{trouble}; free some, choose another folder, or --force")
         chosen = f"{len(surveyed.plan.chosen)} of {len(surveyed.plan.choices)} items to do"
         shown.say(f"{chosen}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
+        for line in surveyed.plan.remarks():
+            shown.say(line)
         report, folder = running.extract(surveyed, placed, shown, arguments.offline)
     _print(report, job, surveyed.plan, arguments.verbose)
     print(f"device: {placed.devices}; logs: {words.near(folder.logs)}")

@@ -32,6 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
     needed = size(made.bytes())
     print(f"{len(made.chosen)} of {len(made.choices)} items chosen; ~{needed} will be written; nothing was started")
+    for line in made.remarks():
+        print(line)
     if trouble := surveyed.lacking_room():
         print(f"warning: {trouble}")
     return errors.OK

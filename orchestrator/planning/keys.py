@@ -1,12 +1,13 @@
 """The key of an array: the hash of what changes its numbers, and of nothing else. A promise to users' disks."""
 
 import dataclasses
+import functools
 import os
 import typing as tp
 
 from orchestrator.job.spec import ModelSpec
 from worker import catalog, protocol, schema
-from worker.extractor import Checkpoint, Extractor
+from worker.extractor import Checkpoint, Extractor, Output
 from worker.protocol import Task
 
 
@@ -25,6 +26,11 @@ class ModelPlan:
     @property
     def environment(self) -> str:
         return self.extractor.environment
+
+    @functools.cached_property
+    def declared(self) -> dict[str, Output]:
+        """Every output that the model can give, by its name; the first is primary."""
+        return {output.name: output for output in self.extractor.outputs()}
 
 
 def model_plan(spec: ModelSpec, hash_of: tp.Callable[[Checkpoint], str]) -> ModelPlan:

@@ -6,7 +6,7 @@ import json
 import time
 
 from orchestrator import errors
-from orchestrator.planning.plan import DONE, FAILED, Plan
+from orchestrator.planning.plan import DONE, FAILED, REUSED, Plan
 from worker import protocol
 from worker.protocol import Event, Failure, Record
 
@@ -19,6 +19,7 @@ class ModelCount:
     total: int = 0  # to do
     done: int = 0
     skipped: int = 0  # done before
+    reused: int = 0  # copied from another item: its file was renamed or moved
     known: int = 0  # failed before, not tried again
     failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     unavailable: str | None = None  # why the model could not run at all
@@ -60,8 +61,8 @@ class Report:
         self._seen: set[tuple[str, str]] = set()
         self.models: dict[str, ModelCount] = {}
         for m in plan.models:
-            skipped, known = plan.count(m.name, DONE), plan.count(m.name, FAILED)
-            self.models[m.name] = ModelCount(m.environment, len(plan.work(m)), skipped=skipped, known=known)
+            skipped, reused, known = (plan.count(m.name, state) for state in (DONE, REUSED, FAILED))
+            self.models[m.name] = ModelCount(m.environment, len(plan.work(m)), 0, skipped, reused, known)
 
     def add(self, environment: str, event: Event) -> None:  # noqa: C901 - a case for each kind
         """Take in one event of a worker of `environment`."""
@@ -147,6 +148,7 @@ class Report:
             failed += [f"{count.known} earlier"] if count.known else []
             speed = f"{count.speed:.1f}" if count.speed else "-"
             left = f"{count.left} unavailable" if count.unavailable else str(count.left)
-            done, skipped, reasons = str(count.done), str(count.skipped), ", ".join(failed) or "0"
+            done, reasons = str(count.done), ", ".join(failed) or "0"
+            skipped = f"{count.skipped}, {count.reused} reused" if count.reused else str(count.skipped)
             rows.append((name, count.environment, done, skipped, reasons, left, speed))
         return rows

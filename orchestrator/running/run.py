@@ -10,7 +10,7 @@ from orchestrator.errors import EnvironmentUnavailable, RunFailed
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import RunDir
 from orchestrator.planning.survey import Survey
-from orchestrator.running import tables
+from orchestrator.running import copying, tables
 from orchestrator.running.engines import ENGINES
 from orchestrator.running.engines.base import Site
 from orchestrator.running.placement import Placement
@@ -47,6 +47,7 @@ def extract(surveyed: Survey, placement: Placement, progress: Progress, offline:
 def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline: bool) -> tuple[Report, RunDir]:
     run = surveyed.output.new_run()
     surveyed.keep(run, placement.runtime.name)
+    surveyed = copying.copy(surveyed, run)
     report = Report(surveyed.plan)
     if surveyed.plan.chosen:
         placement.runtime.log = run.logs

@@ -207,20 +207,21 @@ def read_text(path: pathlib.Path, encoding: str = "ascii") -> str:
 
 
 def read_json_lines(path: pathlib.Path) -> tp.Iterator[tp.Any]:
-    """Yield what the lines of a file hold; a last one that was cut short, as by a copy of it, is left out.
+    """Yield what the lines of a file of any size hold; a last one that was cut short, as by a copy of it, is left out.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
         ValueError: another line is no JSON, or it is no text.
     """
-    text = read_text(path)
-    lines = text.splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            yield json.loads(line)
-        except ValueError:
-            if number < len(lines) or text.endswith("\n"):
-                raise
+    with open(path, encoding="ascii", opener=_without_waiting) as f:
+        for line in f:
+            try:
+                value = json.loads(line)
+            except ValueError:
+                if line.endswith("\n"):
+                    raise
+                return
+            yield value
 
 
 def _without_waiting(path: str, flags: int) -> int:

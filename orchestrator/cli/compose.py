@@ -103,6 +103,7 @@ def _step(job: JobSpec, action: str) -> int:
                 print(f"  missing     {text}")
             return code
         ledgers.sweep(output)
+        ledgers.fold_left(output)
         weights.fetch_unpinned(job, shown)
         surveyed = survey.take(job, audio)
         for text in compose.write_plan(surveyed, shown):

@@ -44,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
                 shown.say(line)
             placed.sweep(output)
             ledgers.sweep(output)
+            ledgers.fold_left(output)
             if not arguments.offline:
                 weights.fetch_unpinned(job, shown)
             surveyed = survey.take(job, audio)
@@ -54,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
             shown.say(
                 f"{words.chosen(surveyed.plan)}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}"
             )
+            for line in surveyed.plan.remarks():
+                shown.say(line)
             report, folder = running.extract(surveyed, placed, shown, arguments.offline)
     with words.unread():
         _print(report, job, surveyed.plan, arguments.verbose)

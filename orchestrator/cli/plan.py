@@ -40,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
     needed = size(made.bytes())
     print(f"{words.chosen(made)}; ~{needed} will be written; nothing was started")
+    for line in made.remarks():
+        print(line)
     words.print_left_out(surveyed.audio.left_out)
     if trouble := surveyed.lacking_room():
         print(f"warning: {trouble}")

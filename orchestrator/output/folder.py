@@ -5,13 +5,14 @@ FIFO would be waited for: both are refused, by name, before anything is opened a
 """
 
 import contextlib
+import datetime
 import errno
 import itertools
 import json
 import os
 import pathlib
+import re
 import stat
-import time
 import typing as tp
 
 from orchestrator import files
@@ -20,6 +21,8 @@ from orchestrator.text import printable
 from worker import regular
 
 INNER = ".consort"
+RUN = re.compile(r"(\d{8}-\d{6}-\d{3})-[0-9a-f]{4}(?![0-9a-f])")  # what names of a run's files begin with
+_STAMP, _DIGITS = "%Y%m%d-%H%M%S-%f", 19  # of which three are milliseconds
 
 
 class OutputDir:
@@ -135,10 +138,19 @@ class OutputDir:
             yield
 
     def new_run(self) -> "RunDir":
-        """Return the folder of a new run; its name begins with the time, so names sort by age."""
-        milliseconds = time.time_ns() // 10**6 % 1000
-        run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{milliseconds:03d}-{os.urandom(2).hex()}"
-        run = RunDir(self.runs / run_id)
+        """Return the folder of a new run, whose name sorts behind those of all runs before it.
+
+        It begins with the time, unless a clock that was ahead has named a run: then a millisecond behind that one.
+        """
+        now = datetime.datetime.now()
+        now -= datetime.timedelta(microseconds=now.microsecond % 1000)
+        known = [
+            RUN.match(name) for folder in (self.runs, self.records) if folder.is_dir() for name in os.listdir(folder)
+        ]
+        for stamp in [found.group(1) for found in known if found]:
+            with contextlib.suppress(ValueError, OverflowError):  # anybody may have made it
+                now = max(now, datetime.datetime.strptime(stamp, _STAMP) + datetime.timedelta(milliseconds=1))
+        run = RunDir(self.runs / f"{now.strftime(_STAMP)[:_DIGITS]}-{os.urandom(2).hex()}")
         self.runs.mkdir(parents=True, exist_ok=True)
         for folder in (run.root, run.logs, run.shards):
             self.make(folder, new=True)

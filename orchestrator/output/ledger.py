@@ -3,10 +3,17 @@
 Worker attempts append events to files of their own below `.consort/records`. `fold` turns them into
 `manifest.jsonl` (arrays), `failures.jsonl` and `sources.jsonl`, and removes them. Folding the same
 files twice gives the same result, so a death in the middle of it costs nothing.
+
+No clock says which word is the newest: runs are in the order of their names, which count on from each other, and
+within a run attempts are. Where two runs claim one file, or a worker died before it could claim what it may have
+written, the file's hash decides: a record that it does not fit is none.
 """
 
+import collections
 import contextlib
 import dataclasses
+import itertools
+import math
 import os
 import pathlib
 import re
@@ -16,7 +23,7 @@ import typing as tp
 
 from orchestrator import files
 from orchestrator.errors import RunFailed
-from orchestrator.output.folder import INNER, OutputDir
+from orchestrator.output.folder import INNER, RUN, OutputDir
 from worker import protocol, regular, schema
 from worker.protocol import Event, Facts, Failure, Record
 
@@ -26,6 +33,9 @@ _PARTIAL = re.compile(r"\..+(\.[0-9a-f]{16}|\.\d+-\d+|\.(jsonl?|csv|txt)\.\d+)\.
 
 Key = tuple[str, str, str, int]  # item, model, output, window
 _E = tp.TypeVar("_E")
+# Fields in which many entries, or several files, say the same: kept once, or 100,000 files would need more memory.
+_EQUAL = ("item", "model", "output", "dtype", "decoder", "context", "source", "axes", "shape", "flags")
+_ATTEMPT = re.compile(r"\.(\d+)\.jsonl\Z")
 
 
 @dataclasses.dataclass
@@ -41,20 +51,19 @@ class Ledger:
 
     def put(self, record: Record) -> None:
         """Take in a record in the place of an older one; an item may have fewer windows than before."""
-        of = (record.item, record.model, record.output)
-        key = of + (record.window or 0,)
+        key = _key_of(record)
         self._drop(key)
         owner = self.records.get(self._owners.get(record.path, key))
         if owner is not None and (owner.window is None) != (record.window is None):
             del self.records[self._owners[record.path]]  # `a_frag0.wav`, whose file is a window of `a.wav` by now
         self.records[key], self._owners[record.path] = record, key
         number = record.windows or 1
-        while record.window in (None, 0) and self._drop(of + (number,)):
+        while record.window in (None, 0) and self._drop((*key[:3], number)):
             number += 1
 
     def forget(self, record: Record) -> None:
         """Take out a record; a fold removes its file first."""
-        self._drop((record.item, record.model, record.output, record.window or 0))
+        self._drop(_key_of(record))
 
     def _drop(self, key: Key) -> bool:
         """Forget a record, and remember its file as replaced; return whether there was one."""
@@ -99,17 +108,77 @@ class Ledger:
             self.sources[event.item] = event.facts
 
 
+def _key_of(record: Record) -> Key:
+    return record.item, record.model, record.output, record.window or 0
+
+
 def read(output: OutputDir) -> Ledger:
     """Return the ledger of a folder from its files alone; works while a run is going."""
     ledger = Ledger()
-    told = [event for path in attempts(output) for event in events(path)]  # first: a fold moves them on
-    for record in _entries(output.manifest, lambda line: Record(**line)):
+    told = {path.name: list(events(path)) for path in attempts(output)}  # first: a fold moves them on
+    known: dict[tp.Any, tp.Any] = {}
+    for record in _entries(output.manifest, lambda line: Record(**line), known, _EQUAL):
         ledger.put(record)
-    ledger.failures = {(f.item, f.model): f for f in _entries(output.failures, lambda line: Failure(**line))}
-    ledger.sources = dict(_entries(output.sources, lambda line: (line.pop("item"), Facts(**line))))
-    for event in told:
+    ledger.failures = {(f.item, f.model): f for f in _entries(output.failures, lambda line: Failure(**line), known)}
+    facts = _entries(output.sources, lambda line: (line.pop("item"), Facts(**line)), known, ("item", "sha256"))
+    ledger.sources = dict(facts)
+    claims = [*_claims(ledger, told)] if told else []
+    for event in itertools.chain.from_iterable(told.values()):
         ledger.add(event)
+    for claimed in claims:
+        _settle(output, ledger, claimed)
     return ledger
+
+
+def _claims(ledger: Ledger, told: tp.Mapping[str, list[Event]]) -> tp.Iterator[list[Record]]:
+    """Yield the records, oldest first, that may be of one file, where their order alone cannot be believed.
+
+    Args:
+        ledger: what was folded before.
+        told: events by the name of their file, oldest first.
+    """
+    claims: dict[str, dict[str, Record]] = collections.defaultdict(dict)  # the last of each run by path
+    begun: set[tuple[str, str]] = set()
+    for name, happened in told.items():
+        for event in happened:
+            pair = (event.item or "", event.model or "")
+            if event.kind == "opened" and event.model:
+                begun.add(pair)
+            elif event.kind in ("wrote", "failed"):
+                begun.discard(pair)
+            if event.record is not None:
+                claims[event.record.path][_run_of(name)] = event.record
+    disputed = {path for path, found in claims.items() if len(found) > 1}
+    known = list(ledger.records.values()) if disputed or begun else []
+    for record in [*known, *(record for found in claims.values() for record in found.values())]:
+        if (record.item, record.model) in begun:
+            disputed.add(record.path)
+    before = {record.path: record for record in known if record.path in disputed}
+    for path in disputed:
+        yield [*([before[path]] if path in before else []), *claims[path].values()]
+
+
+def _settle(output: OutputDir, ledger: Ledger, claimed: list[Record]) -> None:
+    """Keep the newest of some records that their file fits; none where it is another one."""
+    place = output.place(claimed[0].path)
+    if place is None or not output.holds(claimed[0].path):
+        return  # there is no file, so that none of them counts as done
+    for record in claimed:
+        if ledger.records.get(_key_of(record)) == record:
+            ledger.forget(record)
+    size = place.stat().st_size
+    fitting = [record for record in claimed if record.bytes == size]
+    found = files.sha256_of(place) if fitting else ""
+    for record in [record for record in fitting if record.sha256 == found][-1:]:
+        if _key_of(record) not in ledger.records:  # or a newer one has another name
+            ledger.put(record)
+    ledger.outlived.discard(claimed[0].path)  # whatever is there by now, it was not replaced by what these records say
+
+
+def _run_of(name: str) -> str:
+    """Return which run an event file is of; one that no run names is alone."""
+    found = RUN.match(name)
+    return found.group() if found else name
 
 
 def random_models(ledger: Ledger) -> set[str]:
@@ -118,9 +187,14 @@ def random_models(ledger: Ledger) -> set[str]:
 
 
 def attempts(output: OutputDir) -> list[pathlib.Path]:
-    """Return the event files that are not folded yet, oldest first."""
-    files = list(output.records.glob("*.jsonl")) if output.records.is_dir() else []
-    return sorted(files, key=lambda path: (path.stat().st_mtime_ns if path.exists() else 0, path.name))
+    """Return the event files that are not folded yet, oldest first: those of no run, then by run and attempt."""
+    return sorted(output.records.glob("*.jsonl") if output.records.is_dir() else (), key=_order)
+
+
+def _order(path: pathlib.Path) -> tuple[bool, str, float, str]:
+    """Return what event files are sorted by; what the host says of a run comes after its attempts."""
+    attempt = _ATTEMPT.search(path.name)
+    return bool(RUN.match(path.name)), _run_of(path.name), float(attempt.group(1)) if attempt else math.inf, path.name
 
 
 def events(path: pathlib.Path) -> tp.Iterator[Event]:
@@ -159,6 +233,12 @@ def fold(output: OutputDir, change: tp.Callable[[Ledger], None] = lambda ledger:
     for path in attempts(output):
         path.unlink()
     return ledger
+
+
+def fold_left(output: OutputDir) -> None:
+    """Fold what runs that died have left, so that the next run's events never stand beside those of another."""
+    if attempts(output):
+        fold(output)
 
 
 def sweep(output: OutputDir, patience: float = 30.0) -> int:
@@ -218,9 +298,17 @@ def _lines(entries: tp.Mapping[tp.Any, tp.Any]) -> str:
     return "".join(protocol.canonical(schema.dump(entries[key])) + "\n" for key in sorted(entries))
 
 
-def _entries(path: pathlib.Path, build: tp.Callable[[dict[str, tp.Any]], _E]) -> tp.Iterator[_E]:
+def _entries(
+    path: pathlib.Path,
+    build: tp.Callable[[dict[str, tp.Any]], _E],
+    known: dict[tp.Any, tp.Any],
+    equal: tp.Collection[str] = (),
+) -> tp.Iterator[_E]:
     try:
         for entry in files.read_json_lines(path):
+            for name in equal:
+                value = entry[name]
+                entry[name] = known.setdefault(tuple(value) if isinstance(value, list) else value, value)
             yield build(entry)
     except FileNotFoundError:
         return

@@ -29,7 +29,7 @@ class ModelPlan:
 
     @functools.cached_property
     def declared(self) -> dict[str, Output]:
-        """Its outputs by name, the primary one first; asked for so often that they are kept."""
+        """Every output that it can give, by its name, the primary one first; asked for so often that they are kept."""
         return {output.name: output for output in self.extractor.outputs()}
 
 

@@ -42,6 +42,14 @@ class Look:
         """Return whether an array is there, with that size."""
         return self._output.holds(path, size)
 
+    def intact(self, record: Record) -> bool:
+        """Return whether an array is what its record says, to the byte."""
+        place = self._output.place(record.path)
+        try:
+            return place is not None and sha256_of(place) == record.sha256
+        except OSError:
+            return False
+
     def strict(self, record: Record, model: ModelPlan) -> bool:
         """Return whether lock and backend of a record are today's."""
         if record.context not in self._locks:

@@ -11,18 +11,21 @@ from orchestrator.job.items import LeftOut, Source
 from orchestrator.job.spec import JobSpec
 from orchestrator.output import naming
 from orchestrator.output.ledger import Ledger
+from orchestrator.planning import sampling
 from orchestrator.planning.keys import ModelPlan
 from orchestrator.planning.look import Look
+from orchestrator.planning.reuse import Copy, Twins, moved
 from worker import protocol
 from worker.protocol import Record
 from worker.work import store
 
 DONE, TODO, STALE, FAILED = "done", "todo", "stale", "failed"
+REUSED = "reused"  # the array is there under another item, and is copied
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """An item of the job, its name, and the state of each model: done, todo, stale or failed."""
+    """An item of the job, its name, and the state of each model: done, todo, stale, failed or reused."""
 
     source: Source
     name: str
@@ -41,6 +44,8 @@ class Plan:
     choices: list[Choice]
     chosen: list[Choice]
     seconds: dict[str, float]  # duration of each item, an estimate until it was decoded
+    copies: dict[tuple[str, str], list[Copy]] = dataclasses.field(default_factory=dict)  # by item and model
+    doubts: list[str] = dataclasses.field(default_factory=list)  # what a look at some arrays has shown, in words
 
     def count(self, model: str, state: str) -> int:
         """Return how many items are in `state` for `model`."""
@@ -49,6 +54,24 @@ class Plan:
     def work(self, model: ModelPlan) -> list[Choice]:
         """Return the chosen items that `model` lacks."""
         return [choice for choice in self.chosen if model.name in choice.missing]
+
+    def remarks(self) -> list[str]:
+        """Return what a user should know beside the counts, a line each."""
+        arrays = sum(map(len, self.copies.values()))
+        there = f"{arrays} arrays of renamed, moved or copied files are there already and will be copied"
+        return [*self.doubts, *([there] if arrays else [])]
+
+    def without_copies(self, lost: tp.Collection[tuple[str, str]]) -> "Plan":
+        """Return the plan in which those (item, model) are computed, too."""
+        items = {item for item, _ in lost}
+
+        def changed(choice: Choice) -> Choice:
+            found = {m: TODO if (choice.source.id, m) in lost else state for m, state in choice.states.items()}
+            return dataclasses.replace(choice, states=found)
+
+        choices = [changed(choice) if choice.source.id in items else choice for choice in self.choices]
+        ids = items | {choice.source.id for choice in self.chosen}
+        return dataclasses.replace(self, choices=choices, chosen=[c for c in choices if c.source.id in ids])
 
     def cost(self, choice: Choice) -> float:
         """Return the rough CPU seconds of one item."""
@@ -67,6 +90,7 @@ def make(
     ledger: Ledger,
     seconds: dict[str, float],
     look: Look,
+    sample: bool = True,
 ) -> Plan:
     """Return what is done and what is to do.
 
@@ -77,6 +101,7 @@ def make(
         ledger: what earlier runs wrote.
         seconds: estimated durations; what a record knows takes their place.
         look: answers about files; the only I/O.
+        sample: hash some of the arrays that are done by their keys, too.
     """
     wanted = {source.id for source in sources}
     kept: dict[str, str] = {}
@@ -88,13 +113,48 @@ def make(
     parts = {source.id: f"#{source.part}" for source in sources if source.part is not None}
     names = naming.assign([source.id for source in sources], kept, parts)
     known = {key[0] for key in ledger.records} | {item for item, _ in ledger.failures}
+    twins = Twins(models, sources, ledger, look) if job.resume in ("key", "strict") else None
+    copies: dict[tuple[str, str], list[Copy]] = {}
     choices = []
+    equal: dict[tuple[str, ...], dict[str, str]] = {}
     for source in sources:
-        sha = look.sha256(source, ledger) if source.id in known else ""
-        states = {m.name: _state(job, m, source, names[source.id], sha, ledger, look) for m in models}
-        choices.append(Choice(source, names[source.id], states))
+        name = names[source.id]
+        sha = look.sha256(source, ledger) if source.id in known else twins.sha256(source) if twins else ""
+        states = {m.name: _state(job, m, source, name, sha, ledger, look) for m in models}
+        for model in [m for m in models if states[m.name] in (TODO, STALE)]:
+            if twins and (found := _copies(twins, source, sha, model, name, look, job.resume == "strict")):
+                copies[source.id, model.name] = found
+                states[model.name] = REUSED
+        choices.append(Choice(source, name, equal.setdefault(tuple(states.values()), states)))
+    doubts: list[str] = []
+    if sample and job.resume in ("key", "strict"):
+        choices, doubts = _doubt(models, choices, ledger, look)
     lacking = [choice for choice in choices if choice.missing]
-    return Plan(models, choices, lacking if job.limit is None else _first(lacking, job.limit, ledger), seconds)
+    chosen = lacking if job.limit is None else _first(lacking, job.limit, ledger)
+    return Plan(models, choices, chosen, seconds, copies, doubts)
+
+
+def _doubt(
+    models: list[ModelPlan], choices: list[Choice], ledger: Ledger, look: Look
+) -> tuple[list[Choice], list[str]]:
+    """Return the choices with arrays as stale that were changed behind their records, and that in words."""
+    done = {m.name: [c.source.id for c in choices if c.states[m.name] == DONE] for m in models}
+    found = sampling.check(models, done, ledger, look)
+
+    def changed(choice: Choice) -> Choice:
+        broken = {model: STALE for model, doubt in found.items() if choice.source.id in doubt.broken}
+        return dataclasses.replace(choice, states={**choice.states, **broken}) if broken else choice
+
+    return list(map(changed, choices)) if found else choices, [doubt.words for doubt in found.values()]
+
+
+def _copies(
+    twins: Twins, source: Source, sha: str, model: ModelPlan, name: str, look: Look, strict: bool
+) -> list[Copy]:
+    """Return what a copy of another item's arrays would be; none where there are none."""
+    found = twins.find(source, sha, model, lambda r: _fits(r, model, sha, source, _name_of(r), look, strict))
+    records = [record for part in found for record in part]
+    return [moved(r, source, paths_of(model, name, r.window or 0)[r.output]) for r in records]
 
 
 def _first(lacking: list[Choice], limit: int, ledger: Ledger) -> list[Choice]:

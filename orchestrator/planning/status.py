@@ -19,7 +19,7 @@ from orchestrator.output.folder import INNER, OutputDir, RunDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning import survey
 from orchestrator.planning.keys import ModelPlan
-from orchestrator.planning.plan import DONE, FAILED, STALE, TODO
+from orchestrator.planning.plan import DONE, FAILED, REUSED, STALE, TODO
 from orchestrator.planning.survey import Survey
 from worker import protocol
 from worker.protocol import Failure, Record
@@ -88,7 +88,8 @@ def of_job(job: JobSpec, audio: Audio | None = None) -> Status:
 def look(job: JobSpec, audio: Audio | None = None) -> Survey:
     """Return a job as its status is told of: whatever it resumes by, what is done is done."""
     resume = "key" if job.resume == "never" else job.resume
-    return survey.take(dataclasses.replace(job, resume=resume, retry_failed=False, limit=None), audio)
+    asked = dataclasses.replace(job, resume=resume, retry_failed=False, limit=None)
+    return survey.take(asked, audio, sample=False)  # a worker may be replacing them at this moment
 
 
 def _of(surveyed: Survey, others: bool = False) -> Status:
@@ -102,7 +103,7 @@ def _of(surveyed: Survey, others: bool = False) -> Status:
     for model in plan.models:
         models[model.name] = ModelStatus(
             done=plan.count(model.name, DONE),
-            pending=plan.count(model.name, TODO) + plan.count(model.name, STALE),
+            pending=sum(plan.count(model.name, state) for state in (TODO, STALE, REUSED)),
             failed=dict(collections.Counter(f.kind for f in current if f.model == model.name)),
             stale=len({record.item for record in stale(surveyed, model)}),
             orphaned=strangers[model.name],

@@ -63,12 +63,13 @@ def _line(choice: Choice) -> str:
     return protocol.canonical(kept) + "\n"
 
 
-def take(job: JobSpec, audio: Audio | None = None) -> Survey:
+def take(job: JobSpec, audio: Audio | None = None, sample: bool = True) -> Survey:
     """Read what is there, and decide what is to do.
 
     Args:
         job: checked.
         audio: what a scan found; None scans now.
+        sample: hash some of the arrays that count as done.
 
     Raises:
         JobError: the audio is missing or there is none, or an environment of the job's is none.
@@ -80,7 +81,7 @@ def take(job: JobSpec, audio: Audio | None = None) -> Survey:
     weights = Weights()
     models = [keys.model_plan(model, functools.partial(hash_of, weights)) for model in job.models]
     seconds = scan.estimate_seconds(audio.root, audio.sources)
-    made = plan.make(job, models, audio.sources, ledger, seconds, Look(audio.root, output))
+    made = plan.make(job, models, audio.sources, ledger, seconds, Look(audio.root, output), sample)
     return Survey(job, audio, output, ledger, made, weights)
 
 

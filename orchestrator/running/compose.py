@@ -20,7 +20,7 @@ from orchestrator.output import ledger as ledgers
 from orchestrator.planning import shards, status
 from orchestrator.planning.status import Status
 from orchestrator.planning.survey import Survey
-from orchestrator.running import tables
+from orchestrator.running import copying, tables
 from orchestrator.running.placement import Placement
 from orchestrator.running.progress import Progress
 from orchestrator.running.runtimes.venv import VenvRuntime
@@ -62,7 +62,9 @@ def write_plan(surveyed: Survey, progress: Progress) -> list[str]:
         for path in [surveyed.weights.path(one) for one in model.extractor.checkpoints() if one.own]:
             if not path.exists():
                 raise EnvironmentUnavailable(f"{model.name}: {path} is not seen here; {BELOW_ROOT}")
-    surveyed.keep(surveyed.output.new_run(), "docker")
+    run = surveyed.output.new_run()
+    surveyed.keep(run, "docker")
+    surveyed = copying.copy(surveyed, run)
     missing: list[str] = []
     work = [m for m in surveyed.plan.models if surveyed.plan.work(m)]
     supplies = Supplies(surveyed.weights, progress, False, lambda: False)

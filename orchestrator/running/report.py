@@ -8,7 +8,7 @@ import time
 from orchestrator import errors
 from orchestrator.job.items import LeftOut
 from orchestrator.output import flagged
-from orchestrator.planning.plan import DONE, FAILED, Plan
+from orchestrator.planning.plan import DONE, FAILED, REUSED, Plan
 from worker import protocol
 from worker.protocol import Event, Failure, Record
 
@@ -21,6 +21,7 @@ class ModelCount:
     total: int = 0  # to do
     done: int = 0
     skipped: int = 0  # done before
+    reused: int = 0  # copied from another item: its file was renamed or moved
     known: int = 0  # failed before, not tried again
     failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     grave: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # of those done, by flag
@@ -65,8 +66,8 @@ class Report:
         self._seen: set[tuple[str, str]] = set()
         self.models: dict[str, ModelCount] = {}
         for m in plan.models:
-            skipped, known = plan.count(m.name, DONE), plan.count(m.name, FAILED)
-            self.models[m.name] = ModelCount(m.environment, len(plan.work(m)), skipped=skipped, known=known)
+            skipped, reused, known = (plan.count(m.name, state) for state in (DONE, REUSED, FAILED))
+            self.models[m.name] = ModelCount(m.environment, len(plan.work(m)), 0, skipped, reused, known)
 
     def add(self, environment: str, event: Event) -> None:  # noqa: C901 - a case for each kind
         """Take in one event of a worker of `environment`."""
@@ -158,6 +159,7 @@ class Report:
             left = f"{count.left} unavailable" if count.unavailable else str(count.left)
             grave = ", ".join(f"{n} {flag}" for flag, n in sorted(count.grave.items()))
             done = f"{count.done} ({grave})" if grave else str(count.done)
-            skipped, reasons = str(count.skipped), ", ".join(failed) or "0"
+            reasons = ", ".join(failed) or "0"
+            skipped = f"{count.skipped}, {count.reused} reused" if count.reused else str(count.skipped)
             rows.append((name, count.environment, done, skipped, reasons, left, speed))
         return rows

@@ -11,7 +11,7 @@ from orchestrator.output import flagged
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import RunDir
 from orchestrator.planning.survey import Survey
-from orchestrator.running import tables
+from orchestrator.running import copying, tables
 from orchestrator.running.engines import ENGINES
 from orchestrator.running.engines.base import Site
 from orchestrator.running.placement import Placement
@@ -51,6 +51,7 @@ def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline
             raise EnvironmentUnavailable(f"links: follow: {why}")
     run = surveyed.output.new_run()
     surveyed.keep(run, placement.runtime.name)
+    surveyed = copying.copy(surveyed, run)
     report = Report(surveyed.plan)
     report.left_out = surveyed.audio.left_out
     if surveyed.plan.chosen:

@@ -41,7 +41,7 @@ def test_a_model_is_removed_and_extracted_again_byte_for_byte(run, output):
     clean(0, output, "--model", "tone", "--yes")
     assert {path.relative_to(output).parts[0] for path in content(output)} == {"again", "manifest.jsonl"}
     assert harness.consort("verify", output).returncode == 0
-    assert "4 of 4 items chosen" in harness.consort("plan", run).stdout
+    assert "4 of 4 items to do" in harness.consort("plan", run).stdout
     assert harness.consort("extract", run).returncode == 0
     assert content(output) == before
 

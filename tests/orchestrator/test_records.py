@@ -113,12 +113,12 @@ def test_reading_while_another_process_folds_loses_nothing(output, attempt, reco
     expected = ledgers.read(output)
     real = ledgers._entries
 
-    def folding(path, build):
+    def folding(path, build, *more):
         if path == output.failures:  # the manifest has been read
             with monkeypatch.context() as patch:
                 patch.setattr(ledgers, "_entries", real)
                 ledgers.fold(output)
-        return real(path, build)
+        return real(path, build, *more)
 
     monkeypatch.setattr(ledgers, "_entries", folding)
     assert ledgers.read(output) == expected

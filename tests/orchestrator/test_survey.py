@@ -12,10 +12,12 @@ from orchestrator.text import size
 
 @pytest.fixture
 def hashed(monkeypatch):
-    """Count what is hashed."""
+    """Count the sources that are hashed."""
     seen = []
     real = files.sha256_of
-    monkeypatch.setattr(look, "sha256_of", lambda path: seen.append(path.name) or real(path))
+    monkeypatch.setattr(
+        look, "sha256_of", lambda path: (path.suffix == ".wav" and seen.append(path.name)) or real(path)
+    )
     return seen
 
 

@@ -43,10 +43,8 @@ def replaced(surveyed: Survey) -> list[Replaced]:
 def _count(one: Replaced, record: Record, choice: Choice, surveyed: Survey, contexts: Contexts) -> None:
     model = one.model
     path = paths_of(model, choice.name, record.window or 0)[record.output]
-    if (
-        record.key == protocol.key_of(model.task.key, record.output, record.source, record.segment)
-        and record.path == path
-    ):
+    key = protocol.key_of(model.task.key, record.output, record.source, record.segment)
+    if record.key == key and record.path == path:
         seen = surveyed.ledger.sources.get(record.item)
         one.audio += seen is not None and seen.sha256 != record.source
         return

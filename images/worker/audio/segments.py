@@ -53,18 +53,19 @@ def cut(
             channels=whole.channels,
             decoder=whole.decoder,
             flags=sorted(of_file.union(recorder.meter.flags())),
-            declared=_declared(whole, segment, begin),
+            declared=_declared(whole, segment, begin, end),
             peak=recorder.meter.shown_peak,
             samples=recorder.meter.sha256,
             _waves=made,
         )
 
 
-def _declared(whole: Decoded, segment: Segment, begin: int) -> tp.Optional[float]:
-    """Return the seconds that the file declares from there on; where a segment ends before, nobody says them."""
-    if whole.declared is None or segment.end is not None:
+def _declared(whole: Decoded, segment: Segment, begin: int, end: int) -> tp.Optional[float]:
+    """Return the seconds that a file of its samples would declare, or of all that this one declares from there on."""
+    if whole.declared is None:
         return None
-    return max(0.0, whole.declared - begin / whole.sample_rate)
+    rest = max(0.0, whole.declared - begin / whole.sample_rate)
+    return rest if segment.end is None else (end - begin) / whole.sample_rate
 
 
 def _bounds(whole: Decoded, segment: Segment) -> tp.Tuple[int, int]:

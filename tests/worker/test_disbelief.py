@@ -1,6 +1,7 @@
 """What decoders make of broken, mislabelled and scrambled files, and what is believed of it."""
 
 import hashlib
+import io
 import os
 import struct
 import subprocess
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from sounds import RATE, SINE, decode, fail, needs_ffmpeg, noise, open_bytes, pcm16, write
 
+from worker.audio import chunks
 from worker.audio import decode as audio
 
 
@@ -56,6 +58,7 @@ def test_samples_behind_the_declared_end_are_read_and_flagged(tmp_path, containe
 
 BEHIND = {
     "chunks": b"LIST" + struct.pack("<I", 4000) + bytes(range(1, 251)) * 16,
+    "a chunk that is cut": b"LIST" + struct.pack("<I", 40000) + bytes(range(1, 251)) * 16,
     "tag": b"TAG" + b"x" * 4000,
     "zeros": bytes(8000),
     "few": b"\x81" * 300,
@@ -68,6 +71,22 @@ def test_what_is_no_sample_behind_the_declared_end_is_left(tmp_path, behind):
     (tmp_path / "a.wav").write_bytes(open_bytes(path) + behind)
     with decode(path) as found:
         assert found.flags == [] and found.duration == 1.0
+
+
+def test_samples_in_wider_words_are_flagged_and_not_read(tmp_path):
+    """24 bits in 32, as some recorders write: the declared part is read as ever, and the rest is not guessed at."""
+    path = write(tmp_path / "a.wav", noise(RATE, 2), RATE, "PCM_32")
+    data = bytearray(open_bytes(path))
+    struct.pack_into("<H", data, 34, 24)
+    struct.pack_into("<I", data, data.index(b"data") + 4, 64000)
+    found = chunks.find_data(io.BytesIO(bytes(data)))
+    assert found.surplus and found.length == found.declared == 64000
+
+
+def test_little_endian_aiff_has_big_endian_chunks(tmp_path):
+    path = write(tmp_path / "a.aiff", noise(RATE), RATE, "PCM_16", "AIFF", "LITTLE")
+    (tmp_path / "a.aiff").write_bytes(open_bytes(path) + b"APPL" + struct.pack(">I", 4000) + b"\x55" * 4000)
+    assert decode(path).flags == []
 
 
 @needs_ffmpeg

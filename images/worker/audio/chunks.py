@@ -26,6 +26,19 @@ _AIFF_PLAIN = (b"NONE", b"twos", b"sowt", b"in24", b"in32")
 _AIFF_ENDLESS = 0x7E000000  # bytes; sox declares as many frames as fit into 7F000000 where it cannot seek
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # of mp3, which some programs put behind anything
 _FILES = (b"RIFF", b"RIFX", b"RF64", b"FORM")  # another file, joined behind this one
+_NAMES = (
+    b"LIST",
+    b"id3 ",
+    b"ID3 ",
+    b"bext",
+    b"cue ",
+    b"smpl",
+    b"iXML",
+    b"PEAK",
+    b"JUNK",
+    b"COMM",
+    b"ANNO",
+)  # cut or not
 _SHORTEST = 0.05  # seconds; fewer samples behind the declared end are padding
 _PADDING = 1 << 20  # bytes of zeros that are padding, too
 _CHUNKS = 4096  # more than any real file has
@@ -50,7 +63,8 @@ class Data(tp.NamedTuple):
     declared: int  # bytes that the header says, or as many as there are where it says nothing usable
     seconds: float  # of what is declared; of compressed data as exactly as it can be known
     surplus: bool = False  # samples stand behind the declared end
-    signed: bool = False  # bytes, as in AIFF
+    block: int = 0  # bytes per frame, as declared
+    iff: bool = False  # of AIFF: its single bytes are signed, and its chunks big-endian whatever its samples
 
     @property
     def all_seconds(self) -> float:
@@ -60,9 +74,9 @@ class Data(tp.NamedTuple):
     @property
     def subtype(self) -> str:
         """What libsndfile calls such samples; empty: without their header they mean nothing."""
-        return (
-            "PCM_S8" if (self.tag, self.bits, self.signed) == (1, 8, True) else SUBTYPES.get((self.tag, self.bits), "")
-        )
+        if self.block != self.channels * self.bits // 8 or self.rate != int(self.rate):
+            return ""
+        return "PCM_S8" if self.iff and (self.tag, self.bits) == (1, 8) else SUBTYPES.get((self.tag, self.bits), "")
 
 
 def skip_id3(source: tp.BinaryIO) -> int:
@@ -191,7 +205,7 @@ def _describe(form: bytes, samples: int, start: int, length: int, order: str) ->
     The block size is not used: where files contradict themselves it is what is wrong. For compressed
     data the byte rate is rounded and `fact` exact, unless libsndfile wrote it for two channels (half).
     """
-    tag, channels, rate, byte_rate, _, bits = struct.unpack(order + "HHIIHH", form[:16])
+    tag, channels, rate, byte_rate, block, bits = struct.unpack(order + "HHIIHH", form[:16])
     if tag in PCM_TAGS:
         seconds = length / float(channels * ((bits + 7) // 8) * rate)
     else:
@@ -199,7 +213,7 @@ def _describe(form: bytes, samples: int, start: int, length: int, order: str) ->
         seconds = exact if abs(exact - rounded) < 0.05 * rounded else rounded
     if tag == 0xFFFE and len(form) >= 26:
         tag = struct.unpack(order + "H", form[24:26])[0]
-    return Data(tag, channels, float(rate), bits, order, start, length, length, seconds)
+    return Data(tag, channels, float(rate), bits, order, start, length, length, seconds, block=block)
 
 
 def _find_aiff(source: tp.BinaryIO, begin: int, size: int) -> tp.Optional[Data]:
@@ -223,7 +237,7 @@ def _find_aiff(source: tp.BinaryIO, begin: int, size: int) -> tp.Optional[Data]:
         declared = size - start
     order = "<" if kind == b"sowt" else ">"
     seconds = declared / (width * rate) if tag and width else frames / rate
-    data = Data(tag, channels, rate, bits, order, start, declared, declared, seconds, signed=True)
+    data = Data(tag, channels, rate, bits, order, start, declared, declared, seconds, block=width, iff=True)
     return _look_behind(source, data, size) if tag and start else data
 
 
@@ -241,8 +255,9 @@ def _look_behind(source: tp.BinaryIO, data: Data, size: int, padded: int = 2) ->
         return data
     source.seek(end)
     behind = source.read(64)
+    order = ">" if data.iff else data.order
     gaps = {0, -data.declared % padded}  # some programs forget them
-    if behind.startswith(_TAGS) or any(_is_chunk(behind[gap:], size - end - gap, data.order, padded) for gap in gaps):
+    if behind.startswith(_TAGS) or any(_is_chunk(behind[gap:], size - end - gap, order, padded) for gap in gaps):
         return data
     if size - end <= _PADDING and not (behind + source.read()).strip(b"\0"):
         return data
@@ -254,4 +269,4 @@ def _look_behind(source: tp.BinaryIO, data: Data, size: int, padded: int = 2) ->
 
 def _is_chunk(behind: bytes, left: int, order: str, padded: int) -> bool:
     name, length = behind[:4], struct.unpack(*((order + "I", behind[4:8]) if padded == 2 else ("<Q", behind[16:24])))[0]
-    return all(32 <= byte < 127 for byte in name) and length <= left and name not in _FILES
+    return name in _NAMES or (all(32 <= byte < 127 for byte in name) and length <= left and name not in _FILES)

@@ -178,13 +178,18 @@ def test_next_to_nothing_of_a_damaged_file_is_a_failure(tmp_path):
         (["-c:a", "ac3", "-b:a", "448k", "-f", "spdif"], 48000),
         (["-c:a", "dca", "-strict", "-2", "-b:a", "754500", "-f", "spdif"], 48000),
         (["-c:a", "dca", "-strict", "-2", "-b:a", "1411200", "-f", "dts"], 44100),
+        (["-c:a", "ac3", "-b:a", "448k", "-f", "ac3"], 48000),
+        (["-c:a", "ac3", "-b:a", "192k", "-f", "ac3"], 44100),
+        (["-c:a", "eac3", "-b:a", "192k", "-f", "eac3"], 48000),
     ],
-    ids=["ac3", "dts", "dts-cd"],
+    ids=["ac3", "dts", "dts-cd", "raw-ac3", "raw-ac3-44", "raw-eac3"],
 )
 @pytest.mark.parametrize("silence", [0, 5000])
-def test_a_bitstream_inside_a_pcm_wav_is_decoded_as_what_it_is(tmp_path, options, rate, silence):
+@pytest.mark.parametrize("order", ["<i2", ">i2"])
+def test_a_bitstream_inside_a_pcm_wav_is_decoded_as_what_it_is(tmp_path, options, rate, silence, order):
+    silence *= "spdif" in options or "dts" in options  # without a frame in its place ffmpeg finds no raw AC-3
     bits = bytes(4 * silence) + open_bytes(encode(tmp_path / "a.bits", *options, rate=rate))
-    write(tmp_path / "a.wav", np.frombuffer(bits[: len(bits) // 4 * 4], "<i2").reshape(-1, 2), rate)
+    write(tmp_path / "a.wav", np.frombuffer(bits[: len(bits) // 4 * 4], order).reshape(-1, 2), rate)
     with decode(tmp_path / "a.wav", [(rate, 2)]) as found:
         left = found.wave(rate, 2)[0]
         assert found.flags == [] and found.duration == pytest.approx(3.0, abs=0.05)

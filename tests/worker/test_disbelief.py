@@ -73,6 +73,18 @@ def test_what_is_no_sample_behind_the_declared_end_is_left(tmp_path, behind):
         assert found.flags == [] and found.duration == 1.0
 
 
+@needs_ffmpeg
+def test_rf64_that_was_written_to_a_pipe_is_read(tmp_path):
+    """Its sizes are all zero, and both decoders take that for no samples."""
+    path = encode(tmp_path / "a.wav", "-rf64", "always", "-f", "wav")
+    whole = decode(path, [(44100, 2)]).wave(44100, 2)
+    data = bytearray(open_bytes(path))
+    data[4:8], data[20:48] = b"\xff" * 4, bytes(28)
+    (tmp_path / "a.wav").write_bytes(bytes(data))
+    with decode(path, [(44100, 2)]) as found:
+        assert found.flags == [] and np.array_equal(found.wave(44100, 2), whole)
+
+
 def test_samples_in_wider_words_are_flagged_and_not_read(tmp_path):
     """24 bits in 32, as some recorders write: the declared part is read as ever, and the rest is not guessed at."""
     path = write(tmp_path / "a.wav", noise(RATE, 2), RATE, "PCM_32")

@@ -29,7 +29,7 @@ class Meter:
 
     @property
     def sha256(self) -> str:
-        """Of the samples as they were decoded, float32: equal for files that sound the same, whatever their format."""
+        """Of the samples as they were decoded, float32: equal for copies in other lossless formats."""
         return self._digest.hexdigest()
 
     def measure(self, block: np.ndarray, mono: np.ndarray) -> None:

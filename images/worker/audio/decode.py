@@ -223,13 +223,19 @@ def _choose(source: sources.AudioFile, plan: _Plan) -> _Take:
     best = second if first is None or second.seconds > first.seconds else first
     if not best.recorder.meter.frames and source.data is not None and source.data.subtype and source.data.length:
         return _use_soundfile(source, plan, alone=True)  # its header hides the samples from both
-    talk = second.talk
-    if talk is not None and (talk.damaged or talk.errors):
-        if talk.damaged > talk.packets * (_DAMAGED_THROUGHOUT if second.holey else _DAMAGED):
-            text = "damaged from end to end: {} of {} packets cannot be decoded ({})"
-            raise AudioError("decode", text.format(talk.damaged, talk.packets, talk.complaint))
-        _refuse_ruin(best, declared, talk.complaint)
+    _refuse_damage(second, best, declared)
     return best
+
+
+def _refuse_damage(second: _Take, best: _Take, declared: tp.Optional[float]) -> None:
+    """Raise where the account of ffmpeg's decode, the `second`, says that even the `best` is no audio."""
+    talk = second.talk
+    if talk is None or not (talk.damaged or talk.errors):
+        return
+    if talk.damaged > talk.packets * (_DAMAGED_THROUGHOUT if second.holey else _DAMAGED):
+        text = "damaged from end to end: {} of {} packets cannot be decoded ({})"
+        raise AudioError("decode", text.format(talk.damaged, talk.packets, talk.complaint))
+    _refuse_ruin(best, declared, talk.complaint)
 
 
 def _refuse_ruin(take: _Take, declared: tp.Optional[float], complaint: str) -> None:

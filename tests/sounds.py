@@ -26,8 +26,8 @@ def pcm16(frames, channels=1, seed=0):
     return np.random.RandomState(seed).randint(-30000, 30000, (frames, channels)).astype(np.int16)
 
 
-def write(path, samples, rate=RATE, subtype="PCM_16", container="WAV"):
-    soundfile.write(str(path), samples, rate, subtype, format=container)
+def write(path, samples, rate=RATE, subtype="PCM_16", container="WAV", endian=None):
+    soundfile.write(str(path), samples, rate, subtype, endian, format=container)
     return str(path)
 
 

@@ -26,11 +26,26 @@ _AIFF_PLAIN = (b"NONE", b"twos", b"sowt", b"in24", b"in32")
 _AIFF_ENDLESS = 0x7E000000  # bytes; sox declares as many frames as fit into 7F000000 where it cannot seek
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # of mp3, which some programs put behind anything
 _FILES = (b"RIFF", b"RIFX", b"RF64", b"FORM")  # another file, joined behind this one
+_NAMES = (
+    b"LIST",
+    b"id3 ",
+    b"ID3 ",
+    b"bext",
+    b"cue ",
+    b"smpl",
+    b"iXML",
+    b"PEAK",
+    b"JUNK",
+    b"COMM",
+    b"ANNO",
+)  # cut or not
 _SHORTEST = 0.05  # seconds; fewer samples behind the declared end are padding
 _PADDING = 1 << 20  # bytes of zeros that are padding, too
 _CHUNKS = 4096  # more than any real file has
 # sync words of DTS (16 and 14 bits, both orders) and of IEC 61937, which carries AC-3 and others
 _SYNCS = (b"\x7f\xfe\x80\x01", b"\xfe\x7f\x01\x80", b"\x1f\xff\xe8\x00", b"\xff\x1f\x00\xe8", b"\x72\xf8\x1f\x4e")
+_AC3_SYNC = b"\x0b\x77"
+_AC3_KBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
 _PROBED = 1 << 17  # bytes in which a bitstream's frames are looked for
 _FRAMES = 4  # that must follow each other at one distance; noise does not do that
 
@@ -50,7 +65,8 @@ class Data(tp.NamedTuple):
     declared: int  # bytes that the header says, or as many as there are where it says nothing usable
     seconds: float  # of what is declared; of compressed data as exactly as it can be known
     surplus: bool = False  # samples stand behind the declared end
-    signed: bool = False  # bytes, as in AIFF
+    block: int = 0  # bytes per frame, as declared
+    iff: bool = False  # of AIFF: its single bytes are signed, and its chunks big-endian whatever its samples
 
     @property
     def all_seconds(self) -> float:
@@ -60,9 +76,9 @@ class Data(tp.NamedTuple):
     @property
     def subtype(self) -> str:
         """What libsndfile calls such samples; empty: without their header they mean nothing."""
-        return (
-            "PCM_S8" if (self.tag, self.bits, self.signed) == (1, 8, True) else SUBTYPES.get((self.tag, self.bits), "")
-        )
+        if self.block != self.channels * self.bits // 8 or self.rate != int(self.rate):
+            return ""
+        return "PCM_S8" if self.iff and (self.tag, self.bits) == (1, 8) else SUBTYPES.get((self.tag, self.bits), "")
 
 
 def skip_id3(source: tp.BinaryIO) -> int:
@@ -109,8 +125,10 @@ def find_bitstream(source: tp.BinaryIO, data: Data) -> tp.Optional[int]:
         return None
     source.seek(data.start)
     head = source.read(min(_PROBED, data.length))
-    found = [first for first in (_find_beat(head, sync) for sync in _SYNCS) if first is not None]
-    return min(found) if found else None
+    swapped = bytearray(len(head) // 2 * 2)
+    swapped[::2], swapped[1::2] = head[1::2], head[: len(swapped) : 2]
+    found = [_find_beat(head, sync) for sync in _SYNCS] + [_find_ac3(head), _find_ac3(bytes(swapped))]
+    return min((first for first in found if first is not None), default=None)
 
 
 def _find_beat(head: bytes, sync: bytes) -> tp.Optional[int]:
@@ -119,6 +137,31 @@ def _find_beat(head: bytes, sync: bytes) -> tp.Optional[int]:
     step = second - first
     beats = second > 0 and all(head.startswith(sync, first + n * step) for n in range(2, _FRAMES))
     return first if beats else None
+
+
+def _find_ac3(head: bytes) -> tp.Optional[int]:
+    first = head.find(_AC3_SYNC)
+    while first >= 0:
+        at = first
+        for _ in range(_FRAMES):
+            at += _measure_ac3(head[at : at + 6]) or len(head)
+        if at < len(head):
+            return first
+        first = head.find(_AC3_SYNC, first + 1)
+    return None
+
+
+def _measure_ac3(head: bytes) -> int:
+    """Return the bytes of the frame that begins here (ETSI TS 102 366, 4.4.1 and E.1.3.1), 0 where none does."""
+    if head[:2] != _AC3_SYNC or len(head) < 6:
+        return 0
+    if head[5] >> 3 > 10:  # E-AC-3
+        return 2 * (((head[2] & 7) << 8 | head[3]) + 1)
+    clock, code = head[4] >> 6, head[4] & 63
+    if clock == 3 or code >= 2 * len(_AC3_KBITS):
+        return 0
+    kbits = _AC3_KBITS[code >> 1]
+    return (4 * kbits, 2 * (kbits * 960 // 441 + code % 2), 6 * kbits)[clock]
 
 
 def is_placeholder(size: int) -> bool:
@@ -191,7 +234,7 @@ def _describe(form: bytes, samples: int, start: int, length: int, order: str) ->
     The block size is not used: where files contradict themselves it is what is wrong. For compressed
     data the byte rate is rounded and `fact` exact, unless libsndfile wrote it for two channels (half).
     """
-    tag, channels, rate, byte_rate, _, bits = struct.unpack(order + "HHIIHH", form[:16])
+    tag, channels, rate, byte_rate, block, bits = struct.unpack(order + "HHIIHH", form[:16])
     if tag in PCM_TAGS:
         seconds = length / float(channels * ((bits + 7) // 8) * rate)
     else:
@@ -199,7 +242,7 @@ def _describe(form: bytes, samples: int, start: int, length: int, order: str) ->
         seconds = exact if abs(exact - rounded) < 0.05 * rounded else rounded
     if tag == 0xFFFE and len(form) >= 26:
         tag = struct.unpack(order + "H", form[24:26])[0]
-    return Data(tag, channels, float(rate), bits, order, start, length, length, seconds)
+    return Data(tag, channels, float(rate), bits, order, start, length, length, seconds, block=block)
 
 
 def _find_aiff(source: tp.BinaryIO, begin: int, size: int) -> tp.Optional[Data]:
@@ -223,7 +266,7 @@ def _find_aiff(source: tp.BinaryIO, begin: int, size: int) -> tp.Optional[Data]:
         declared = size - start
     order = "<" if kind == b"sowt" else ">"
     seconds = declared / (width * rate) if tag and width else frames / rate
-    data = Data(tag, channels, rate, bits, order, start, declared, declared, seconds, signed=True)
+    data = Data(tag, channels, rate, bits, order, start, declared, declared, seconds, block=width, iff=True)
     return _look_behind(source, data, size) if tag and start else data
 
 
@@ -241,8 +284,9 @@ def _look_behind(source: tp.BinaryIO, data: Data, size: int, padded: int = 2) ->
         return data
     source.seek(end)
     behind = source.read(64)
+    order = ">" if data.iff else data.order
     gaps = {0, -data.declared % padded}  # some programs forget them
-    if behind.startswith(_TAGS) or any(_is_chunk(behind[gap:], size - end - gap, data.order, padded) for gap in gaps):
+    if behind.startswith(_TAGS) or any(_is_chunk(behind[gap:], size - end - gap, order, padded) for gap in gaps):
         return data
     if size - end <= _PADDING and not (behind + source.read()).strip(b"\0"):
         return data
@@ -254,4 +298,4 @@ def _look_behind(source: tp.BinaryIO, data: Data, size: int, padded: int = 2) ->
 
 def _is_chunk(behind: bytes, left: int, order: str, padded: int) -> bool:
     name, length = behind[:4], struct.unpack(*((order + "I", behind[4:8]) if padded == 2 else ("<Q", behind[16:24])))[0]
-    return all(32 <= byte < 127 for byte in name) and length <= left and name not in _FILES
+    return name in _NAMES or (all(32 <= byte < 127 for byte in name) and length <= left and name not in _FILES)

@@ -214,13 +214,21 @@ def _choose(source: sources.AudioFile, plan: _Plan) -> _Take:
         _refuse_ruin(first, declared, str(error))
         return first
     best = second if first is None or second.seconds > first.seconds else first
-    talk = second.talk
-    if talk is not None and (talk.damaged or talk.errors):
-        if talk.damaged > talk.packets * (_DAMAGED_THROUGHOUT if second.holey else _DAMAGED):
-            text = "damaged from end to end: {} of {} packets cannot be decoded ({})"
-            raise AudioError("decode", text.format(talk.damaged, talk.packets, talk.complaint))
-        _refuse_ruin(best, declared, talk.complaint)
+    if not best.recorder.meter.frames and source.data is not None and source.data.subtype and source.data.length:
+        return _use_soundfile(source, plan, alone=True)  # its header hides the samples from both
+    _refuse_damage(second, best, declared)
     return best
+
+
+def _refuse_damage(second: _Take, best: _Take, declared: tp.Optional[float]) -> None:
+    """Raise where the account of ffmpeg's decode, the `second`, says that even the `best` is no audio."""
+    talk = second.talk
+    if talk is None or not (talk.damaged or talk.errors):
+        return
+    if talk.damaged > talk.packets * (_DAMAGED_THROUGHOUT if second.holey else _DAMAGED):
+        text = "damaged from end to end: {} of {} packets cannot be decoded ({})"
+        raise AudioError("decode", text.format(talk.damaged, talk.packets, talk.complaint))
+    _refuse_ruin(best, declared, talk.complaint)
 
 
 def _refuse_ruin(take: _Take, declared: tp.Optional[float], complaint: str) -> None:
@@ -237,12 +245,15 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no t
         return False
 
 
-def _use_soundfile(source: sources.AudioFile, plan: _Plan) -> _Take:
-    """Decode with libsndfile, by descriptor: no name, no extension, no second look-up of the path."""
+def _use_soundfile(source: sources.AudioFile, plan: _Plan, alone: bool = False) -> _Take:
+    """Decode with libsndfile, by descriptor: no name, no extension, no second look-up of the path.
+
+    `alone` are the samples without the header.
+    """
     if source.disguised:
         raise _UnusableError("DTS or AC-3 inside a PCM file")
     try:
-        with _open_soundfile(source) as handle:
+        with _open_soundfile(source, alone) as handle:
             recorder = plan.record(handle.samplerate, handle.channels)
             _read_blocks(lambda: handle.read(BLOCK, dtype="float32", always_2d=True), recorder, plan.deadline)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -252,9 +263,9 @@ def _use_soundfile(source: sources.AudioFile, plan: _Plan) -> _Take:
     return _Take(recorder, "soundfile " + soundfile.__libsndfile_version__)
 
 
-def _open_soundfile(source: sources.AudioFile) -> _Forward:
+def _open_soundfile(source: sources.AudioFile, alone: bool) -> _Forward:
     data = source.data
-    if data is None or not data.surplus or data.length == data.declared:
+    if data is None or not (alone or data.length > data.declared):
         os.lseek(source.file.fileno(), 0, os.SEEK_SET)
         return _Forward(source.file.fileno(), closefd=False)
     raw = {"format": "RAW", "subtype": data.subtype, "endian": "LITTLE" if data.order == "<" else "BIG"}

@@ -19,8 +19,9 @@ import numpy as np
 
 VARIABLE = "CONSORT_FFMPEG"
 _KEPT = 4096  # characters of one line, and lines of complaints; a broken file can produce megabytes of them
-# "verbose" counts packets, and what could not be decoded of them, at the end; each line tells its level
-_INPUT = ["-nostdin", "-nostats", "-hide_banner", "-v", "level+verbose", "-threads", "1"]
+# "verbose" counts packets, and what could not be decoded of them, at the end; each line tells its level. However many
+# these are, they are no end of it: they are judged here
+_INPUT = ["-nostdin", "-nostats", "-hide_banner", "-v", "level+verbose", "-threads", "1", "-max_error_rate", "1"]
 _INPUT += ["-protocol_whitelist", "fd,pipe"]
 # its own C library would load modules of the system's for the text in a transport stream, and crash
 _ENVIRONMENT = {"LC_ALL": "C", "GCONV_PATH": os.devnull}

@@ -97,7 +97,7 @@ class Window:
     """The samples alone of a file whose header is wrong about their number, for libsndfile to read without it."""
 
     def __init__(self, file: tp.BinaryIO, data: chunks.Data) -> None:
-        self._file, self._start, self._length = file, data.start, data.length
+        self._file, self._start, self._length = file.fileno(), data.start, data.length
         self._at = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -111,7 +111,7 @@ class Window:
 
     def read(self, size: int) -> bytes:
         """Return the next bytes of samples."""
-        self._file.seek(self._start + self._at)
-        found = self._file.read(max(0, min(size, self._length - self._at)))
+        size = max(0, min(size, self._length - self._at))
+        found = os.pread(self._file, size, self._start + self._at)  # other decoders have moved the file's position
         self._at += len(found)
         return found

@@ -34,7 +34,7 @@ class Meter:
 
     @property
     def sha256(self) -> str:
-        """Of the samples as they were decoded, float32: equal for files that sound the same, whatever their format."""
+        """Of the samples as they were decoded, float32: equal for copies in other lossless formats."""
         return self._digest.hexdigest()
 
     @property

@@ -14,7 +14,7 @@ import sys
 import time
 import typing as tp
 
-from orchestrator.environments import definitions, devices, docker_client, images
+from orchestrator.environments import definitions, devices, docker_client, images, registry
 from orchestrator.environments.definitions import Environment
 from orchestrator.environments.docker_client import PREFIX, DockerEngine
 from orchestrator.environments.leftovers import Leftover
@@ -51,6 +51,7 @@ class DockerRuntime(Runtime):
         self.log = log
         self._engine = engine
         self._cdi = False
+        self._attest = False
         self._names: dict[str, Limits] = {}  # of containers that may be there
         self._left: list[str] = []  # containers that could not be removed
         self._share = limits.share(1, engine.memory, engine.cpus)
@@ -84,15 +85,27 @@ class DockerRuntime(Runtime):
         return images.size(environment, variant)
 
     def build_beside(self, say: tp.Callable[[str], None]) -> list[str]:
-        images.build_host(say)  # the host side, for docker-compose.yml
+        """Build the host side, for docker-compose.yml."""
+        if self._attest or not self._is_there(images.wanted_host(), say):
+            images.build_host(say, self._attest)
         return [images.HOST_TAG]
+
+    def _is_there(self, wanted: images.Wanted, say: tp.Callable[[str], None]) -> bool:
+        """Return whether an image is there, or could be pulled."""
+        return images.is_there(wanted) or registry.pulled(wanted, say, self.warn or say)
+
+    def attest(self) -> None:
+        images.check_attestations()
+        self._attest = True
 
     def remove(self, environment: Environment) -> list[str]:
         return images.remove(environment)
 
     def build(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
         log = self.log / f"build-{environment.name}.log" if self.log else None
-        images.build(environment, variant, say, log)
+        if not self._attest and self._is_there(images.wanted(environment, variant), say):
+            return
+        images.build(environment, variant, say, log, self._attest)
 
     def leftovers(self, named: tp.Container[str]) -> tp.Iterable[Leftover]:
         return images.leftovers(named)

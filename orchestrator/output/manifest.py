@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import typing as tp
+import warnings
 
 from orchestrator import files
 from orchestrator.output.folder import INNER, OutputDir
@@ -16,19 +17,23 @@ Line = dict[str, tp.Any]
 
 
 def read(folder: OutputDir) -> list[Line]:
-    """Return the lines of a manifest.
+    """Return the lines of a manifest; a last one that was cut short, as of a broken copy, is left out with a warning.
 
     Raises:
         FileNotFoundError: there is none; the message is one line, and says where one is.
         ValueError: it is damaged.
     """
     try:
-        lines = files.read_text(folder.manifest).splitlines()
+        text = files.read_text(folder.manifest)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(_absent(folder.root)) from None
     except UnicodeDecodeError as error:
         raise ValueError(_damaged(folder, "is no text")) from error
-    return [_line(folder, number, text) for number, text in enumerate(lines, start=1)]
+    lines, cut = text.splitlines(), bool(text) and not text.endswith("\n")
+    if cut and not _whole(lines[-1]):
+        warnings.warn(f"{folder.manifest} ends in the middle of line {len(lines)}; run its job again", stacklevel=4)
+        lines.pop()
+    return [_line(folder, number, line) for number, line in enumerate(lines, start=1)]
 
 
 def locate(folder: OutputDir, path: str) -> pathlib.Path:
@@ -47,6 +52,14 @@ def locate(folder: OutputDir, path: str) -> pathlib.Path:
     if not real.is_file():
         raise ValueError(f"{shown} is no file; remove it and run its job again")
     return real
+
+
+def _whole(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _line(folder: OutputDir, number: int, text: str) -> Line:

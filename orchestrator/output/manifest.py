@@ -43,9 +43,9 @@ def locate(folder: OutputDir, path: str) -> pathlib.Path:
         FileNotFoundError: the array is gone.
         ValueError: its path leads out of the folder, or to what is no file.
     """
-    root, place = folder.root.resolve(), folder.place(path)
+    root, place = os.path.realpath(folder.root), folder.place(path)
     shown = printable(f"{folder.root}/{path}")
-    if place is None or not (real := place.resolve()).is_relative_to(root):
+    if place is None or not (real := pathlib.Path(os.path.realpath(place))).is_relative_to(root):
         raise ValueError(f"{shown} leads out of the output folder, and is not followed; run its job again")
     if not os.path.lexists(real):
         raise FileNotFoundError(f"{shown} is not there, though the manifest names it; run its job again")

@@ -169,6 +169,10 @@ def test_what_is_gone_or_no_file_is_told_in_one_line(write, tmp_path):
     os.mkfifo(tmp_path / "crepe" / "a.npy")  # would be waited for
     with pytest.raises(ValueError, match="is no file; remove it"):
         run.array("crepe", "a.wav")
+    (tmp_path / "crepe" / "a.npy").unlink()
+    (tmp_path / "crepe" / "a.npy").symlink_to("a.npy")  # leads to itself
+    with pytest.raises(ValueError, match="is no file; remove it"):
+        run.array("crepe", "a.wav")
 
 
 def test_nothing_is_unpickled(write, tmp_path):

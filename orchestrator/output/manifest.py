@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import typing as tp
+import warnings
 
 from orchestrator import files
 from orchestrator.output.folder import INNER, OutputDir
@@ -16,7 +17,7 @@ Line = dict[str, tp.Any]
 
 
 def read(folder: OutputDir) -> list[Line]:
-    """Return the lines of a manifest; a last one that was cut short, as by a copy of it, is left out.
+    """Return the lines of a manifest; a last one that was cut short, as of a broken copy, is left out with a warning.
 
     Raises:
         FileNotFoundError: there is none; the message is one line, and says where one is.
@@ -28,18 +29,11 @@ def read(folder: OutputDir) -> list[Line]:
         raise FileNotFoundError(_absent(folder.root)) from None
     except UnicodeDecodeError as error:
         raise ValueError(_damaged(folder, "is no text")) from error
-    lines = text.splitlines()
-    if lines and not text.endswith("\n") and not _is_whole(lines[-1]):
+    lines, cut = text.splitlines(), bool(text) and not text.endswith("\n")
+    if cut and not _whole(lines[-1]):
+        warnings.warn(f"{folder.manifest} ends in the middle of line {len(lines)}; run its job again", stacklevel=4)
         lines.pop()
     return [_line(folder, number, line) for number, line in enumerate(lines, start=1)]
-
-
-def _is_whole(line: str) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
 
 
 def locate(folder: OutputDir, path: str) -> pathlib.Path:
@@ -49,15 +43,23 @@ def locate(folder: OutputDir, path: str) -> pathlib.Path:
         FileNotFoundError: the array is gone.
         ValueError: its path leads out of the folder, or to what is no file.
     """
-    root, place = folder.root.resolve(), folder.place(path)
+    root, place = os.path.realpath(folder.root), folder.place(path)
     shown = printable(f"{folder.root}/{path}")
-    if place is None or not (real := place.resolve()).is_relative_to(root):
+    if place is None or not (real := pathlib.Path(os.path.realpath(place))).is_relative_to(root):
         raise ValueError(f"{shown} leads out of the output folder, and is not followed; run its job again")
     if not os.path.lexists(real):
         raise FileNotFoundError(f"{shown} is not there, though the manifest names it; run its job again")
     if not real.is_file():
         raise ValueError(f"{shown} is no file; remove it and run its job again")
     return real
+
+
+def _whole(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _line(folder: OutputDir, number: int, text: str) -> Line:

@@ -122,6 +122,15 @@ def test_a_damaged_manifest_is_named_with_its_line(write, tmp_path, line):
         orchestrator.load(tmp_path)
 
 
+def test_a_manifest_that_was_cut_short_keeps_its_other_lines(write, tmp_path):
+    write((PITCH, {}), (PITCH, {"item": "b.wav", "path": "crepe/b.npy"}))
+    whole = (tmp_path / "manifest.jsonl").read_text("ascii")
+    (tmp_path / "manifest.jsonl").write_text(whole[:-20], "ascii")
+    with pytest.warns(UserWarning, match="manifest.jsonl ends in the middle of line 2; run its job again"):
+        run = orchestrator.load(tmp_path)
+    assert run.items("crepe") == ["a.wav"]
+
+
 @pytest.mark.parametrize("path", ["../secret.npy", "crepe/../../secret.npy", "{}/secret.npy", "crepe//../secret.npy"])
 def test_a_path_of_the_manifest_that_leads_out_is_not_followed(write, tmp_path, path):
     np.save(tmp_path.parent / "secret.npy", PITCH)
@@ -158,6 +167,10 @@ def test_what_is_gone_or_no_file_is_told_in_one_line(write, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a.npy is not there, though the manifest names it; run its job again"):
         run.array("crepe", "a.wav")
     os.mkfifo(tmp_path / "crepe" / "a.npy")  # would be waited for
+    with pytest.raises(ValueError, match="is no file; remove it"):
+        run.array("crepe", "a.wav")
+    (tmp_path / "crepe" / "a.npy").unlink()
+    (tmp_path / "crepe" / "a.npy").symlink_to("a.npy")  # leads to itself
     with pytest.raises(ValueError, match="is no file; remove it"):
         run.array("crepe", "a.wav")
 

@@ -42,7 +42,7 @@ def test_beats_are_summarised():
     found = summaries.summarize_beats(beats, activation, 100)
     assert found.dtype == np.float32 and found.shape == (6,)
     low, high = np.percentile([0.5, 0.5, 0.5, 0.4], [25, 75])
-    np.testing.assert_allclose(found, [120, (high - low) / 0.5, 5, 3.5 / 5, 1 / 5, 0.8], rtol=1e-4)
+    np.testing.assert_allclose(found, [60 * 4 / 1.9, (high - low) / 0.5, 5, 3.5 / 5, 1 / 5, 0.8], rtol=1e-4)
 
 
 def test_of_one_beat_there_is_no_tempo_and_of_none_nothing():

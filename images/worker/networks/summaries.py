@@ -45,7 +45,7 @@ def summarize_beats(beats: np.ndarray, activation: np.ndarray, frame_rate: float
 
     ::
 
-        60 / median d, (q75 - q25) / median d, N, mean of a + b, D / N, mean of b at the downbeats
+        60 / mean d, (q75 - q25) / median d, N, mean of a + b, D / N, mean of b at the downbeats
 
     with d the seconds from beat to beat, q25 and q75 their quartiles, N the beats and D the downbeats among
     them, a and b both columns of the activation in a beat's frame. Both of the tempo are 0 for less than two beats.
@@ -57,8 +57,9 @@ def summarize_beats(beats: np.ndarray, activation: np.ndarray, frame_rate: float
     """
     values: tp.List[float] = [0.0] * BEATS_SIZE
     if len(beats) > 1:
-        low, median, high = np.percentile(np.diff(beats[:, 0].astype(np.float64)), (25, 50, 75))
-        values[:2] = [60 / median, (high - low) / median]
+        seconds = np.diff(beats[:, 0].astype(np.float64))
+        low, median, high = np.percentile(seconds, (25, 50, 75))
+        values[:2] = [60 / seconds.mean(), (high - low) / median]  # the mean: single ones are whole frames
     if len(beats):
         there = activation[np.rint(beats[:, 0] * frame_rate).astype(np.int64)].astype(np.float64)
         down = beats[:, 1] == 1

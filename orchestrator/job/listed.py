@@ -47,6 +47,8 @@ def gather(root: str, entries: tp.Sequence[Entry], links: str) -> Audio:
         if item not in files:
             files[item] = places.look(item, f"line {entry.line}: ")
         source = files[item].cut(entry.segment)
+        if found.get(source.id, source).part != source.part:
+            raise JobError(f"audio: line {entry.line}: {source.id} is a file and a segment of another; rename the file")
         source = found.get(source.id, source)
         if any(row.labels == entry.labels for row in source.rows):
             tally.add("rows that repeat another one", f"line {entry.line}")

@@ -40,7 +40,7 @@ def gather(root: str, entries: tp.Sequence[Entry], links: str) -> Audio:
             continue
         item = _find(root, entry.name)
         if item is None:
-            item = _item(root, entry.name.strip()) or _refuse_outside(root, entry)
+            item = _item(root, lists.latin(entry.name.strip())) or _refuse_outside(root, entry)
             near = _nearest(root, item) if suggested < _SUGGESTED else ""
             suggested += 1
             tally.add("rows whose file is not there, which will fail", f"{lists.latin(item)!r}{near}")

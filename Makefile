@@ -4,6 +4,7 @@ CONFIG ?= config/quickstart.yaml
 # of `make test` alone
 SUITES ?= check e2e
 CONSORT = .venv/bin/consort
+OF = $(if $(AUDIO),--audio '$(AUDIO)') $(if $(OUTPUT),--output '$(OUTPUT)')
 REPRODUCE = output/reproduce
 
 help:      ## list the targets
@@ -12,10 +13,10 @@ help:      ## list the targets
 install: .venv/installed   ## make .venv with the host side (the other targets do it by themselves)
 
 extract: .venv/installed   ## run a job: make extract CONFIG=config/quickstart.yaml
-	@$(CONSORT) extract '$(CONFIG)'
+	@$(CONSORT) extract '$(CONFIG)' $(OF)
 
 plan: .venv/installed      ## show what a job would do, and start nothing
-	@$(CONSORT) plan '$(CONFIG)'
+	@$(CONSORT) plan '$(CONFIG)' $(OF)
 
 status: .venv/installed    ## show what a job has done so far
 	@$(CONSORT) status '$(CONFIG)'
@@ -33,7 +34,7 @@ pull: .venv/installed      ## pull the images that images/digests.lock names, in
 	@$(CONSORT) envs pull
 
 up: .venv/installed        ## the same in docker compose alone: make up CONFIG=... AUDIO=... OUTPUT=...
-	@$(CONSORT) compose up '$(CONFIG)' $(if $(AUDIO),--audio '$(AUDIO)') $(if $(OUTPUT),--output '$(OUTPUT)')
+	@$(CONSORT) compose up '$(CONFIG)' $(OF)
 
 down: .venv/installed      ## remove containers and volumes that `docker compose up` has left here
 	@$(CONSORT) compose down

@@ -132,7 +132,7 @@ def _build(chosen: list[Environment], runtime: "Runtime", variants: list[str], s
 def _build_beside(runtime: "Runtime", shown: progress.Progress) -> bool:
     """Build what a runtime needs beside environments; return whether that is there."""
     try:
-        for name in runtime.build_beside(lambda text: shown.stage("beside", text)):
+        for name in runtime.build_beside(lambda text: shown.stage("orchestrator", text)):
             shown.say(f"{name}: ready")
     except EnvironmentUnavailable as error:
         shown.say(str(error))

@@ -205,13 +205,17 @@ def reason(text: str) -> str:
 
 
 def read_file(image: str, path: str) -> bytes:
-    """Return what a file of an image holds; nothing of the image is run.
+    """Return what a file of an image holds, nothing where there is no such file; nothing of the image is run.
 
     Raises:
-        EnvironmentUnavailable: it has no such file, or no engine answers.
+        EnvironmentUnavailable: no engine answers.
     """
-    with _client() as client:
-        container = client.create_container(image, labels={f"{PREFIX}.look": ""})["Id"]
+    label = f"{PREFIX}.look"
+    with contextlib.suppress(_Absent, tarfile.TarError, IndexError), _client() as client:
+        for left in client.containers(all=True, filters={"label": label, "status": "created"}):
+            if time.time() - left["Created"] > _REMOVAL:  # of a process that was killed
+                client.remove_container(left["Id"], force=True)
+        container = client.create_container(image, labels={label: ""})["Id"]
         try:
             stream, _ = client.get_archive(container, path)
             with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
@@ -219,6 +223,7 @@ def read_file(image: str, path: str) -> bytes:
                 return found.read() if found else b""
         finally:
             client.remove_container(container, force=True)
+    return b""
 
 
 @contextlib.contextmanager

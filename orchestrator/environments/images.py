@@ -261,7 +261,7 @@ def _made_of(image: str) -> dict[str, str]:
         return dict(json.loads(files.read_text(kept)))
     try:
         found = dict(json.loads(docker_client.read_file(image, _MADE_OF)))
-    except (EnvironmentUnavailable, ValueError, TypeError):
+    except (ValueError, TypeError):
         return {}  # of a version that kept none
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time alone
         kept.parent.mkdir(parents=True, exist_ok=True)

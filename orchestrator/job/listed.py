@@ -40,13 +40,15 @@ def gather(root: str, entries: tp.Sequence[Entry], links: str) -> Audio:
             continue
         item = _find(root, entry.name)
         if item is None:
-            item = _item(root, entry.name.strip()) or _refuse_outside(root, entry)
+            item = _item(root, lists.latin(entry.name.strip())) or _refuse_outside(root, entry)
             near = _nearest(root, item) if suggested < _SUGGESTED else ""
             suggested += 1
             tally.add("rows whose file is not there, which will fail", f"{lists.latin(item)!r}{near}")
         if item not in files:
             files[item] = places.look(item, f"line {entry.line}: ")
         source = files[item].cut(entry.segment)
+        if found.get(source.id, source).part != source.part:
+            raise JobError(f"audio: line {entry.line}: {source.id} is a file and a segment of another; rename the file")
         source = found.get(source.id, source)
         if any(row.labels == entry.labels for row in source.rows):
             tally.add("rows that repeat another one", f"line {entry.line}")

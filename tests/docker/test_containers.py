@@ -131,3 +131,19 @@ def test_a_share_of_the_memory_that_is_too_small_is_named(audio, output):
     share = re.search(r"up to 64 workers, each may take (.*; `memory:` sets another limit)\n", done.stderr)
     assert share is not None
     assert f"a worker ended (out of memory: it may take {share[1]}); goes on with 1 items" in done.stderr
+
+
+def test_links_that_lead_out_are_followed_into_containers_too(audio, output, tmp_path):
+    harness.write_wav(audio / "real.wav")
+    harness.write_wav(tmp_path / "blobs" / "4f1c", pitch=300)
+    (audio / "deep").mkdir()
+    (audio / "deep" / "one.wav").symlink_to("../../blobs/4f1c")
+    (audio / "rows.csv").write_text("path,start,end\nreal.wav,,\ndeep/one.wav,0.1,0.4\ndeep/one.wav,,\n")
+    made = {}
+    for runtime in ("docker", "venv"):
+        made[runtime] = output.with_name(runtime)
+        job = harness.write_job(made[runtime], audio / "rows.csv", TONE, links="follow", runtime=runtime)
+        done = harness.consort("extract", job)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert len(harness.manifest(made["docker"])) == 3
+    assert fingerprint(made["docker"]) == fingerprint(made["venv"])

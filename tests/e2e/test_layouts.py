@@ -60,7 +60,7 @@ def test_a_table_of_tokens_carries_the_labels_and_grows_with_the_run(audio, outp
     done = harness.consort("extract", job)
     assert done.returncode == 1 and "table: " in done.stdout
     found = {row["fname"]: row for row in table(output / "tokens_train_curated.csv")}
-    assert list(found) == ["long.wav", "one.wav", "zwei ü.wav"]
+    assert list(found) == ["one.wav", "zwei ü.wav", "long.wav"]
     first = found["zwei ü.wav"]
     assert (first["labels"], first["num_tokens"], first["token_shape"]) == ("Bark,Crow", "20", "(1, 20)")
     assert (first["num_chunks"], first["duration_sec"]) == ("1", "1")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from orchestrator import errors
+from orchestrator.__main__ import main
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.running import compose
 from worker import protocol
@@ -79,3 +80,12 @@ def test_a_report_without_a_plan_says_so(prepare):
     surveyed.output.create()
     with pytest.raises(errors.RunFailed, match="nothing was planned here"):
         compose.report(surveyed)
+
+
+@pytest.mark.parametrize("action", ["plan", "report", "up"])
+def test_links_that_lead_out_are_not_followed_where_compose_cannot_see_them(action, tmp_path, capsys, write_wav):
+    write_wav(tmp_path / "audio" / "a.wav")
+    (tmp_path / "job.yaml").write_text("audio: audio\noutput: out\nmodels: [prosody]\nlinks: follow\n")
+    assert main(["compose", action, str(tmp_path / "job.yaml")]) == 2
+    assert "links: follow: docker compose sees the audio folder alone; use `consort extract`" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -179,6 +179,13 @@ def test_rows_with_times_are_segments_in_order_of_their_times(found, touch, tmp_
     assert found("audio/t.csv", start_column=None)["a.wav"].rows[0].labels == {"start": "", "end": ""}
 
 
+def test_a_file_that_is_called_like_a_segment_is_told_from_it(found, touch, tmp_path):
+    touch("a.wav", "a.wav#0.000-1.000")
+    (tmp_path / "audio" / "t.csv").write_text("path,start,end\na.wav#0.000-1.000,,\na.wav,0,1\n")
+    with pytest.raises(JobError, match=r"line 3: a\.wav#0\.000-1\.000 is a file and a segment of another; rename"):
+        found("audio/t.csv")
+
+
 def test_the_columns_of_segments_can_be_named(found, touch, tmp_path):
     touch("a.wav")
     folder = tmp_path / "audio"

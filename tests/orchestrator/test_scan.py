@@ -44,6 +44,22 @@ def test_a_folder_behind_a_link_out_of_the_root_is_left_out(found, touch, tmp_pa
     assert list(found()) == ["a.wav"]
 
 
+def test_folders_that_cannot_be_read_are_counted_and_the_root_is_refused(found, touch, tmp_path, monkeypatch):
+    touch("a.wav", "locked/b.wav")
+    real, barred = os.scandir, tmp_path / "audio" / "locked"
+
+    def scandir(path):
+        if os.fspath(path).startswith(os.fspath(barred)):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert list(found()) == ["a.wav"]
+    assert found.left_out == {"folders that cannot be read": (1, ["locked"])}
+    with pytest.raises(JobError, match="locked cannot be read: Permission denied"):
+        found("audio/locked")
+
+
 def test_what_is_left_out_is_counted_by_reason(found, touch, tmp_path):
     touch("a.wav", "x/cover.JPG", "x/cover2.jpg", "list.m3u8", ".hidden.wav", ".git/b.wav", "noext", "no.dots.here")
     (tmp_path / "audio" / "out.wav").symlink_to(tmp_path / "elsewhere.wav")

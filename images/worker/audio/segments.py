@@ -34,10 +34,8 @@ def cut(
         AudioError: it lies beyond the end of the file, or holds no sample, or one that is not finite.
     """
     begin, end = _bounds(whole, segment)
-    wave, recorder = (
-        whole.wave(*AS_DECODED),
-        waves.Recorder((whole.sample_rate, whole.channels), formats, scratch, spool_bytes),
-    )
+    wave, source = whole.wave(*AS_DECODED), (whole.sample_rate, whole.channels)
+    recorder = waves.Recorder(source, formats, scratch, spool_bytes)
     with contextlib.closing(recorder):
         try:
             for first in range(begin, end, decode.BLOCK):

@@ -47,10 +47,8 @@ def decode_ahead(
     def decode_all() -> None:
         try:
             for _, group in itertools.groupby(work, key=lambda one: one[0].file):
-                for entry in _results(list(group), root, scratch, deadline, channel):
+                for entry in _results(list(group), root, scratch, deadline, channel, stop):
                     ready.put(entry)
-                    if stop.is_set():
-                        return
         except Exception as error:  # nobody may wait for a thread that is gone
             ready.put(error)
         else:
@@ -78,12 +76,19 @@ def _next(ready: "queue.Queue[_Entry]", stop: threading.Event) -> _Entry:
 
 
 def _results(
-    group: tp.List[tp.Tuple[Item, Formats]], root: str, scratch: str, deadline: float, channel: Channel
+    group: tp.List[tp.Tuple[Item, Formats]],
+    root: str,
+    scratch: str,
+    deadline: float,
+    channel: Channel,
+    stop: threading.Event,
 ) -> tp.Iterator[tp.Tuple[Item, Result]]:
     """Yield the items of one file, which is decoded once: all of them are cut out of it as soon as one is a segment."""
     parted = any(item.segment is not None for item, _ in group)
     whole: tp.Optional[Result] = None
     for item, formats in group:
+        if stop.is_set():
+            return
         channel.emit(Event("opened", item=item.id))
         if not parted:
             yield item, _decode(item, formats, root, scratch, deadline)

@@ -44,4 +44,6 @@ def show(found: "Status", verbose: bool = False) -> None:
     print(f"{found.output}{' (running)' if found.running else ''}")
     print(table(rows))
     words.print_failures(found.failures, verbose)
+    for line in words.waiting({name: count.waiting for name, count in found.models.items()}):
+        print(line)
     words.warn_of_random(found.random_weights)

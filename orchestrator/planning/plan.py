@@ -17,11 +17,12 @@ from worker.protocol import Record
 from worker.work import store
 
 DONE, TODO, STALE, FAILED = "done", "todo", "stale", "failed"
+WAITING = "waiting"  # for a model that `consort fit` makes of what this job writes
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """An item of the job, its name, and the state of each model: done, todo, stale or failed."""
+    """An item of the job, its name, and the state of each model: done, todo, stale, failed or waiting."""
 
     source: Source
     name: str
@@ -48,6 +49,15 @@ class Plan:
     def work(self, model: ModelPlan) -> list[Choice]:
         """Return the chosen items that `model` lacks."""
         return [choice for choice in self.chosen if model.name in choice.missing]
+
+    @property
+    def waiting(self) -> dict[str, list[ModelPlan]]:
+        """The models that wait, by the command that they wait for."""
+        found: dict[str, list[ModelPlan]] = {}
+        for model in self.models:
+            if model.awaits and self.count(model.name, WAITING):
+                found.setdefault(model.awaits, []).append(model)
+        return found
 
     def cost(self, choice: Choice) -> float:
         """Return the rough CPU seconds of one item."""
@@ -87,9 +97,12 @@ def make(
     names = naming.assign([source.id for source in sources], kept)
     known = {key[0] for key in ledger.records} | {item for item, _ in ledger.failures}
     choices = []
+    teachers = {m.spec.reference for m in models if m.teaches}
+    waiting = {m.name for m in models if m.awaits and m.spec.reference in teachers}
     for source in sources:
         sha = look.sha256(source, ledger) if source.id in known else ""
         states = {m.name: _state(job, m, source, names[source.id], sha, ledger, look) for m in models}
+        states |= {name: WAITING for name in waiting if states[name] in (TODO, STALE)}
         choices.append(Choice(source, names[source.id], states))
     lacking = [choice for choice in choices if choice.missing]
     return Plan(models, choices, lacking if job.limit is None else _first(lacking, job.limit, ledger), seconds)

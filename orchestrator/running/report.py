@@ -6,7 +6,7 @@ import json
 import time
 
 from orchestrator import errors
-from orchestrator.planning.plan import DONE, FAILED, Plan
+from orchestrator.planning.plan import DONE, FAILED, WAITING, Plan
 from worker import protocol
 from worker.protocol import Event, Failure, Record
 
@@ -21,6 +21,7 @@ class ModelCount:
     skipped: int = 0  # done before
     known: int = 0  # failed before, not tried again
     failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    waiting: int = 0  # until `consort fit` has made what it needs
     unavailable: str | None = None  # why the model could not run at all
     audio: float = 0.0  # seconds of audio done
     busy: float = 0.0  # seconds its worker spent on them
@@ -61,7 +62,9 @@ class Report:
         self.models: dict[str, ModelCount] = {}
         for m in plan.models:
             skipped, known = plan.count(m.name, DONE), plan.count(m.name, FAILED)
-            self.models[m.name] = ModelCount(m.environment, len(plan.work(m)), skipped=skipped, known=known)
+            waiting = plan.count(m.name, WAITING)
+            count = ModelCount(m.environment, len(plan.work(m)), skipped=skipped, known=known, waiting=waiting)
+            self.models[m.name] = count
 
     def add(self, environment: str, event: Event) -> None:  # noqa: C901 - a case for each kind
         """Take in one event of a worker of `environment`."""
@@ -147,6 +150,7 @@ class Report:
             failed += [f"{count.known} earlier"] if count.known else []
             speed = f"{count.speed:.1f}" if count.speed else "-"
             left = f"{count.left} unavailable" if count.unavailable else str(count.left)
+            left = f"{count.waiting} waiting" if count.waiting else left
             done, skipped, reasons = str(count.done), str(count.skipped), ", ".join(failed) or "0"
             rows.append((name, count.environment, done, skipped, reasons, left, speed))
         return rows

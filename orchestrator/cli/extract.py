@@ -2,6 +2,7 @@
 
 import argparse
 
+from orchestrator import errors
 from orchestrator.cli import flags, words
 from orchestrator.errors import RunFailed
 from orchestrator.job.spec import JobSpec
@@ -63,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         wrong = words.sum_up(flagged.count(report.flagged))
         told = f"; flagged: {wrong}" if wrong else ""
         print(f"device: {placed.devices}; logs: {words.near(folder.logs)}{told}", flush=True)
+        for line in words.last(surveyed.plan) if report.exit_code == errors.OK else ():
+            print(line, flush=True)
     return report.exit_code
 
 
@@ -76,6 +79,8 @@ def _print(report: Report, job: JobSpec, plan: Plan, verbose: bool) -> None:
     words.print_left_out(report.left_out)
     for text in [count.unavailable for count in report.models.values() if count.unavailable] + report.lost:
         print(f"  missing     {text}")
+    for line in words.waiting({name: count.waiting for name, count in report.models.items()}):
+        print(line)
     for path in report.tables:
         print(f"table: {words.near(path)}")
     words.warn_of_random(report.random)

@@ -52,4 +52,6 @@ def show(found: "Status", verbose: bool = False) -> None:
     if found.flagged:
         print(f"flagged: {words.sum_up(flagged.count(found.flagged))}")
     words.print_left_out(found.left_out)
+    for line in words.waiting({name: count.waiting for name, count in found.models.items()}):
+        print(line)
     words.warn_of_random(found.random_weights)

@@ -77,7 +77,7 @@ def listing(names: list[str], checkpoint: str | None = None) -> str:
         here = [c for c in needed if weights.problem(c) is None]
         state = "yes" if len(here) == len(needed) else f"{len(here)} of {len(needed)}"
         licences = ", ".join(dict.fromkeys(c.licence for c in needed))
-        rows.append((name, _source(needed[0]), str(len(needed)), state, _size(weights, needed), licences,
+        rows.append((name, source(needed[0]), str(len(needed)), state, _size(weights, needed), licences,
                      str(_folder(weights, needed[0]))))  # fmt: skip
     return table(rows)
 
@@ -151,7 +151,8 @@ def _folder(weights: "Weights", checkpoint: Checkpoint) -> Path:
     return own.get(checkpoint.kind) or weights.folder(checkpoint)
 
 
-def _source(checkpoint: Checkpoint) -> str:
+def source(checkpoint: Checkpoint) -> str:
+    """Return where a checkpoint comes from, with its revision."""
     if checkpoint.own:
         return "your own"
     if checkpoint.kind != "pypi":

@@ -62,6 +62,20 @@ def chosen(plan: Plan) -> str:
     return f"{len(plan.chosen)} of {len(plan.choices)} items to do{earlier}"
 
 
+def waiting(counts: tp.Mapping[str, int]) -> list[str]:
+    """Say of each model that waits how many items wait with it."""
+    return [f"  waiting     {name}: {n} items, for what `consort fit` makes" for name, n in counts.items() if n]
+
+
+def last(plan: Plan) -> list[str]:
+    """Say which command models wait for: the last word of a run that has done all else."""
+    total = len(plan.models)
+    return [
+        f"{len(models)} of {total} models {'wait' if len(models) > 1 else 'waits'} for `{command}`"
+        for command, models in plan.waiting.items()
+    ]
+
+
 @contextlib.contextmanager
 def unread() -> tp.Iterator[None]:
     """Print what somebody may stop reading: how a run has ended is not changed by that."""

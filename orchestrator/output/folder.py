@@ -81,12 +81,23 @@ class OutputDir:
             then = "remove it and run again" if isinstance(error, FileExistsError) else "choose another folder"
             raise RunFailed(f"output {self.root}: {self._name(folder)}: {error.strerror}; {then}") from error
 
+    def refuse_file(self) -> None:
+        """Look whether there is a file where the folder is meant to be.
+
+        Raises:
+            RunFailed: there is one, or in the place of a folder above.
+        """
+        there = next((place for place in (self.root, *self.root.parents) if os.path.exists(place)), self.root)
+        if os.path.lexists(there) and not there.is_dir():
+            raise RunFailed(f"output {self.root}: {there} is a file; name a folder")
+
     def refuse_links(self, folders: tp.Collection[str] = ()) -> None:
         """Look at everything in `.consort` and at the folders of models.
 
         Raises:
             RunFailed: something there is neither a file nor a folder.
         """
+        self.refuse_file()
         try:
             ours = [entry for entry in _entries(self.root) if entry.name in (self.inner.name, *folders)]
             for entry in itertools.chain(ours, _below(self.inner)):

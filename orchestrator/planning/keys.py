@@ -32,6 +32,22 @@ class ModelPlan:
         """Every output that it can give, by its name, the primary one first; asked for so often that they are kept."""
         return {output.name: output for output in self.extractor.outputs()}
 
+    @property
+    def awaits(self) -> str | None:
+        """The command that makes the fitted model that this one needs, where nothing is in its place yet."""
+        for one in self.extractor.checkpoints():
+            folder = one.name if one.kind == "folder" else os.path.dirname(one.name)
+            if one.made_by and not os.path.lexists(folder):
+                return one.made_by
+        return None
+
+    @property
+    def teaches(self) -> bool:
+        """Whether others of its extractor can be fitted to its arrays: the first output, made of audio alone."""
+        return not any(one.made_by for one in self.extractor.checkpoints()) and (
+            self.task.outputs[:1] == [self.extractor.outputs()[0].name]
+        )
+
 
 HashOf: tp.TypeAlias = tp.Callable[[Checkpoint], str]
 

@@ -21,11 +21,12 @@ from worker.work import store
 
 DONE, TODO, STALE, FAILED = "done", "todo", "stale", "failed"
 REUSED = "reused"  # the array is there under another item, and is copied
+WAITING = "waiting"  # for a model that `consort fit` makes of what this job writes
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """An item of the job, its name, and the state of each model: done, todo, stale, failed or reused."""
+    """An item of the job, its name, and the state of each model: done, todo, stale, failed, reused or waiting."""
 
     source: Source
     name: str
@@ -73,6 +74,15 @@ class Plan:
         ids = items | {choice.source.id for choice in self.chosen}
         return dataclasses.replace(self, choices=choices, chosen=[c for c in choices if c.source.id in ids])
 
+    @property
+    def waiting(self) -> dict[str, list[ModelPlan]]:
+        """The models that wait, by the command that they wait for."""
+        found: dict[str, list[ModelPlan]] = {}
+        for model in self.models:
+            if model.awaits and self.count(model.name, WAITING):
+                found.setdefault(model.awaits, []).append(model)
+        return found
+
     def cost(self, choice: Choice) -> float:
         """Return the rough CPU seconds of one item."""
         rates = sum(m.extractor.seconds_per_minute for m in self.models if m.name in choice.missing)
@@ -116,6 +126,8 @@ def make(
     twins = Twins(models, sources, ledger, look) if job.resume in ("key", "strict") else None
     copies: dict[tuple[str, str], list[Copy]] = {}
     choices = []
+    teachers = {m.spec.reference for m in models if m.teaches}
+    waiting = {m.name for m in models if m.awaits and m.spec.reference in teachers}
     equal: dict[tuple[str, ...], dict[str, str]] = {}
     for source in sources:
         name = names[source.id]
@@ -125,6 +137,7 @@ def make(
             if twins and (found := _copies(twins, source, sha, model, name, look, job.resume == "strict")):
                 copies[source.id, model.name] = found
                 states[model.name] = REUSED
+        states |= {name: WAITING for name in waiting if states[name] in (TODO, STALE)}
         choices.append(Choice(source, name, equal.setdefault(tuple(states.values()), states)))
     doubts: list[str] = []
     if sample and job.resume in ("key", "strict"):

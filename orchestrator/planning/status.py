@@ -19,7 +19,7 @@ from orchestrator.output.folder import INNER, OutputDir, RunDir
 from orchestrator.output.ledger import Ledger
 from orchestrator.planning import survey
 from orchestrator.planning.keys import ModelPlan
-from orchestrator.planning.plan import DONE, FAILED, REUSED, STALE, TODO
+from orchestrator.planning.plan import DONE, FAILED, REUSED, STALE, TODO, WAITING
 from orchestrator.planning.survey import Survey
 from worker import protocol
 from worker.protocol import Failure, Record
@@ -34,6 +34,7 @@ class ModelStatus:
     failed: dict[str, int]  # by class; transient ones are pending as well
     stale: int  # items with an array of other parameters or of another source
     orphaned: int  # arrays that no record names, or whose item is no longer part of the job
+    waiting: int = 0  # items of a model that `consort fit` has yet to make
     devices: list[str] = dataclasses.field(default_factory=list)  # what its arrays were computed on
 
 
@@ -107,13 +108,14 @@ def _of(surveyed: Survey, others: bool = False) -> Status:
             failed=dict(collections.Counter(f.kind for f in current if f.model == model.name)),
             stale=len({record.item for record in stale(surveyed, model)}),
             orphaned=strangers[model.name],
+            waiting=plan.count(model.name, WAITING),
             devices=computed_on.get(model.name, []),
         )
     current.sort(key=lambda f: (f.item, f.model))
     for name in sorted({r.model for r in ledger.records.values()} - set(models)) if others else ():
         done = len({r.item for r in ledger.records.values() if r.model == name})
         failed = collections.Counter(f.kind for f in ledger.failures.values() if f.model == name)
-        models[name] = ModelStatus(done, 0, dict(failed), 0, 0, computed_on.get(name, []))
+        models[name] = ModelStatus(done, 0, dict(failed), 0, 0, devices=computed_on.get(name, []))
     random = sorted(ledgers.random_models(ledger) & set(models))
     running = any(map(ledgers.locked, ledgers.attempts(surveyed.output)))
     told = collections.defaultdict[str, list[Record]](list)

@@ -72,11 +72,13 @@ def take(job: JobSpec, audio: Audio | None = None, sample: bool = True) -> Surve
         sample: hash some of the arrays that count as done.
 
     Raises:
+        RunFailed: the output is a file, or what it holds is damaged.
         JobError: the audio is missing or there is none, or an environment of the job's is none.
     """
     definitions.add(job.environments)
     audio = audio or scan.scan(job)
     output = OutputDir(job.output)
+    output.refuse_file()
     ledger = ledgers.read(output)
     weights = Weights()
     models = [keys.model_plan(model, functools.partial(hash_of, weights)) for model in job.models]

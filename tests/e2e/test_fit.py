@@ -43,9 +43,14 @@ def test_features_become_tokens_and_tokens_an_embedding(job, tmp_path, start):
     )
 
     first = harness.consort("extract", job, timeout=900)
-    assert first.returncode == 3, first.stdout + first.stderr  # what is yet to be fitted is missing
-    assert "models/clusters/kmeans_model.json is missing" in first.stdout
-    assert "run `consort fit JOB`, which makes it" in first.stdout
+    assert first.returncode == 0, first.stdout + first.stderr  # what is yet to be fitted waits
+    assert first.stdout.splitlines()[-1] == "2 of 3 models wait for `consort fit JOB`"
+    assert "tokens: 6 items, for what `consort fit` makes" in first.stdout
+    assert harness.status(job)["models"]["tokens"]["waiting"] == 6
+    assert harness.read(harness.runs(output)[-1] / "report.json")["models"]["learned"]["waiting"] == 6
+    planned = harness.consort("plan", job)
+    assert planned.returncode == 0 and planned.stdout.splitlines()[-1] == first.stdout.splitlines()[-1]
+    assert "0 of 6 items to do" in planned.stdout
     items = [record["item"] for record in harness.manifest(output) if record["output"] == "features"]
     assert len(items) == 6
 
@@ -58,7 +63,9 @@ def test_features_become_tokens_and_tokens_an_embedding(job, tmp_path, start):
     assert described["n_clusters"] == 16 and described["quality"]["vectors"] == frames
     assert fit(job, "--stage", "encoder", "--clusters", 9).returncode == 2
 
-    assert harness.consort("extract", job, timeout=900).returncode == 3
+    second = harness.consort("extract", job, timeout=900)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert second.stdout.splitlines()[-1] == "1 of 3 models waits for `consort fit JOB --stage encoder`"
     run = orchestrator.load(output)
     for item in items:
         tokens = run.array("tokens", item, "tokens")

@@ -77,7 +77,7 @@ def test_a_cut_connection_is_taken_up_again(server, weights, ranges):
 
 def test_a_connection_that_is_cut_for_ever_leaves_what_came(server, weights, tmp_path):
     server.cut = 99
-    with pytest.raises(CheckpointUnavailable, match=r"repeat the command to go on from there; or put the file at"):
+    with pytest.raises(CheckpointUnavailable, match=r"repeat the command to go on from there; or put by hand"):
         weights.pull([declare("pytorch_model.bin")])
     server.cut = 0
     (path,) = Weights(tmp_path, hub=Hub({"HF_ENDPOINT": server.endpoint})).pull([declare("pytorch_model.bin")])
@@ -117,7 +117,8 @@ def test_a_refusal_is_one_line_and_says_where_the_file_may_be_put(server, weight
     with pytest.raises(CheckpointUnavailable) as raised:
         weights.pull([declare("config.json")])
     message = str(raised.value)
-    assert words in message and f"or put the file at {weights.path(declare('config.json'))} by hand" in message
+    address = f"{ENDPOINT}/m-a-p/MERT-v1-95M/resolve/{COMMIT}/config.json"
+    assert words in message and f"or put by hand {address} as {weights.path(declare('config.json'))}" in message
     assert len(message.splitlines()) == 1
 
 
@@ -171,7 +172,9 @@ def test_what_was_fetched_first_holds(weights, tmp_path):
 
 def test_a_file_put_by_hand_is_taken_and_then_held_to(weights, tmp_path):
     wanted = declare("config.json")
-    with pytest.raises(CheckpointUnavailable, match=r"config.json is missing; run .* or put the file there by hand"):
+    with pytest.raises(
+        CheckpointUnavailable, match=r"config.json is missing; run .*, or put by hand http.*config.json as /"
+    ):
         weights.files([wanted], "mert")
     path = weights.path(wanted)
     path.parent.mkdir(parents=True)

@@ -147,7 +147,15 @@ def test_a_reason_names_its_item_once(capsys):
 def test_the_command_prints_json(job_file, capsys):
     assert main(["status", "--json", job_file]) == 0
     found = json.loads(capsys.readouterr().out)
-    counts = {"done": 2, "pending": 0, "failed": {"decode": 1}, "stale": 0, "orphaned": 0, "devices": ["?"]}
+    counts = {
+        "done": 2,
+        "pending": 0,
+        "failed": {"decode": 1},
+        "stale": 0,
+        "orphaned": 0,
+        "waiting": 0,
+        "devices": ["?"],
+    }
     assert found["models"]["prosody"] == counts
     assert found["failures"][0]["item"] == "b.wav" and found["running"] is False
 

@@ -31,7 +31,7 @@ from worker.protocol import Channel, Event, Facts, Failure, Item, Record, Shard,
 from worker.work import contexts, devices, memory, pooling, store
 from worker.work.decoding import Formats, decode_ahead
 from worker.work.extraction import extract
-from worker.work.weights import Weights
+from worker.work.weights import OpenWeights
 from worker.work.writer import Finished, Writer
 
 _LOG = logging.getLogger("worker")
@@ -84,7 +84,7 @@ class _Work:
         self._roots = roots
         self._channel = channel
         self._stop = stop
-        self.weights = Weights()
+        self.weights = OpenWeights()
         self._models: tp.Dict[str, _Model] = {}
         self._sizes: tp.Dict[str, int] = {}  # windows per batch, by model
 

@@ -49,7 +49,7 @@ class _File:
         return int(same), there.st_size, there.st_mtime_ns, there.st_ctime_ns
 
 
-class Weights:
+class OpenWeights:
     """The files of weights that this process has open."""
 
     def __init__(self) -> None:

@@ -4,6 +4,8 @@ CONFIG ?= config/quickstart.yaml
 # of `make test` alone
 SUITES ?= check e2e
 CONSORT = .venv/bin/consort
+OF = $(if $(AUDIO),--audio '$(AUDIO)') $(if $(OUTPUT),--output '$(OUTPUT)')
+REPRODUCE = output/reproduce
 
 help:      ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -11,10 +13,10 @@ help:      ## list the targets
 install: .venv/installed   ## make .venv with the host side (the other targets do it by themselves)
 
 extract: .venv/installed   ## run a job: make extract CONFIG=config/quickstart.yaml
-	@$(CONSORT) extract '$(CONFIG)'
+	@$(CONSORT) extract '$(CONFIG)' $(OF)
 
 plan: .venv/installed      ## show what a job would do, and start nothing
-	@$(CONSORT) plan '$(CONFIG)'
+	@$(CONSORT) plan '$(CONFIG)' $(OF)
 
 status: .venv/installed    ## show what a job has done so far
 	@$(CONSORT) status '$(CONFIG)'
@@ -22,11 +24,17 @@ status: .venv/installed    ## show what a job has done so far
 envs: .venv/installed      ## build all environments now instead of on first use
 	@$(CONSORT) envs build
 
-images: .venv/installed    ## build the container images, for the GPU where there is one
-	@$(CONSORT) envs build --runtime docker
+images: .venv/installed    ## build the container images, for the GPU where there is one; ATTEST=1: with attestations
+	@$(CONSORT) envs build --runtime docker $(if $(ATTEST),--attest)
+
+push: .venv/installed      ## push them: make push REGISTRY=host:port/name; digests go to images/digests.lock
+	@$(CONSORT) envs push --registry '$(REGISTRY)'
+
+pull: .venv/installed      ## pull the images that images/digests.lock names, instead of building them
+	@$(CONSORT) envs pull
 
 up: .venv/installed        ## the same in docker compose alone: make up CONFIG=... AUDIO=... OUTPUT=...
-	@$(CONSORT) compose up '$(CONFIG)' $(if $(AUDIO),--audio '$(AUDIO)') $(if $(OUTPUT),--output '$(OUTPUT)')
+	@$(CONSORT) compose up '$(CONFIG)' $(OF)
 
 down: .venv/installed      ## remove containers and volumes that `docker compose up` has left here
 	@$(CONSORT) compose down
@@ -59,10 +67,14 @@ test: .venv/tools          ## check, then the worker on a real Python 3.7, parit
 test-docker: .venv/tools   ## containers, compose and GPU plumbing on this machine's Docker engine
 	@.venv/bin/python tests/suites.py docker
 
-reproduce: .venv/installed ## run one job in containers and in virtual environments, and compare every array
-	@$(CONSORT) extract config/reproduce.yaml --runtime docker --output output/reproduce/docker
-	@$(CONSORT) extract config/reproduce.yaml --runtime venv --output output/reproduce/venv
-	@$(CONSORT) verify output/reproduce/docker output/reproduce/venv
+reproduce: .venv/installed ## run all models in containers, in docker compose and in virtual environments, and compare: ... AUDIO=...
+	@.venv/bin/python tests/checkpoints/reproduce.py config/reproduce.yaml '$(REPRODUCE)' $(if $(AUDIO),'$(AUDIO)')
+	@$(CONSORT) extract '$(REPRODUCE)/job.yaml' --runtime docker --output '$(REPRODUCE)/docker'
+	@$(CONSORT) compose up '$(REPRODUCE)/job.yaml' --output '$(REPRODUCE)/compose'
+	@$(CONSORT) extract '$(REPRODUCE)/job.yaml' --runtime venv --output '$(REPRODUCE)/venv'
+	@$(CONSORT) verify '$(REPRODUCE)/docker' '$(REPRODUCE)/compose'
+	@$(CONSORT) verify '$(REPRODUCE)/compose' '$(REPRODUCE)/venv'
+	@$(CONSORT) verify '$(REPRODUCE)/venv' '$(REPRODUCE)/docker'
 
 lock:                      ## renew the hash-pinned locks from their requirements.in
 	sh images/lock.sh
@@ -82,4 +94,4 @@ clean:                     ## forget .venv and caches of the tools; keep outputs
 	.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r tests/requirements.lock
 	@touch $@
 
-.PHONY: help install extract plan status envs images up down models doctor check lint types layers unit test test-docker reproduce lock clean
+.PHONY: help install extract plan status envs images push pull up down models doctor check lint types layers unit test test-docker reproduce lock clean

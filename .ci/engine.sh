@@ -5,6 +5,7 @@
 #
 #   ENGINE_LOG    file for what the engine prints
 #   ENGINE_DATA   folder for its images and containers
+#   DISTRIBUTION  folder for Debian's docker-registry, which the tests push to on loopback; it is not started
 #   NEWEST        folder for the compose and buildx of Debian's next release, beside those of this one; tests take both
 #   ENGINE_STUBS  folder that is put first on the engine's PATH: stand-ins for programs of hardware that is not here
 set -euo pipefail
@@ -12,6 +13,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 log=${ENGINE_LOG:-/var/log/dockerd-ci.log}
 stubs=${ENGINE_STUBS:-$here/stub}
 plugins=/usr/local/lib/docker/cli-plugins
+registry=${DISTRIBUTION:-/usr/local/lib/consort-registry}
 newest=${NEWEST:-/usr/local/lib/consort-newest}/cli-plugins
 
 give_up() {
@@ -29,11 +31,12 @@ install_packages() {
         { tail -n 3 "$log.apt" >&2; give_up "cannot install $*"; }
 }
 
-# add_plugins RELEASE FOLDER: take buildx and compose out of the packages of another release of Debian (bookworm has
-# neither), as they need nothing but libc; lists of packages go into a folder of their own, so that apt here stays as it is.
-add_plugins() {
-    local work uri release=$1 folder=$2
-    mkdir -p "$folder" 2>/dev/null && [ -w "$folder" ] || give_up "buildx or compose is missing, and $folder cannot be written"
+# take_out RELEASE FOLDER FILES PACKAGE...: take programs out of packages of a release of Debian, whose FILES need
+# nothing but libc; lists of packages go into a folder of their own, so that apt here stays as it is.
+take_out() {
+    local work uri release=$1 folder=$2 files=$3
+    shift 3
+    mkdir -p "$folder" 2>/dev/null && [ -w "$folder" ] || give_up "$* is missing, and $folder cannot be written"
     work=$(mktemp -d)
     uri=$(sed -n -e 's/^URIs: *//p' -e 's/^deb \(\[[^]]*\] \)\?\([^ ]*\).*/\2/p' \
         /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null | head -n 1 || true)
@@ -44,11 +47,16 @@ add_plugins() {
     (
         cd "$work"
         apt-get -qq "${options[@]}" update
-        apt-get -qq "${options[@]}" download docker-compose docker-buildx
+        apt-get -qq "${options[@]}" download "$@"
         for package in ./*.deb; do dpkg -x "$package" tree; done
-    ) >"$log.plugins" 2>&1 || { tail -n 3 "$log.plugins" >&2; give_up "cannot get buildx and compose of $release"; }
-    find "$work/tree" -path '*cli-plugins/docker-*' -type f -exec install -m 755 {} "$folder/" \;
+    ) >"$log.plugins" 2>&1 || { tail -n 3 "$log.plugins" >&2; give_up "cannot get $* of $release"; }
+    find "$work/tree" -path "$files" -type f -exec install -m 755 {} "$folder/" \;
     rm -rf "$work"
+}
+
+# Of another release, as bookworm has neither.
+add_plugins() {
+    take_out "$1" "$2" '*cli-plugins/docker-*' docker-compose docker-buildx
 }
 
 start() {
@@ -66,6 +74,9 @@ if ! answers; then
     command -v dockerd >/dev/null || install_packages docker.io iptables
     start
 fi
-{ docker buildx version && docker compose version; } >/dev/null 2>&1 || add_plugins trixie "$plugins"
+{ docker buildx version && docker compose version; } >/dev/null 2>&1 ||
+    add_plugins trixie "$plugins"
 [ -x "$newest/docker-compose" ] || ! command -v apt-get >/dev/null || add_plugins forky "$newest"
+[ -x "$registry/docker-registry" ] || ! command -v apt-get >/dev/null ||
+    take_out bookworm "$registry" '*/bin/docker-registry' docker-registry
 docker version --format 'engine: Docker {{.Server.Version}}, client {{.Client.Version}}'

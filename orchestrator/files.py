@@ -212,6 +212,17 @@ def read_lines(path: pathlib.Path) -> tp.Iterator[str]:
         yield from f
 
 
+def read_end(path: pathlib.Path, size: int) -> str:
+    """Return the last `size` bytes of a regular file, however long it is.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with os.fdopen(regular.open_file(path), "rb") as f:
+        f.seek(max(0, os.fstat(f.fileno()).st_size - size))
+        return f.read(size).decode("utf-8", "replace")
+
+
 def _without_waiting(path: str, flags: int) -> int:
     """Follow a link, as version control makes them of results, but only to a file."""
     descriptor = os.open(path, flags | os.O_NONBLOCK)

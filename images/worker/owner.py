@@ -20,6 +20,7 @@ def main(arguments: tp.Sequence[str]) -> None:
     owner = _owner(place)
     if action == "run":
         become(owner)
+        os.chdir(os.environ.get("CONSORT_SCRATCH") or ".")
         os.execvp(arguments[2], list(arguments[2:]))  # noqa: S606 - the command of docker-compose.yml
     for folder in arguments[3:]:
         give(owner, folder)
@@ -46,19 +47,21 @@ def give(owner: tp.Tuple[int, int], folder: str, names: tp.Sequence[str] = ()) -
         folder: which; with names, one that is the owner's already.
         names: of folders, each within the one before: they are given in its place, each if it holds the next alone.
     """
-    fds = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY)]
+    fds = []  # type: tp.List[int]
     try:
+        fds.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
         for name in names:
             fds.append(os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=fds[-1]))
         within = []  # type: tp.List[str]
         for fd, name in zip(reversed(fds), [*reversed(names), ""]):
             if (names and fd == fds[0]) or os.fstat(fd).st_uid not in (0, owner[0]) or os.listdir(fd) != within:
                 break
-            os.fchown(fd, *owner)
+            if os.fstat(fd).st_uid == 0:
+                os.fchown(fd, *owner)
             within = [name]
     except OSError as error:
-        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
-            raise  # a link leads out of the folder: not ours to follow
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.ENOENT):
+            raise  # a link leads out of the folder: not ours to follow; `plan` says what is no folder
     finally:
         for fd in fds:
             os.close(fd)

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import os
+import pathlib
 
 from orchestrator import errors, files
 from orchestrator.cli import envs, flags, status, words
@@ -36,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _up(arguments: argparse.Namespace) -> int:
     """Make folders and images ready as `extract` does, and let compose run the rest."""
     from orchestrator.environments import definitions, devices, docker_compose
+    from orchestrator.job import scan
+    from orchestrator.output.folder import OutputDir
     from orchestrator.running import progress
     from orchestrator.running import weights as supplies
     from orchestrator.running.runtimes.docker import DockerRuntime
@@ -43,21 +46,31 @@ def _up(arguments: argparse.Namespace) -> int:
     if arguments.job is None or flags.given(arguments) - {"audio", "output"}:
         raise JobError("compose up: give a job file, and at most --audio and --output; the rest stands in the job")
     job = flags.job(arguments)
+    scan.scan(job)  # refuses what is not there
     if not os.path.isdir(job.audio):
         raise JobError(f"audio: docker compose takes a folder, and {job.audio} is none; use `consort extract`")
+    root = reading.base(arguments.job).resolve()
+    if pathlib.Path.home().resolve().is_relative_to(root):
+        raise JobError(f"compose up: workers would see all of {root}; put the job into a folder of its own")
+    if ":" in str(files.cache_root()):
+        raise JobError(f"compose up: docker compose takes no cache with a colon in its path: {files.cache_root()}")
     docker_compose.check()
     gpus = devices.grant(job.devices).gpus if job.devices not in ("auto", "cpu") else ()
-    os.makedirs(job.output, exist_ok=True)
+    OutputDir(job.output).create(job.folders)
     runtime = DockerRuntime.open()
     with progress.choose() as shown:
         if not envs.build_all(runtime, ["cuda"] if gpus else ["cpu"], shown):
             return errors.UNAVAILABLE
+        if job.devices == "auto" and (found := devices.discover().gpus):
+            shown.say(
+                f"compose computes on the CPU, though {found[0].name} is here; `devices: cuda` in the job takes it"
+            )
         supplies.fetch_unpinned(job, shown, every=True)  # here, where indexes and certificates are known
     variables = {
         "CONFIG": os.path.abspath(arguments.job),
         "AUDIO": job.audio,
         "OUTPUT": job.output,
-        "ROOT": str(reading.base(arguments.job).resolve()),
+        "ROOT": str(root),
         "CONSORT_CACHE": str(files.cache_root()),
         **runtime.compose_variables(job.output, len(definitions.names()), job.memory_bytes),
         **({"CONSORT_GPU": gpus[0].uuid} if gpus else {}),

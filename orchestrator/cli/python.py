@@ -25,6 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     runtime = RUNTIMES[name].open() if name else placement.ready(environment, buildable=True)
     if runtime.state(environment, "cpu") != READY:
         with progress.choose() as shown:
+            runtime.warn = shown.say
             runtime.build(environment, "cpu", lambda text: shown.stage(environment.name, text))
     command = runtime.script(environment, arguments.arguments, os.getcwd())
     code = subprocess.run(command.argv, env=command.env, cwd=command.cwd).returncode

@@ -19,11 +19,11 @@ _WORKER = """\
     pull_policy: build
 {build}
     command: [/output/.consort/compose/{name}.json]
-    working_dir: /output/.consort/scratch/compose-{name}
+    working_dir: /output
     environment:
       <<: *variables
       CONSORT_SCRATCH: /output/.consort/scratch/compose-{name}
-      CONSORT_EVENTS: /output/.consort/records/compose-{name}.1.jsonl"""
+      CONSORT_EVENTS: /output/.consort/records/compose-{name}.1.jsonl{variables}"""
 _BUILD = """\
     build:
       context: .
@@ -73,7 +73,12 @@ def service(environment: Environment) -> str:
 
 def _worker(environment: Environment) -> str:
     made = images.definition(environment, "cpu")
-    return _WORKER.format(service=service(environment), image=made.tag, build=_build(made), name=environment.name)
+    # also here, as with `extract`: those in the image may be of another day
+    told = (_argument(*pair) for pair in environment.spec.variables.items())
+    variables = "".join(f"\n      {line}" for line in told).replace("$", "$$")
+    return _WORKER.format(
+        service=service(environment), image=made.tag, build=_build(made), name=environment.name, variables=variables
+    )
 
 
 def _build(made: images.Build) -> str:

@@ -40,6 +40,8 @@ class DockerEngine:
     remapped: bool = False  # users inside are others outside, unless a container asks for the host's
     memory: int = 0  # bytes of the machine it runs on, which may be a smaller one than this; 0: it does not say
     cpus: int = 0  # of that machine; 0: it does not say, or cannot limit them, as most rootless engines
+    architecture: str = ""  # of that machine, as images name it: amd64
+    containerd: bool = False  # images are in containerd's store, which keeps attestations of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Image:
     labels: dict[str, str]
     size: int
     made: float
+    architecture: str = ""  # as engines call it: amd64; lists do not say it
 
 
 class _Absent(EnvironmentUnavailable):
@@ -97,6 +100,8 @@ def find() -> DockerEngine:
         remapped=any("name=userns" in option for option in options),
         memory=info.get("MemTotal") or 0,
         cpus=(info.get("NCPU") or 0) if info.get("CpuCfsQuota") else 0,
+        architecture=facts.get("Arch") or "",
+        containerd=any("containerd.snapshotter" in str(pair) for pair in info.get("DriverStatus") or ()),
     )
 
 
@@ -110,7 +115,7 @@ def image(name: str) -> Image | None:
         facts = client.inspect_image(name)
         made = calendar.timegm(time.strptime((facts.get("Created") or "1970-01-01T00:00:00")[:19], "%Y-%m-%dT%H:%M:%S"))
         labels = (facts.get("Config") or {}).get("Labels") or {}
-        return Image(facts["Id"], _names(facts), labels, facts["Size"], made)
+        return Image(facts["Id"], _names(facts), labels, facts["Size"], made, facts.get("Architecture") or "")
     return None
 
 
@@ -123,6 +128,17 @@ def images(label: str) -> list[Image]:
     with _client() as client:
         found = client.images(filters={"label": label})
     return [Image(one["Id"], _names(one), one.get("Labels") or {}, one["Size"], one["Created"]) for one in found]
+
+
+def tag(image: str, name: str) -> None:
+    """Give the image of an id one more name, which another one loses.
+
+    Raises:
+        EnvironmentUnavailable: there is no such image, or no engine answers.
+    """
+    repository, _, label = name.rpartition(":")
+    with _client() as client:
+        client.tag(image, repository, label)
 
 
 def remove_image(name: str) -> None:
@@ -189,13 +205,17 @@ def reason(text: str) -> str:
 
 
 def read_file(image: str, path: str) -> bytes:
-    """Return what a file of an image holds; nothing of the image is run.
+    """Return what a file of an image holds, nothing where there is no such file; nothing of the image is run.
 
     Raises:
-        EnvironmentUnavailable: it has no such file, or no engine answers.
+        EnvironmentUnavailable: no engine answers.
     """
-    with _client() as client:
-        container = client.create_container(image, labels={f"{PREFIX}.look": ""})["Id"]
+    label = f"{PREFIX}.look"
+    with contextlib.suppress(_Absent, tarfile.TarError, IndexError), _client() as client:
+        for left in client.containers(all=True, filters={"label": label, "status": "created"}):
+            if time.time() - left["Created"] > _REMOVAL:  # of a process that was killed
+                client.remove_container(left["Id"], force=True)
+        container = client.create_container(image, labels={label: ""})["Id"]
         try:
             stream, _ = client.get_archive(container, path)
             with tarfile.open(fileobj=io.BytesIO(b"".join(stream))) as archive:
@@ -203,6 +223,7 @@ def read_file(image: str, path: str) -> bytes:
                 return found.read() if found else b""
         finally:
             client.remove_container(container, force=True)
+    return b""
 
 
 @contextlib.contextmanager

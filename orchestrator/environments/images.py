@@ -16,7 +16,7 @@ import subprocess
 import typing as tp
 
 from orchestrator import __version__, files
-from orchestrator.environments import docker_client, image_inputs, processes
+from orchestrator.environments import docker_client, host_side, image_inputs, processes
 from orchestrator.environments.definitions import IMAGES, Environment
 from orchestrator.environments.docker_client import PREFIX
 from orchestrator.environments.leftovers import Leftover
@@ -26,9 +26,11 @@ from orchestrator.weights import pip_settings
 
 READY, OUTDATED, MISSING = "ready", "of other code", "not built"
 HOST_TAG = f"{PREFIX}/orchestrator:latest"
+DIGESTS = "digests.lock"
 SECRETS = ("pip.conf", "ca.pem")  # of a build: settings of this machine's pip, and certificates
 _MADE_OF = "/opt/consort/made-of.json"  # in an image
 _ROOT = IMAGES.parent
+_SCANNER = ("CONSORT_SBOM_SCANNER", "docker/buildkit-syft-scanner:stable-1")  # BuildKit's own
 _TOOLS = ("CONSORT_BASE_IMAGE_3_11", "python:3.11-slim-bookworm")
 _STEP = re.compile(r"#\d+ \[(?:[\w-]+ )?(\d+)/(\d+)\] (\w+)")
 
@@ -73,6 +75,42 @@ HOST = Build(
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """An image as it is to be today: its name here, the hashes in it, and the file that says where it was pushed."""
+
+    name: str
+    variant: str
+    tag: str
+    lock: str
+    worker: str
+    digests: pathlib.Path
+
+
+def wanted(environment: Environment, variant: str) -> Wanted:
+    """Return what the image of an environment is to be; one outside the tree keeps digests beside its locks."""
+    lock, folder = environment.lock_sha256(variant), environment.folder if environment.outside else IMAGES
+    made = (environment.name, variant, tag(environment, variant), lock, environment.worker_sha256())
+    return Wanted(*made, folder / DIGESTS)
+
+
+def wanted_host() -> Wanted:
+    """Return what the image of the host side is to be."""
+    name, _, variant = HOST_TAG.removeprefix(f"{PREFIX}/").partition(":")
+    return Wanted(name, variant, HOST_TAG, **host_side.made_of(), digests=IMAGES / DIGESTS)
+
+
+def holds(image: str, made: Wanted) -> bool:
+    """Return whether the image of an id is of that lock and code."""
+    return _made_of(image) == {"lock": made.lock, "worker": made.worker}
+
+
+def is_there(made: Wanted) -> bool:
+    """Return whether an image has that name here, and is of that lock and code."""
+    image = _id(made.tag)
+    return image is not None and holds(image, made)
+
+
 def base_variable(environment: Environment) -> str:
     """Return the variable in which a user names another base image than the official one."""
     return f"CONSORT_BASE_IMAGE_{environment.spec.python.replace('.', '_')}"
@@ -83,8 +121,7 @@ def state(environment: Environment, variant: str) -> str:
     image = image_id(environment, variant)
     if image is None:
         return MISSING
-    today = {"lock": environment.lock_sha256(variant), "worker": environment.worker_sha256()}
-    return READY if _made_of(image) == today else OUTDATED
+    return READY if holds(image, wanted(environment, variant)) else OUTDATED
 
 
 def current(environment: Environment, variant: str) -> bool:
@@ -103,7 +140,22 @@ def size(environment: Environment, variant: str) -> int | None:
     return image.size if image else None
 
 
-def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | None = None) -> None:
+def check_attestations() -> None:
+    """Look whether images can carry attestations here.
+
+    Raises:
+        EnvironmentUnavailable: they cannot; one line that says what is needed.
+    """
+    if not docker_client.find().containerd:
+        raise EnvironmentUnavailable(
+            "attestations (ATTEST=1, --attest) have no place in this engine's images; they need containerd's image "
+            'store: a newer Docker, with "features": {"containerd-snapshotter": true} in its daemon.json'
+        )
+
+
+def build(
+    environment: Environment, variant: str, say: Say, log: pathlib.Path | None = None, attest: bool = False
+) -> None:
     """Build the image of an environment, if there is none of today's lock and code.
 
     Args:
@@ -111,28 +163,34 @@ def build(environment: Environment, variant: str, say: Say, log: pathlib.Path | 
         variant: cpu or cuda.
         say: gets a line of progress now and then.
         log: file for what docker prints; None keeps it only for the error.
+        attest: with a list of its packages and how it was built; whether one that is there has them, nobody can tell.
 
     Raises:
         EnvironmentUnavailable: it cannot be built; one line that says why.
     """
     environment.lock(variant)
-    if current(environment, variant):
+    if current(environment, variant) and not attest:
         return
     say(f"builds the image {tag(environment, variant)}")
     settings = pip_settings.read()
     with image_inputs.wheels(environment, settings) as placed:
         secrets = image_inputs.secrets(settings, placed or image_inputs.offered(environment, variant, settings))
         with image_inputs.context(environment) as folder:
-            _build(definition(environment, variant), folder, secrets, environment.name, say, log)
+            words = [*secrets[0], *(_attestations() if attest else ())]
+            _build(definition(environment, variant), folder, (words, secrets[1]), environment.name, say, log)
 
 
-def build_host(say: Say) -> None:
-    """Build the image of the host side, which plans and reports in docker-compose.yml.
+def build_host(say: Say, attest: bool = False) -> None:
+    """Build the image of the host side, which plans and reports in docker-compose.yml, unless it is of today's code.
 
     Raises:
         EnvironmentUnavailable: it cannot be built; one line that says why.
     """
-    _build(HOST, _ROOT, image_inputs.secrets(pip_settings.read(), True), "orchestrator", say, None)
+    if is_there(wanted_host()) and not attest:
+        return
+    words, variables = image_inputs.secrets(pip_settings.read(), True)
+    words += _attestations() if attest else ()
+    _build(HOST, _ROOT, (words, variables), "orchestrator", say, None)
 
 
 def remove(environment: Environment) -> list[str]:
@@ -155,6 +213,13 @@ def leftovers(named: tp.Container[str]) -> tp.Iterator[Leftover]:
             yield Leftover("images without a name", image.id, image.size, remove, None)
 
 
+def forget(image: str | None) -> None:
+    """Remove an image whose name a newer one has got; one with another name, or in use, stays."""
+    with contextlib.suppress(EnvironmentUnavailable):
+        if image and (old := docker_client.image(image)) and not old.names:
+            docker_client.remove_image(image)
+
+
 def _build(
     made: Build,
     context: pathlib.Path,
@@ -172,7 +237,13 @@ def _build(
         command += ["--build-arg", f"{key}={value}"]
     before = _id(made.tag)
     _run([*command, *words, str(context)], variables, name, say, log)
-    _forget(before)
+    forget(before)
+
+
+def _attestations() -> list[str]:
+    """Return arguments of `docker build` for a list of packages and for how the image was built."""
+    scanner = os.environ.get(_SCANNER[0]) or _SCANNER[1]
+    return ["--attest", f"type=sbom,generator={scanner}", "--attest", "type=provenance,mode=max"]
 
 
 def _revision() -> str:
@@ -190,7 +261,7 @@ def _made_of(image: str) -> dict[str, str]:
         return dict(json.loads(files.read_text(kept)))
     try:
         found = dict(json.loads(docker_client.read_file(image, _MADE_OF)))
-    except (EnvironmentUnavailable, ValueError, TypeError):
+    except (ValueError, TypeError):
         return {}  # of a version that kept none
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time alone
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -201,13 +272,6 @@ def _made_of(image: str) -> dict[str, str]:
 def _id(name: str) -> str | None:
     image = docker_client.image(name)
     return image.id if image else None
-
-
-def _forget(image: str | None) -> None:
-    """Remove an image whose name a newer one has got; one with another name, or in use, stays."""
-    with contextlib.suppress(EnvironmentUnavailable):
-        if image and (old := docker_client.image(image)) and not old.names:
-            docker_client.remove_image(image)
 
 
 def _run(command: list[str], variables: dict[str, str], name: str, say: Say, log: pathlib.Path | None) -> None:
@@ -240,5 +304,7 @@ def _reason(lines: list[str]) -> str:
         told = dict.fromkeys(line.removeprefix("cause: ") for line in (*causes[:1], *causes[-1:]))
         return redact(said[first]) + "".join(f" ({redact(cause)})" for cause in told)
     words = docker_client.reason("".join(lines[-5:])).rpartition("failed to do request: ")[2]
-    of_base = "/manifests/" in words
-    return redact(words) + ("; `CONSORT_BASE_IMAGE_3_11` and `_3_7` name other base images" if of_base else "")
+    mend = "`CONSORT_BASE_IMAGE_3_11` and `_3_7` name other base images"
+    if "scanner" in words:
+        mend = f"`{_SCANNER[0]}` names another scanner than {_SCANNER[1]}"
+    return redact(words) + (f"; {mend}" if "/manifests/" in words else "")

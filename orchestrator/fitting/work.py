@@ -54,7 +54,7 @@ class Work:
             self.placed.sweep(output)
             ledgers.sweep(output)
             run = output.new_run()
-            runtime.log = run.logs
+            runtime.log, runtime.warn = run.logs, self.shown.say
             site = Site(self.job, runtime, output, run, os.path.abspath(self.job.output), None)
             engine = ENGINES[self.job.engine](site)
             try:

@@ -2,16 +2,17 @@
 
 import collections
 import dataclasses
-import os
 import pathlib
 import typing as tp
 
+from orchestrator import files
 from orchestrator.running.engines.base import Ended
-from worker import protocol, regular
+from worker import protocol
 from worker.protocol import Event, Failure, Item, Shard
 
 _STRIKES = 2  # ends of a worker that an (item, model) may cause before it is left out
 _ORDERLY = (protocol.EXIT_PERMANENT, protocol.EXIT_NO_MODEL, protocol.EXIT_OUTPUT, protocol.EXIT_AGAIN)
+_TAIL = 65536  # bytes of a log in which its last line begins
 _RESTARTS = 3  # attempts at the same items by workers that end for no visible reason
 
 
@@ -179,8 +180,7 @@ class Judge:
 def _last_words(log: pathlib.Path) -> str:
     """Return the last line of a log, where a worker that refuses its shard says why."""
     try:
-        with os.fdopen(regular.open_file(log), "r", encoding="utf-8", errors="replace") as f:
-            lines = f.read().strip().splitlines()
+        lines = files.read_end(log, _TAIL).strip().splitlines()
     except OSError:
         lines = []
     return lines[-1].removeprefix("worker: cannot start: ") if lines else "it said nothing"

@@ -50,7 +50,7 @@ def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline
     surveyed = copying.copy(surveyed, run)
     report = Report(surveyed.plan)
     if surveyed.plan.chosen:
-        placement.runtime.log = run.logs
+        placement.runtime.log, placement.runtime.warn = run.logs, progress.say
         site = Site(surveyed.job, placement.runtime, surveyed.output, run, surveyed.audio.root, surveyed.weights)
         engine = ENGINES[surveyed.job.engine](site)
         if problems := engine.check():

@@ -83,6 +83,18 @@ class PackageIndex:
             raise EnvironmentUnavailable(self._absent(filename, False, problems))
         return False
 
+    def files(self, name: str) -> list[Link]:
+        """Return what all places list for a distribution; folders and pages of links list others too.
+
+        Raises:
+            EnvironmentUnavailable: a place could not be asked.
+        """
+        problems: list[str] = []
+        found = list(self._listed(self._places(name), problems))
+        if problems:
+            raise EnvironmentUnavailable("; ".join(problems))
+        return found
+
     def local(self, name: str, filename: str) -> Path | None:
         """Return a file of that name, with `*` and `?`, in the places that lie on this machine's disk."""
         for link in self._listed([place for place in self._places(name) if not _is_web(place)], []):

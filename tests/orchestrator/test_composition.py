@@ -27,7 +27,8 @@ def services(tmp_path, monkeypatch):
 def test_it_is_a_service_of_its_own_name_that_the_report_waits_for(services):
     assert set(services) == {"folders", "plan", "my-env", "report"}
     assert services["report"]["depends_on"].keys() == {"plan", "my-env"}
-    assert services["my-env"]["environment"]["CONSORT_SCRATCH"] == services["my-env"]["working_dir"]
+    assert services["my-env"]["environment"]["CONSORT_SCRATCH"] == "/output/.consort/scratch/compose-my-env"
+    assert services["my-env"]["environment"]["PRICE"] == "5 $$ a piece", "as with extract, whatever the image says"
 
 
 def test_it_has_no_modules_and_its_own_base(services):

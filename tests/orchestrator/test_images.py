@@ -12,7 +12,7 @@ import pytest
 from engine_server import EngineServer
 
 import orchestrator
-from orchestrator.environments import definitions, image_inputs, images, processes
+from orchestrator.environments import definitions, host_side, image_inputs, images, processes
 from orchestrator.environments.definitions import Environment, EnvironmentSpec
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.weights.package_index import Link, PackageIndex
@@ -242,6 +242,17 @@ def test_the_image_of_the_host_is_built_from_the_same_things(docker, monkeypatch
     assert "index-url" not in variables["CONSORT_PIP_CONF"]
 
 
+def test_the_image_of_the_host_is_built_again_only_for_other_sources(docker):
+    docker.engine.has(images.HOST_TAG, {})
+    docker.engine.keeps(images.HOST_TAG, "/opt/consort/made-of.json", json.dumps(host_side.made_of()))
+    images.build_host(lambda text: None)
+    assert not docker.calls("build"), "a machine without a network has no base image"
+    docker.engine.has(images.HOST_TAG, {}, tags=["consort/other"])
+    docker.engine.images[images.HOST_TAG]["Id"] = "sha256:other"
+    images.build_host(lambda text: None)
+    assert docker.built()
+
+
 def test_certificates_and_indexes_are_handed_over_and_not_told(docker, environment, monkeypatch, tmp_path):
     own = tmp_path / "ca.pem"
     own.touch()
@@ -314,6 +325,10 @@ def test_progress_is_that_of_the_longest_stage(docker, environment):
         (
             "failed to solve: failed to do request: Head https://hub.example/v2/python/manifests/3.11: no host",
             "CONSORT_BASE_IMAGE_3_11",
+        ),
+        (
+            "failed to solve: failed to do request: Head https://hub.example/v2/x/scanner/manifests/stable-1: no host",
+            "CONSORT_SBOM_SCANNER",
         ),
     ],
 )

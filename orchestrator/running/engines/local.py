@@ -21,6 +21,7 @@ from worker.protocol import Event
 
 _GRACE = 30.0  # seconds a worker gets to commit and end when it is asked to
 _KILLING = 15.0  # seconds in which what a command has started elsewhere must have ended when it is killed
+_PIECE = 1 << 24  # bytes of events that are read at once
 _LOADING = 600.0  # seconds a model may take to load, however short an item's time limit is
 _LIMITS = (600.0, 30.0)  # seconds of any step (decoding, a model on an item), and what a second of audio adds
 _LEARNING = (86400.0, 0.0)  # of a fit, which validates a whole epoch, or seeds, without a word; nothing waits for it
@@ -133,15 +134,16 @@ class _Process:
         return self._process.poll()
 
     def events(self) -> tp.Iterator[Event]:
-        text = self._events.read().decode("ascii", errors="replace")
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            try:
-                event = protocol.decode(line)
-            except ValueError:
-                continue
-            self._note(event)
-            yield event
+        while piece := self._events.read(_PIECE):
+            *lines, self._rest = (self._rest + piece.decode("ascii", errors="replace")).split("\n")
+            self._rest = self._rest[:_PIECE]  # no event is as long: what a worker has broken is damaged, and no more
+            for line in lines:
+                try:
+                    event = protocol.decode(line)
+                except ValueError:
+                    continue
+                self._note(event)
+                yield event
 
     def _note(self, event: Event) -> None:
         seconds, per_second = self._limits

@@ -9,6 +9,7 @@ import typing as tp
 from orchestrator.environments import processes
 from orchestrator.environments.definitions import Environment
 from orchestrator.environments.leftovers import Leftover
+from orchestrator.errors import JobError
 from orchestrator.output.folder import OutputDir
 from worker.extractor import beside
 from worker.protocol import Shard, Task
@@ -76,6 +77,7 @@ class Runtime(abc.ABC):
     name: tp.ClassVar[str]
     every_variant: tp.ClassVar[bool] = False  # that for the CPU is kept beside the one for the GPU
     log: pathlib.Path | None = None  # folder for what building prints
+    warn: tp.Callable[[str], None] | None = None  # gets what went another way than was meant; None: as progress
 
     @classmethod
     @abc.abstractmethod
@@ -122,6 +124,14 @@ class Runtime(abc.ABC):
     def build_beside(self, say: tp.Callable[[str], None]) -> list[str]:
         """Make what is needed beside environments, and return its names."""
         return []
+
+    def attest(self) -> None:
+        """Let every build from here on be attested: which packages are in it, and how it was built.
+
+        Raises:
+            ConsortError: that cannot be had; one line that says what is needed.
+        """
+        raise JobError("--attest: attestations are of images; add `--runtime docker`")
 
     @abc.abstractmethod
     def remove(self, environment: Environment) -> list[str]:

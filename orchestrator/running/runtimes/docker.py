@@ -14,7 +14,8 @@ import sys
 import time
 import typing as tp
 
-from orchestrator.environments import definitions, devices, docker_client, images
+from orchestrator import files
+from orchestrator.environments import definitions, devices, docker_client, images, registry
 from orchestrator.environments.definitions import Environment
 from orchestrator.environments.docker_client import PREFIX, DockerEngine
 from orchestrator.environments.leftovers import Leftover
@@ -24,7 +25,6 @@ from orchestrator.running import limits
 from orchestrator.running.limits import Limits
 from orchestrator.running.runtimes.base import Cause, Command, Mounts, Resources, Runtime
 from orchestrator.weights.store import Weights
-from worker import regular
 from worker.protocol import Shard
 
 AUDIO, OUTPUT, WEIGHTS = "/audio", "/output", "/weights"  # the roots inside
@@ -38,6 +38,7 @@ _RESERVED: tuple[str, ...] = (
 _RESERVED += ("/root", "/opt/consort", AUDIO, OUTPUT, WEIGHTS)
 _TMP_FOLDER = "/tmp"  # noqa: S108 - of the container
 # Lower than those of any engine, as raising one takes a capability that an engine may lack; 1024 is a shell's.
+_ALONE = "com.docker.compose.project="  # images that compose has built would make compose take it for its own
 _ULIMITS = ("core=0", "nofile=1024:1024")
 
 
@@ -51,6 +52,7 @@ class DockerRuntime(Runtime):
         self.log = log
         self._engine = engine
         self._cdi = False
+        self._attest = False
         self._names: dict[str, Limits] = {}  # of containers that may be there
         self._left: list[str] = []  # containers that could not be removed
         self._share = limits.share(1, engine.memory, engine.cpus)
@@ -84,15 +86,27 @@ class DockerRuntime(Runtime):
         return images.size(environment, variant)
 
     def build_beside(self, say: tp.Callable[[str], None]) -> list[str]:
-        images.build_host(say)  # the host side, for docker-compose.yml
+        """Build the host side, for docker-compose.yml."""
+        if self._attest or not self._is_there(images.wanted_host(), say):
+            images.build_host(say, self._attest)
         return [images.HOST_TAG]
+
+    def _is_there(self, wanted: images.Wanted, say: tp.Callable[[str], None]) -> bool:
+        """Return whether an image is there, or could be pulled."""
+        return images.is_there(wanted) or registry.pulled(wanted, say, self.warn or say)
+
+    def attest(self) -> None:
+        images.check_attestations()
+        self._attest = True
 
     def remove(self, environment: Environment) -> list[str]:
         return images.remove(environment)
 
     def build(self, environment: Environment, variant: str, say: tp.Callable[[str], None]) -> None:
         log = self.log / f"build-{environment.name}.log" if self.log else None
-        images.build(environment, variant, say, log)
+        if not self._attest and self._is_there(images.wanted(environment, variant), say):
+            return
+        images.build(environment, variant, say, log, self._attest)
 
     def leftovers(self, named: tp.Container[str]) -> tp.Iterable[Leftover]:
         return images.leftovers(named)
@@ -141,6 +155,7 @@ class DockerRuntime(Runtime):
             raise EnvironmentUnavailable(why)
         terminal = ["--tty"] if not gpus and sys.stdin.isatty() and sys.stdout.isatty() else []
         argv = ["docker", "run", "--rm", "--interactive", *terminal, "--pull", "never", "--workdir", folder]
+        argv += ["--label", _ALONE]
         argv += [*_isolation(self._engine, os.stat(folder)), *_fences(self._share), *self._gpus(gpus)]
         for key, value in {**environment.spec.variables, "CONSORT_WEIGHTS": WEIGHTS}.items():
             argv += ["--env", f"{key}={value}"]
@@ -155,6 +170,7 @@ class DockerRuntime(Runtime):
         user, group = _user(self._engine, os.stat(output))
         mine = limits.share(workers, self._engine.memory, self._engine.cpus).granted(memory)
         limited = {"CONSORT_MEMORY": mine.memory, "CONSORT_TMP": mine.tmp, "CONSORT_CPUS": mine.cpus}
+        limited["CONSORT_PIDS"] = mine.processes
         return {"CONSORT_UID": str(user), "CONSORT_GID": str(group), **{k: str(v) for k, v in limited.items() if v}}
 
     def refuses(self, path: str) -> str | None:
@@ -254,7 +270,7 @@ def _fences(mine: Limits) -> list[str]:
 
 
 def _labels(output: pathlib.Path, environment: Environment, variant: str) -> list[str]:
-    labels = (_output_label(output), f"{PREFIX}.environment={environment.name}", f"{PREFIX}.variant={variant}")
+    labels = (_output_label(output), f"{PREFIX}.environment={environment.name}", f"{PREFIX}.variant={variant}", _ALONE)
     return [word for label in labels for word in ("--label", label)]
 
 
@@ -286,7 +302,10 @@ def _mount(source: str, target: str, writable: bool) -> str:
     """Return the value of `--mount`, which is a line of CSV: a path may hold commas and quotes."""
     line = io.StringIO()
     fields = ["type=bind", f"source={source}", f"target={target}", *([] if writable else ["readonly"])]
-    csv.writer(line, lineterminator="").writerow(fields)
+    if any("\n" in field for field in fields):
+        csv.writer(line, lineterminator="", quoting=csv.QUOTE_ALL).writerow(fields)
+    else:
+        csv.writer(line, lineterminator="").writerow(fields)
     return line.getvalue()
 
 
@@ -297,7 +316,6 @@ def _inside(output: pathlib.Path, path: pathlib.Path) -> str:
 
 def _tail(log: pathlib.Path) -> str:
     try:
-        with os.fdopen(regular.open_file(log), "r", encoding="utf-8", errors="replace") as f:
-            return f.read()[-_TAIL:]
+        return files.read_end(log, _TAIL)
     except OSError:
         return ""

@@ -273,7 +273,8 @@ class Extractor(abc.ABC):
 
         Args:
             device: "cpu" or "cuda".
-            files: local path of every checkpoint, by its `file`.
+            files: path of every checkpoint, by its `file`: with its name, and as what was hashed, whatever has
+                replaced it since. It is good until the shard ends.
         """
 
     @abc.abstractmethod

@@ -194,6 +194,21 @@ def beside(path: str) -> tp.List[str]:
     return [os.path.join(folder, name) for name in (PROVENANCE, stem + "." + PROVENANCE, file + "." + PROVENANCE)]
 
 
+def first_there(folder: str, names: tp.Sequence[str]) -> str:
+    """Return the first of `names` that is in a folder of the user's own; where none is, the first."""
+    place = os.path.expanduser(folder)
+    return next((name for name in names if os.path.isfile(os.path.join(place, name))), names[0])
+
+
+def own_file(path: str, *endings: str) -> Checkpoint:
+    """Return the user's own file at `path`, or the only one with such an ending in a folder there."""
+    place = os.path.expanduser(path)
+    found = [name for name in os.listdir(place) if name.endswith(endings)] if os.path.isdir(place) else []
+    if len(found) == 1:
+        return Checkpoint("folder", path, "", found[0], "", "unknown")
+    return Checkpoint("file", path, "", path, "", "unknown")
+
+
 def refuse_unknown(checkpoint: str, published: tp.Iterable[str], own: str, example: str) -> None:
     """Raise ValueError for a `checkpoint` that is neither `published` nor the path of an `own` file or folder."""
     if not is_own(checkpoint) and checkpoint not in published:
@@ -259,7 +274,8 @@ class Extractor(abc.ABC):
 
         Args:
             device: "cpu" or "cuda".
-            files: local path of every checkpoint, by its `file`.
+            files: path of every checkpoint, by its `file`: with its name, and as what was hashed, whatever has
+                replaced it since. It is good until the shard ends.
         """
 
     @abc.abstractmethod

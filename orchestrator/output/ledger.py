@@ -144,7 +144,7 @@ def _claims(ledger: Ledger, told: tp.Mapping[str, list[Event]]) -> tp.Iterator[l
             pair = (event.item or "", event.model or "")
             if event.kind == "opened" and event.model:
                 begun.add(pair)
-            elif event.kind in ("wrote", "failed"):
+            elif event.kind == "wrote":
                 begun.discard(pair)
             if event.record is not None:
                 claims[event.record.path][_run_of(name)] = event.record

@@ -24,8 +24,8 @@ def assign(
         file on some disks, get `~` and eight hex digits of their id.
     """
     names = {item: kept[item] for item in ids if item in kept}
-    taken = {_fold(name) for name in kept.values()}
     new = [item for item in ids if item not in kept]
+    taken = {_fold(name) for name in kept.values()} if new else set()
     stems = {item: os.path.splitext(item.removesuffix(parts.get(item, "")))[0] + parts.get(item, "") for item in new}
     crowd = collections.Counter(_fold(stem) for stem in stems.values())
     plain = {i: s if crowd[_fold(s)] == 1 and _fold(s) not in taken else i for i, s in stems.items()}

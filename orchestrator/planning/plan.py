@@ -24,7 +24,7 @@ REUSED = "reused"  # the array is there under another item, and is copied
 WAITING = "waiting"  # for a model that `consort fit` makes of what this job writes
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)  # there may be 100,000
 class Choice:
     """An item of the job, its name, and the state of each model: done, todo, stale, failed, reused or waiting."""
 
@@ -113,16 +113,15 @@ def make(
         look: answers about files; the only I/O.
         sample: hash some of the arrays that are done by their keys, too.
     """
-    wanted = {source.id for source in sources}
     kept: dict[str, str] = {}
     seconds = dict(seconds)
     for record in ledger.records.values():
         kept[record.item] = _name_of(record)  # also of items that are gone: their arrays are still there
-        if record.item in wanted:
+        if record.item in seconds:
             seconds[record.item] = record.duration
     parts = {source.id: f"#{source.part}" for source in sources if source.part is not None}
     names = naming.assign([source.id for source in sources], kept, parts)
-    known = {key[0] for key in ledger.records} | {item for item, _ in ledger.failures}
+    failed = {item for item, _ in ledger.failures}
     twins = Twins(models, sources, ledger, look) if job.resume in ("key", "strict") else None
     copies: dict[tuple[str, str], list[Copy]] = {}
     choices = []
@@ -131,7 +130,8 @@ def make(
     equal: dict[tuple[str, ...], dict[str, str]] = {}
     for source in sources:
         name = names[source.id]
-        sha = look.sha256(source, ledger) if source.id in known else twins.sha256(source) if twins else ""
+        known = source.id in kept or source.id in failed
+        sha = look.sha256(source, ledger) if known else twins.sha256(source) if twins else ""
         states = {m.name: _state(job, m, source, name, sha, ledger, look) for m in models}
         for model in [m for m in models if states[m.name] in (TODO, STALE)]:
             if twins and (found := _copies(twins, source, sha, model, name, look, job.resume == "strict")):

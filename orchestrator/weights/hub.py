@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import requests
 
+from orchestrator import files
 from orchestrator.errors import EnvironmentUnavailable
-from orchestrator.weights import transfer
+from orchestrator.weights import hub_cache, transfer
 
 ENDPOINT = "https://huggingface.co"
 _TIMEOUT = 30.0  # seconds without a byte
@@ -39,6 +40,7 @@ class Hub:
         self.endpoint = (environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
         self._token = environ.get("HF_TOKEN", "").strip()
         self._offline = next((n for n in ("HF_HUB_OFFLINE", "CONSORT_OFFLINE") if _is_on(environ.get(n, ""))), "")
+        self._cache = hub_cache.root(environ)
         self._session = transfer.open_session(total=2, redirect=5, status_forcelist=(500, 502, 503, 504))
 
     def look(self, repository: str, revision: str, file: str) -> Remote:
@@ -84,6 +86,15 @@ class Hub:
         answer = self._ask("HEAD", address, {"Accept-Encoding": "identity"})
         found = answer.headers.get("Content-Length", "") if answer.status_code == 200 else ""
         return int(found) if found.isdigit() else 0
+
+    def here(
+        self, repository: str, revision: str, file: str, sha256: str, git_blob: str
+    ) -> hub_cache.CachedFile | None:
+        """Return a file that the hub's own client has fetched on this machine, if it has the hashes that are known."""
+        found = hub_cache.find(self._cache, repository, revision, file)
+        if found is None or sha256 not in ("", found.sha256 or files.sha256_of(found.path)):
+            return None
+        return found if git_blob in ("", found.git_blob or files.git_blob_of(found.path)) else None
 
     def source(self, address: str) -> transfer.ByteSource:
         """Return the bytes at an address of the hub, or at any other one."""

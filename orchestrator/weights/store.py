@@ -226,16 +226,37 @@ class Weights:
         locked = self.lock.find(checkpoint)
         # what a person has put there once does not keep the hub's own file out
         sha256 = checkpoint.sha256 or (locked.sha256 if locked and not locked.by_hand else "")
-        git_blob, address, commit, size = checkpoint.git_blob, checkpoint.url, "", checkpoint.size
-        if checkpoint.kind == "hub":
-            revision = checkpoint.revision
-            if not _COMMIT.fullmatch(revision):  # a branch: all its files are of the commit that the first one was of
-                revision = self.lock.commit_of(checkpoint.name, revision) or revision
-            remote = hub.look(checkpoint.name, revision, checkpoint.file)
-            address, commit, size = remote.address, remote.commit, remote.size or size
-            sha256, git_blob = sha256 or remote.sha256, git_blob or remote.git_blob
-        transfer.fetch(hub.source(address), self.path(checkpoint), sha256, progress, git_blob, size)
-        return commit
+        if checkpoint.kind != "hub":
+            source, place = hub.source(checkpoint.url), self.path(checkpoint)
+            transfer.fetch(source, place, sha256, progress, checkpoint.git_blob, checkpoint.size)
+            return ""
+        revision = checkpoint.revision
+        if not _COMMIT.fullmatch(revision):  # a branch: all its files are of the commit that the first one was of
+            revision = self.lock.commit_of(checkpoint.name, revision) or revision
+        return self._pull_of_hub(checkpoint, hub, revision, sha256, progress)
+
+    def _pull_of_hub(
+        self, checkpoint: Checkpoint, hub: Hub, revision: str, sha256: str, progress: transfer.Tell
+    ) -> str:
+        """Take a file from the cache of the hub's client where that has the right one, else from the hub."""
+        name, _, file = checkpoint[1:4]
+        git_blob, place = checkpoint.git_blob, self.path(checkpoint)
+        here = hub.here(name, revision, file, sha256, git_blob)
+        if here is None or not _COMMIT.fullmatch(revision):  # what a branch means today is the hub's to say
+            try:
+                remote = hub.look(name, revision, file)
+            except EnvironmentUnavailable:
+                if here is None:
+                    raise
+            else:
+                sha256, git_blob, size = sha256 or remote.sha256, git_blob or remote.git_blob, remote.size
+                here = hub.here(name, remote.commit or revision, file, sha256, git_blob)
+                if here is None:
+                    source = hub.source(remote.address)
+                    transfer.fetch(source, place, sha256, progress, git_blob, size or checkpoint.size)
+                    return remote.commit
+        transfer.fetch(here.source(), place, here.sha256, progress, here.git_blob)
+        return here.commit
 
     def _write_down(self, checkpoints: tp.Iterable[Checkpoint], commit: str = "", by_hand: bool = False) -> None:
         """Put files that are there into the lock; their hashes are remembered, so that the next start is quick."""

@@ -295,8 +295,8 @@ def test_pull_says_the_licence_before_the_first_byte_and_verify_reads_all_again(
     path = Weights().path(WANTED[1])
     status = path.stat()
     path.write_bytes(MODEL[::-1])
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # neither size nor time of change tell
-    assert "weights.lock says" in str(Weights().problem(WANTED[1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))  # neither size nor this time tell
+    assert "weights.lock says" in (Weights().problem(WANTED[1]) or "")
     text, code = checkpoints.verify([commands])
     assert code == errors.UNAVAILABLE and "weights.lock says" in text and "config.json" not in text
 
@@ -327,3 +327,47 @@ def test_the_list_tells_what_is_here(commands, tmp_path):
     assert "1 of 3" in checkpoints.listing([commands]) and "m-a-p/MERT-v1-95M@12af15f" in checkpoints.listing(
         [commands]
     )
+
+
+def fill_cache(folder, content=FILES):
+    """Lay files out as the hub's own client does, and return the variables by which it is found."""
+    above = folder / "hub" / "models--m-a-p--MERT-v1-95M"
+    (above / "refs").mkdir(parents=True)
+    (above / "refs" / "main").write_text(COMMIT)
+    (above / "blobs").mkdir()
+    for file, right in FILES.items():
+        blob = above / "blobs" / (sha256(right) if file.endswith(".bin") else git_blob(right))
+        blob.write_bytes(content[file])
+        link = above / "snapshots" / COMMIT / file
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    return {"HF_HOME": str(folder)}
+
+
+@pytest.mark.parametrize("revision", [COMMIT, "main"])
+def test_what_the_hubs_client_has_fetched_is_taken_by_its_hash_and_without_a_network(tmp_path, revision):
+    found = fill_cache(tmp_path / "hf")
+    weights = Weights(tmp_path, hub=Hub({**found, "HF_HUB_OFFLINE": "1"}))
+    wanted = [declare(file, revision=revision) for file in FILES]
+    assert [path.read_bytes() for path in weights.pull(wanted)] == list(FILES.values())
+    entries = json.loads((tmp_path / "weights" / "weights.lock").read_text())["files"]
+    assert {entry["commit"] for entry in entries} == {COMMIT}
+
+
+@pytest.mark.parametrize(("revision", "asked"), [(COMMIT, 0), ("main", 1)])
+def test_a_branch_is_asked_for_but_not_fetched_again(server, tmp_path, revision, asked):
+    found = fill_cache(tmp_path / "hf")
+    weights = Weights(tmp_path, hub=Hub({**found, "HF_ENDPOINT": server.endpoint}))
+    (path,) = weights.pull([declare("pytorch_model.bin", revision=revision)])
+    assert path.read_bytes() == MODEL and server.count("GET") == 0 and server.count("HEAD", "hub") == asked
+
+
+@pytest.mark.parametrize("fault", ["damaged", "other"])
+def test_what_is_not_the_right_file_there_is_fetched(server, tmp_path, fault):
+    damaged = {file: content[::-1] + b"x" for file, content in FILES.items()} if fault == "damaged" else FILES
+    found = fill_cache(tmp_path / "hf", damaged)
+    if fault == "other":  # the hub's branch has moved on
+        server.files["pytorch_model.bin"] = MODEL + b"new"
+    weights = Weights(tmp_path, hub=Hub({**found, "HF_ENDPOINT": server.endpoint}))
+    (path,) = weights.pull([declare("pytorch_model.bin", revision="main")])
+    assert path.read_bytes() == server.files["pytorch_model.bin"] and server.count("GET") == 1

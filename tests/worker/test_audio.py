@@ -193,29 +193,6 @@ def test_planned_size_and_time_must_hold(tmp_path):
     assert fail(path, size=0).kind == "changed"
 
 
-@pytest.mark.parametrize(
-    ("planned", "now", "same"),
-    [
-        (1_700_000_001_123_456_789, 1_700_000_001_123_456_700, True),  # SMB keeps 100 ns
-        (1_700_000_001_123_456_789, 1_700_000_001_123_457_000, True),  # others microseconds, rounded up
-        (1_700_000_001_123_456_789, 1_700_000_001_000_000_000, True),  # whole seconds
-        (1_700_000_001_000_000_000, 1_700_000_001_123_456_789, True),  # the plan saw the share, the worker the disk
-        (1_700_000_001_123_456_789, 1_700_000_002_000_000_000, True),  # FAT keeps two seconds
-        (1_700_000_001_123_456_789, 1_700_000_001_123_456_790 + 200, False),
-        (1_700_000_001_000_000_000, 1_700_000_002_000_000_000, False),  # written a second later
-        (1_700_000_001_123_456_789, 1_700_000_003_000_000_000 + 10**9, False),
-        (1_700_000_001_100_000_000, 1_700_000_001_200_000_000, False),
-    ],
-)
-def test_times_are_compared_as_a_share_keeps_them(tmp_path, planned, now, same):
-    path = write(tmp_path / "a.wav", noise(100))
-    os.utime(path, ns=(now, now))
-    if same:
-        decode(path, size=os.path.getsize(path), mtime_ns=planned).close()
-    else:
-        assert fail(path, size=os.path.getsize(path), mtime_ns=planned).kind == "changed"
-
-
 def test_change_while_reading(tmp_path, monkeypatch):
     path = write(tmp_path / "a.wav", noise(100))
 

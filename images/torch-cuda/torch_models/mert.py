@@ -12,6 +12,7 @@ import typing as tp
 import zipfile
 
 import numpy as np
+import safetensors.torch
 import torch
 from transformers import HubertConfig, HubertModel
 
@@ -28,7 +29,9 @@ _SETTINGS = (  # of config.json, by the library's names: all that shapes the net
     *("num_attention_heads", "num_hidden_layers", "num_conv_pos_embeddings", "num_conv_pos_embedding_groups"),
 )
 _NETWORK = ("feature_extractor.", "feature_projection.", "encoder.")  # heads and the like are passed over
-_EXPECTED = "expected config.json, preprocessor_config.json and pytorch_model.bin of a MERT-v1 model, as on the hub"
+_EXPECTED = (
+    "expected config.json, preprocessor_config.json and pytorch_model.bin or model.safetensors of a MERT-v1 model"
+)
 
 
 class MertNetwork:
@@ -206,10 +209,13 @@ def _find_problem(config: dict[str, tp.Any]) -> str:
 
 
 def _fill(model: HubertModel, path: str) -> None:
-    """Give the network the tensors of `pytorch_model.bin`, and fold the norm of its positional kernel."""
+    """Give the network the tensors of its file, and fold the norm of its positional kernel."""
     try:
-        mapped = zipfile.is_zipfile(path)  # files of former versions of torch are none, and are read as a whole
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        if path.endswith(".safetensors"):
+            found = safetensors.torch.load_file(path)
+        else:
+            mapped = zipfile.is_zipfile(path)  # files of former versions of torch are none, and are read as a whole
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         tensors = {name: tensor.float() for name, tensor in found.items() if name.startswith(_NETWORK)}
     except MemoryError:
         raise

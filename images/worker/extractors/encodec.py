@@ -6,7 +6,18 @@ import typing as tp
 
 import numpy as np
 
-from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, Stream, Windows, choice, refuse_unknown
+from worker.extractor import (
+    Arrays,
+    Batch,
+    Checkpoint,
+    Extractor,
+    Output,
+    Stream,
+    Windows,
+    choice,
+    first_there,
+    refuse_unknown,
+)
 from worker.request import WindowChoice
 
 _HOP = 320  # samples per frame, of both models
@@ -18,7 +29,8 @@ _REVISIONS = {
     "facebook/encodec_48khz": "c3def8e7185ac8c8efdce6eb8c4a651e487a503e",
 }
 _SHA256 = {"facebook/encodec_24khz": "37a7cb100f71a29e6c1d815aca8666a1d7ea8885ebe44c306c751a5103559d57"}
-_FILES = ("config.json", "model.safetensors")
+_CONFIG = "config.json"
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the first as published; an own folder may have either
 
 
 @dataclasses.dataclass
@@ -97,10 +109,11 @@ class Encodec(Extractor):
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
         if self._own_folder:
-            return tuple(Checkpoint("folder", self.checkpoint, "", file, "", "unknown") for file in _FILES)
+            own = (_CONFIG, first_there(self.checkpoint, _WEIGHTS))
+            return tuple(Checkpoint("folder", self.checkpoint, "", file, "", "unknown") for file in own)
         revision, licence = _REVISIONS[self.checkpoint], "MIT (the hub states none)"
-        hashes = "", _SHA256.get(self.checkpoint, "")
-        return tuple(Checkpoint("hub", self.checkpoint, revision, *file, licence) for file in zip(_FILES, hashes))
+        files = {_CONFIG: "", _WEIGHTS[0]: _SHA256.get(self.checkpoint, "")}
+        return tuple(Checkpoint("hub", self.checkpoint, revision, *file, licence) for file in files.items())
 
     def flags(self) -> tp.Tuple[str, ...]:
         return ("lossy",) if self.average_codes else ()
@@ -120,7 +133,7 @@ class Encodec(Extractor):
         from torch_models.encodec import codec, joining
 
         self._joining = joining
-        config, weights = (files[file] for file in _FILES)
+        config, weights = (files[file] for file in (_CONFIG, *_WEIGHTS) if file in files)
         quantize = self.request.wants("codes")
         self._codec = codec.load(config, weights, device, self.sample_rate, self.bandwidth, quantize)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import typing as tp
 
-from worker.extractor import Arrays, Batch, Checkpoint, Output, Windows, refuse_unknown
+from worker.extractor import Arrays, Batch, Checkpoint, Output, Windows, own_file, refuse_unknown
 from worker.layered import LayeredExtractor, find_layers
 
 _LEAST = 2049  # samples: the published model passes over a rest that is shorter
@@ -39,7 +39,9 @@ class Encodecmae(LayeredExtractor):
     pooling = "mean"
     seconds_per_minute = 12.0
 
-    checkpoint: str = "mel256-ec-base_st"  # another published mel256 model, or the path of an own .pt file
+    checkpoint: str = (
+        "mel256-ec-base_st"  # another published mel256 model, or the path of an own .pt file, or of its folder
+    )
     # 0 is the output of the first block, -1 that of the last, normalised; a list or "all" gives an axis of layers
     layer: tp.Union[str, tp.List[int], int] = -1
 
@@ -63,7 +65,7 @@ class Encodecmae(LayeredExtractor):
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
         """Return the one file; at the root of the hub's repository, where upstream's `hub.py` looks it up by name."""
         if self._own:
-            return (Checkpoint("file", self.checkpoint, "", self.checkpoint, "", "unknown"),)
+            return (own_file(self.checkpoint, ".pt"),)
         licence = "MIT by its document; the repository states none"
         return (Checkpoint("hub", "lpepino/encodecmae-v2", "main", self.checkpoint + ".pt", "", licence),)
 
@@ -75,12 +77,12 @@ class Encodecmae(LayeredExtractor):
         """
         from torch_models.encodecmae import network
 
-        (checkpoint,) = self.checkpoints()
-        encoder = network.load(files[checkpoint.file], device)
+        (file,) = files.values()
+        encoder = network.load(file, device)
         layers, size = encoder.sizes.layers, encoder.sizes.dim
         if not self._own and (layers, size) != _SIZES[self.checkpoint]:
             words = "{}: has {} layers of {} features, not those of {}; give it as a path"
-            raise ValueError(words.format(files[checkpoint.file], layers, size, self.checkpoint))
+            raise ValueError(words.format(file, layers, size, self.checkpoint))
         self._indices = self._find_layers(layers)
         self._run = encoder.run_together if device == "cuda" else encoder.run_each
 

@@ -3,13 +3,14 @@
 import dataclasses
 import typing as tp
 
-from worker.extractor import Arrays, Batch, Checkpoint, Output, Windows, refuse_unknown
+from worker.extractor import Arrays, Batch, Checkpoint, Output, Windows, first_there, refuse_unknown
 from worker.layered import LayeredExtractor, find_layers
 
 _FIELD = 400  # samples that one frame hears
 _HOP = 320  # samples between frames
 _STEP = 120000  # samples between windows: 5 s, the length of the excerpts in training
-_FILES = ("config.json", "preprocessor_config.json", "pytorch_model.bin")
+_SETTINGS = ("config.json", "preprocessor_config.json")
+_WEIGHTS = ("pytorch_model.bin", "model.safetensors")  # the first as published; an own folder may have either
 _REVISIONS = {
     "m-a-p/MERT-v1-95M": "12af15fef9d0ac838c3f475bfbbf26d2060dd4f5",
     "m-a-p/MERT-v1-330M": "af10da70c94a0c849de9cc94b83e12769c4db499",
@@ -63,10 +64,12 @@ class Mert(LayeredExtractor):
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
         if self._own:
-            return tuple(Checkpoint("folder", self.checkpoint, "", file, "", "unknown") for file in _FILES)
+            own = (*_SETTINGS, first_there(self.checkpoint, _WEIGHTS))
+            return tuple(Checkpoint("folder", self.checkpoint, "", file, "", "unknown") for file in own)
         revision = _REVISIONS[self.checkpoint]
         return tuple(
-            Checkpoint("hub", self.checkpoint, revision, file, "", "CC-BY-NC-4.0", commercial=False) for file in _FILES
+            Checkpoint("hub", self.checkpoint, revision, file, "", "CC-BY-NC-4.0", commercial=False)
+            for file in (*_SETTINGS, _WEIGHTS[0])
         )
 
     def describe(self) -> tp.Dict[str, tp.Any]:
@@ -80,11 +83,12 @@ class Mert(LayeredExtractor):
         """
         from torch_models import mert
 
-        network = mert.load(*(files[file] for file in _FILES), device)
+        (weights,) = (files[file] for file in _WEIGHTS if file in files)
+        network = mert.load(*(files[file] for file in _SETTINGS), weights, device)
         sizes = network.layers, network.dim
         if not self._own and sizes != _SIZES[self.checkpoint]:
             words = "{}: has {} layers of {} features, not those of {}; give its folder as a path"
-            raise ValueError(words.format(files[_FILES[0]], *sizes, self.checkpoint))
+            raise ValueError(words.format(files[_SETTINGS[0]], *sizes, self.checkpoint))
         self._indices = self._find_layers(network.layers)
         network.keep(max(self._indices))
         self._run = network.run_together if device == "cuda" else network.run_each

@@ -6,13 +6,14 @@ import typing as tp
 
 import numpy as np
 
-from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, Windows, choice
+from worker.extractor import Arrays, Batch, Checkpoint, Extractor, Output, Windows, choice, is_own, own_file
 from worker.networks import openl3_features
 
 _WINDOW = openl3_features.WINDOW
 _POSITIONS = 12  # fields of the feature maps: 6144 = 12 * 512
 _FEATURES = 512
 _SIZES = (512, 6144)
+_ENDINGS = (".h5", ".h5.gz")
 _FOLDER = "https://raw.githubusercontent.com/marl/openl3/models/"
 _BLOBS = {
     "mel256_music": "15e483646fa3d4091a463f0affbb706e6bbbb098",
@@ -45,17 +46,17 @@ class Openl3(Extractor):
     hop_seconds: float = 0.1  # between windows
     center: bool = True  # frame i is centred on i * hop_seconds; otherwise it starts there
     backend: str = choice("auto", "reference")
-    checkpoint: tp.Optional[str] = None  # the published one; or the path of an .h5 or .h5.gz file with its weights
+    checkpoint: tp.Optional[str] = None  # the published one; or the path of an .h5 or .h5.gz file, or of its folder
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.hop_seconds) or self._hop < 1:
             raise ValueError(
                 "hop_seconds: {!r} holds no sample at 48 kHz; give seconds, such as 0.1".format(self.hop_seconds)
             )
-        if self.checkpoint is not None and not self.checkpoint.endswith((".h5", ".h5.gz")):
+        if self.checkpoint is not None and not is_own(self.checkpoint, _ENDINGS):
             raise ValueError(
-                "checkpoint: {!r} is not the path of an .h5 or .h5.gz file; published weights are chosen by "
-                "input_repr and content_type".format(self.checkpoint)
+                "checkpoint: {!r} is not the path of an .h5 or .h5.gz file or of its folder; published weights are "
+                "chosen by input_repr and content_type".format(self.checkpoint)
             )
 
     def outputs(self) -> tp.Tuple[Output, ...]:
@@ -69,7 +70,7 @@ class Openl3(Extractor):
 
     def checkpoints(self) -> tp.Tuple[Checkpoint, ...]:
         if self.checkpoint is not None:
-            return (Checkpoint("file", self.checkpoint, "", self.checkpoint, "", "unknown"),)
+            return (own_file(self.checkpoint, *_ENDINGS),)
         variant = "{}_{}".format(self.input_repr, self.content_type)
         file, licence = "openl3_audio_{}-v0_4_0.h5.gz".format(variant), "MIT (of its repository)"
         return (Checkpoint("url", "openl3", "v0_4_0", file, "", licence, git_blob=_BLOBS[variant], url=_FOLDER + file),)
@@ -89,9 +90,9 @@ class Openl3(Extractor):
         from tf_models import devices, openl3
 
         devices.choose(device)
-        (checkpoint,) = self.checkpoints()
+        (file,) = files.values()
         layout = openl3_features.LAYOUTS[self.input_repr]
-        self._network = openl3.build(openl3.read_h5(files[checkpoint.file]), layout.bands, layout.frames)
+        self._network = openl3.build(openl3.read_h5(file), layout.bands, layout.frames)
         self._stft = openl3.stft
         self._together = device != "cpu"
 

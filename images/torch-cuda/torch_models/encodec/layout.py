@@ -136,12 +136,26 @@ def read_tensors(path: str, prefix: str) -> Tensors:
     Raises:
         ValueError: the file is damaged.
     """
+    if not path.endswith(".safetensors"):
+        return {k[len(prefix) :]: v.float() for k, v in _unpickle(path).items() if k.startswith(prefix)}
     try:
         with safetensors.safe_open(path, "pt") as stored:
             names = [name for name in stored.keys() if name.startswith(prefix)]  # noqa: SIM118 - it is no mapping
             return {name[len(prefix) :]: stored.get_tensor(name).float() for name in names}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file ({error}); fetch it again") from None
+
+
+def _unpickle(path: str) -> Tensors:
+    """Return the tensors of a `pytorch_model.bin`; nothing in it is run."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: tensor for name, tensor in found.items() if isinstance(tensor, torch.Tensor)}
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a damaged or foreign file makes the reader raise
+        reason = f"is damaged, or holds more than tensors ({type(error).__name__}); nothing in it was run"
+        raise ValueError(f"{path}: {reason}") from error
 
 
 def fold(tensors: Tensors, name: str) -> torch.Tensor:

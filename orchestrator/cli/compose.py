@@ -93,10 +93,12 @@ def _down() -> int:
 
 
 def _step(job: JobSpec, action: str) -> int:
+    from orchestrator.cli import replacing
     from orchestrator.job import scan
     from orchestrator.output import ledger as ledgers
     from orchestrator.output.folder import OutputDir
     from orchestrator.planning import survey
+    from orchestrator.planning.replaced import replaced
     from orchestrator.running import compose, progress, weights
 
     _refuse_links(job)
@@ -119,6 +121,8 @@ def _step(job: JobSpec, action: str) -> int:
         ledgers.fold_left(output)
         weights.fetch_unpinned(job, shown)
         surveyed = survey.take(job, audio)
+        for text in replacing.told(replaced(surveyed)):
+            shown.say(text)
         for text in compose.write_plan(surveyed, shown):
             shown.say(text)
         shown.say(f"{len(surveyed.plan.chosen)} of {len(surveyed.plan.choices)} items to do")

@@ -89,7 +89,7 @@ class OutputDir:
         """
         there = next((place for place in (self.root, *self.root.parents) if os.path.exists(place)), self.root)
         if os.path.lexists(there) and not there.is_dir():
-            raise RunFailed(f"output {self.root}: {there} is a file; name a folder")
+            raise RunFailed(f"output {self.root}: {there} is a file; choose another folder")
 
     def refuse_links(self, folders: tp.Collection[str] = ()) -> None:
         """Look at everything in `.consort` and at the folders of models.

@@ -20,7 +20,7 @@ _PATIENCE = 5.0  # seconds: whoever only wants to know a size does not wait for 
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Parcel:
     """One file that has to come: that of a hub or an address, or the distribution that others are taken out of."""
 
     checkpoint: Checkpoint
@@ -29,17 +29,17 @@ class Wanted:
     size: int  # bytes; 0 where nobody has written it down
 
 
-def wanted(weights: "Weights", checkpoints: tp.Iterable[Checkpoint]) -> list[Wanted]:
+def wanted(weights: "Weights", checkpoints: tp.Iterable[Checkpoint]) -> list[Parcel]:
     """Return what has to come so that all of `checkpoints` are here; nobody is asked."""
-    found: dict[Path, Wanted] = {}
+    found: dict[Path, Parcel] = {}
     for one in checkpoints:
         if one.kind == "pypi":
             place = weights.folder(one) / one.archive
-            found[place] = Wanted(one, place, one.archive_sha256, 0)
+            found[place] = Parcel(one, place, one.archive_sha256, 0)
             continue
         locked = weights.lock.find(one)
         sha256, count = one.sha256 or (locked.sha256 if locked else ""), one.size or (locked.size if locked else 0)
-        found[weights.path(one)] = Wanted(one, weights.path(one), sha256, count)
+        found[weights.path(one)] = Parcel(one, weights.path(one), sha256, count)
     return list(found.values())
 
 
@@ -65,7 +65,7 @@ def sizes(weights: "Weights", groups: tp.Mapping[str, tp.Sequence[Checkpoint]]) 
         groups: checkpoints of one kind each, by any name.
     """
     found: dict[str, int] = {}
-    kinds: dict[str, dict[str, list[Wanted]]] = {}
+    kinds: dict[str, dict[str, list[Parcel]]] = {}
     for name, members in groups.items():
         kinds.setdefault(members[0].kind, {})[name] = wanted(weights, members)
     threads = [threading.Thread(target=_ask, args=(part, found), daemon=True) for part in kinds.values()]
@@ -77,7 +77,7 @@ def sizes(weights: "Weights", groups: tp.Mapping[str, tp.Sequence[Checkpoint]]) 
     return dict(found)
 
 
-def _ask(groups: tp.Mapping[str, list[Wanted]], found: dict[str, int]) -> None:
+def _ask(groups: tp.Mapping[str, list[Parcel]], found: dict[str, int]) -> None:
     """Ask places of one kind, until one of them does not answer."""
     hub, index = Hub(timeout=_PATIENCE), None
     with contextlib.suppress(EnvironmentUnavailable, OSError):

@@ -164,6 +164,7 @@ def test_status_of_a_run_that_is_going_disturbs_nothing(job, output, start):
         "failed": {},
         "stale": 0,
         "orphaned": 0,
+        "waiting": 0,
         "devices": ["cpu"],
     }
     assert os.path.samefile(last["output"], output)

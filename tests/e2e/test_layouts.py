@@ -26,7 +26,7 @@ def test_windows_become_files_and_are_done_only_together(audio, output):
     before = harness.fingerprint(output)
     assert "2 skipped" not in harness.consort("extract", job).stdout
     assert harness.status(job)["models"]["tokens"] | {"failed": {}} == {
-        "done": 2, "pending": 0, "failed": {}, "stale": 0, "orphaned": 0, "devices": ["cpu"],
+        "done": 2, "pending": 0, "failed": {}, "stale": 0, "orphaned": 0, "waiting": 0, "devices": ["cpu"],
     }  # fmt: skip
     (output / "tokens" / "a_frag1.txt").unlink()
     assert harness.status(job)["models"]["tokens"]["pending"] == 1

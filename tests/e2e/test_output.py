@@ -81,6 +81,7 @@ def test_a_disk_that_may_only_be_read(audio, output, disk):
         "failed": {},
         "stale": 0,
         "orphaned": 0,
+        "waiting": 0,
         "devices": ["cpu"],
     }
     subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)

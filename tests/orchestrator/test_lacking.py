@@ -98,8 +98,8 @@ def test_items_of_a_limit_are_those_that_something_can_be_done_for(prepare, work
 
 def test_an_output_that_is_a_file_says_so(plan, tmp_path):
     (tmp_path / "out").touch()
-    assert f"{tmp_path / 'out'} is a file; name a folder" in plan("prosody", code=4)
-    assert f"{tmp_path / 'out'} is a file; name a folder" in plan("prosody", output="out/deep", code=4)
+    assert f"{tmp_path / 'out'} is a file; choose another folder" in plan("prosody", code=4)
+    assert f"{tmp_path / 'out'} is a file; choose another folder" in plan("prosody", output="out/deep", code=4)
 
 
 @pytest.fixture

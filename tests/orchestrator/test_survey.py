@@ -74,7 +74,7 @@ def test_room_is_looked_for_where_the_folder_will_be(prepare, tmp_path):
 
 def test_an_output_that_is_a_file_is_one_clear_error(prepare, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(RunFailed, match=r"output .*file is a file; name a folder"):
+    with pytest.raises(RunFailed, match=r"output .*file is a file; choose another folder"):
         prepare(output=str(tmp_path / "file"))
 
 

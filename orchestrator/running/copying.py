@@ -32,13 +32,17 @@ def copy(surveyed: Survey, run: RunDir) -> Survey:
     with contextlib.closing(protocol.Channel(str(output.records / f"{run.id}-reused.jsonl"))) as channel:
         for (item, model), copies in plan.copies.items():
             channel.emit(Event("opened", item=item, model=model))  # if this dies, its array is not believed
+            made: list[tuple[pathlib.Path, pathlib.Path]] = []
             try:
-                made = [_copy(output, one, one.record.path in needed) for one in copies]
+                for one in copies:
+                    made += _copy(output, one, one.record.path in needed)
             except OSError:  # a worker that meets the same says more about it
                 lost.add((item, model))
+                for partial, _ in made:
+                    partial.unlink(missing_ok=True)
                 continue
-            aside += [one for one in made if one]
-            if not any(made):
+            aside += made
+            if not made:
                 channel.emit(*_events(sources[item], copies))
         for partial, target in aside:
             os.replace(partial, target)
@@ -47,8 +51,8 @@ def copy(surveyed: Survey, run: RunDir) -> Survey:
     return dataclasses.replace(surveyed, plan=plan.without_copies(lost)) if lost else surveyed
 
 
-def _copy(output: OutputDir, one: Copy, aside: bool) -> tuple[pathlib.Path, pathlib.Path] | None:
-    """Copy one array, or put its copy aside, and return where it is and where it belongs.
+def _copy(output: OutputDir, one: Copy, aside: bool) -> list[tuple[pathlib.Path, pathlib.Path]]:
+    """Copy one array, or put its copy aside, and return then where it is and where it belongs.
 
     Raises:
         OSError: it is gone, is not what its record says, or cannot be written.
@@ -65,7 +69,7 @@ def _copy(output: OutputDir, one: Copy, aside: bool) -> tuple[pathlib.Path, path
     partial = target.with_name(f".copy.{regular.random_part()}.part") if aside else target
     with files.written(partial) as new:
         new.write(data)
-    return (partial, target) if aside else None
+    return [(partial, target)] if aside else []
 
 
 def _events(source: Source, copies: list[Copy]) -> list[Event]:

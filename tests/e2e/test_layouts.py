@@ -96,8 +96,8 @@ def test_synthetic_audio_is_made_beside_the_arrays(output):
 
 
 def test_a_table_holds_what_is_there_today(audio, output):
-    for name in ("a.wav", "b.wav"):
-        harness.write_wav(audio / name, seconds=1.0)
+    for name, seconds in (("a.wav", 1.0), ("b.wav", 1.1)):  # of copies the arrays would be copied
+        harness.write_wav(audio / name, seconds=seconds)
     job = harness.write_job(output, audio, {**TOKENS, "layout": "table"})
     assert harness.consort("extract", job).returncode == 0
     rows = output / "tokens_audio.csv"

@@ -54,7 +54,7 @@ def test_a_checkpoint_is_found_by_its_folder_or_file_and_in_either_format(tmp_pa
     assert len(found) == 10
     for (model, name), sha in found.items():
         assert sha == found[model[:-1] + "0", name], model
-    assert "0 of 1 items chosen" in harness.consort("plan", job).stdout
+    assert "0 of 1 items to do" in harness.consort("plan", job).stdout
 
 
 def test_a_folder_with_several_files_is_refused_by_name(tmp_path, audio, output):

@@ -346,7 +346,7 @@ def check_refused(folder, message):
     words = str(caught.value)
     assert "\n" not in words and len(words) < 700
     assert words.endswith(
-        "; expected config.json, preprocessor_config.json and pytorch_model.bin of a MERT-v1 model, as on the hub"
+        "; expected config.json, preprocessor_config.json and pytorch_model.bin or model.safetensors of a MERT-v1 model"
     )
 
 

@@ -117,10 +117,11 @@ def down() -> list[str]:
         project, _, place = line.partition("\t")
         if place:  # else it is no container of compose's, but of an image that compose has built
             places.setdefault(project, set()).add(os.path.realpath(place))
+    environment = {k: v for k, v in os.environ.items() if k != "CONSORT_CACHE"}  # with it the file has no volume
     done: list[str] = []
     for project in sorted(name for name, found in places.items() if found == {str(_ROOT)}):
         command = [*_command(project, BASE), "down", "--volumes"]
-        told = subprocess.run(command, capture_output=True, text=True, check=False)
+        told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if told.returncode:
             raise RunFailed(f"docker compose down: {docker_client.reason(told.stderr)}")
         done += re.findall(r"((?:Container|Volume|Network) \S+)\s+Removed", told.stderr)

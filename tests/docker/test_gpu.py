@@ -39,8 +39,11 @@ def cuda_image():
     environment = definitions.find("torch-cuda")
     lock, tag = environment.lock("cuda"), "consort/torch-cuda:cuda"
     text = f"""FROM consort/torch-cuda:cpu
+USER 0
 COPY {lock.name} /opt/consort/requirements.lock
-LABEL consort.variant=cuda consort.lock={environment.lock_sha256("cuda")}
+RUN python -m worker.fingerprint >/opt/consort/made-of.json
+LABEL consort.variant=cuda
+USER 65534:65534
 """
     command = ["docker", "build", "-q", "-t", tag, "-f", "-", str(environment.folder)]
     subprocess.run(command, input=text, text=True, check=True, capture_output=True)

@@ -32,4 +32,5 @@ def test_it_is_built_and_gives_the_same_as_a_virtual_environment(audio, output, 
     inside = docker("run", "--rm", "--entrypoint", "ls", "consort/my_env:cpu", "/opt/consort").split()
     read = docker("run", "--rm", "--entrypoint", "cat", "consort/my_env:cpu", "/opt/consort/own_numbers/__init__.py")
     assert read == "GAIN = 3.0", "the user inside is another one"
-    assert inside == ["__pycache__", "own_numbers", "requirements.lock", "sitecustomize.py", "worker"]
+    made = ["__pycache__", "made-of.json", "own_numbers", "requirements.lock", "sitecustomize.py", "worker"]
+    assert inside == made

@@ -1,7 +1,6 @@
 """`consort compose`: docker-compose.yml as a whole, its first and last step, and the file itself."""
 
 import argparse
-import hashlib
 import os
 import pathlib
 
@@ -36,49 +35,48 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     """Make folders and images ready as `extract` does, and let compose run the rest."""
-    from orchestrator.environments import definitions, devices, docker_compose
-    from orchestrator.job import scan
+    from orchestrator.environments import devices, docker_compose
     from orchestrator.output.folder import OutputDir
-    from orchestrator.running import progress
+    from orchestrator.running import compose, progress
     from orchestrator.running import weights as supplies
     from orchestrator.running.runtimes.docker import DockerRuntime
 
-    if arguments.job is None or flags.given(arguments) - {"audio", "output"}:
-        raise JobError("compose up: give a job file, and at most --audio and --output; the rest stands in the job")
-    job = flags.job(arguments)
-    _refuse_links(job)
-    scan.scan(job)  # refuses what is not there
-    if not os.path.isdir(job.audio):
-        raise JobError(f"audio: docker compose takes a folder, and {job.audio} is none; use `consort extract`")
-    root = reading.base(arguments.job).resolve()
-    if pathlib.Path.home().resolve().is_relative_to(root):
-        raise JobError(f"compose up: workers would see all of {root}; put the job into a folder of its own")
-    if ":" in str(files.cache_root()):
-        raise JobError(f"compose up: docker compose takes no cache with a colon in its path: {files.cache_root()}")
+    job, root = _whole_job(arguments)
     docker_compose.check()
     gpus = devices.grant(job.devices).gpus if job.devices not in ("auto", "cpu") else ()
     OutputDir(job.output).create(job.folders)
+    files.cache_root().mkdir(parents=True, exist_ok=True)
     runtime = DockerRuntime.open()
     with progress.choose() as shown:
         if not envs.build_all(runtime, ["cuda"] if gpus else ["cpu"], shown):
             return errors.UNAVAILABLE
         if job.devices == "auto" and (found := devices.discover().gpus):
-            shown.say(
-                f"compose computes on the CPU, though {found[0].name} is here; `devices: cuda` in the job takes it"
-            )
+            shown.say(f"computes on the CPU, though {found[0].name} is here; `devices: cuda` in the job takes it")
         supplies.fetch_unpinned(job, shown, every=True)  # here, where indexes and certificates are known
-    variables = {
-        "CONFIG": os.path.abspath(arguments.job),
-        "AUDIO": job.audio,
-        "OUTPUT": job.output,
-        "ROOT": str(root),
-        "CONSORT_CACHE": str(files.cache_root()),
-        **runtime.compose_variables(job.output, len(definitions.names()), job.memory_bytes),
-        **({"CONSORT_GPU": gpus[0].uuid} if gpus else {}),
-    }
-    files.cache_root().mkdir(parents=True, exist_ok=True)
-    project = f"consort-{hashlib.sha256(os.fsencode(job.output)).hexdigest()[:12]}"
-    return docker_compose.up(project, variables, bool(gpus))
+    told = {"CONFIG": os.path.abspath(arguments.job), "ROOT": str(root), **compose.variables(job, runtime, gpus)}
+    return docker_compose.up(compose.project(job), told, bool(gpus))
+
+
+def _whole_job(arguments: argparse.Namespace) -> tuple[JobSpec, pathlib.Path]:
+    """Return a job that compose can run, and the folder that its relative paths are of.
+
+    Raises:
+        JobError: what compose cannot do; said before anything is made.
+    """
+    from orchestrator.job import scan
+
+    if arguments.job is None or flags.given(arguments) - {"audio", "output"}:
+        raise JobError("compose up: give a job file, and at most --audio and --output; the rest stands in the job")
+    job, root = flags.job(arguments), reading.base(arguments.job).resolve()
+    _refuse_links(job)
+    scan.scan(job)  # refuses what is not there
+    if not os.path.isdir(job.audio):
+        raise JobError(f"audio: docker compose takes a folder, and {job.audio} is none; use `consort extract`")
+    if pathlib.Path.home().resolve().is_relative_to(root):
+        raise JobError(f"compose up: workers would see all of {root}; put the job into a folder of its own")
+    if ":" in str(files.cache_root()):
+        raise JobError(f"compose up: docker compose takes no cache with a colon in its path: {files.cache_root()}")
+    return job, root
 
 
 def _down() -> int:

@@ -6,15 +6,17 @@ the next run.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
+import typing as tp
 
 from orchestrator import errors, files
 from orchestrator.environments import definitions
 from orchestrator.environments.devices import Gpu, Grant
 from orchestrator.errors import EnvironmentUnavailable, RunFailed
-from orchestrator.job.spec import BELOW_ROOT
+from orchestrator.job.spec import BELOW_ROOT, JobSpec
 from orchestrator.output import folder as folders
 from orchestrator.output import ledger as ledgers
 from orchestrator.planning import shards, status
@@ -23,6 +25,7 @@ from orchestrator.planning.survey import Survey
 from orchestrator.running import copying, tables
 from orchestrator.running.placement import Placement
 from orchestrator.running.progress import Progress
+from orchestrator.running.runtimes.docker import DockerRuntime
 from orchestrator.running.runtimes.venv import VenvRuntime
 from orchestrator.running.weights import Supplies
 from worker import protocol, schema
@@ -50,6 +53,18 @@ def place(surveyed: Survey) -> Placement:
         )
     able = frozenset(name for name in definitions.names() if definitions.find(name).spec.gpu != "none")
     return Placement(VenvRuntime(), "docker compose", Grant((_ANY,) if given else (), "docker compose"), able)
+
+
+def project(job: JobSpec) -> str:
+    """Return the name of compose's project: one for each output folder."""
+    return f"consort-{hashlib.sha256(os.fsencode(job.output)).hexdigest()[:12]}"
+
+
+def variables(job: JobSpec, runtime: DockerRuntime, gpus: tp.Sequence[Gpu]) -> dict[str, str]:
+    """Return what docker-compose.yml is told of a job, beside the file itself, and of this machine."""
+    limited = runtime.compose_variables(job.output, len(definitions.names()), job.memory_bytes)
+    places = {"AUDIO": job.audio, "OUTPUT": job.output, "CONSORT_CACHE": str(files.cache_root())}
+    return {**places, **limited, **({"CONSORT_GPU": gpus[0].uuid} if gpus else {})}
 
 
 def write_plan(surveyed: Survey, progress: Progress) -> list[str]:

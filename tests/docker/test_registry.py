@@ -272,7 +272,7 @@ def test_what_is_pushed_again_replaces_its_line_alone(checkout, registry):
 
 def test_attestations_are_refused_where_images_cannot_carry_them(checkout):
     if "containerd" in docker("info", "--format", "{{.DriverStatus}}"):
-        pytest.skip("this engine keeps them")
+        pytest.skip("this engine keeps attestations")
     done = checkout("build", "--runtime", "docker", "--attest")
     assert done.returncode == 3 and image_id(SMALL) == ""
     (said,) = done.stderr.splitlines()

@@ -53,7 +53,8 @@ class Settings:
     @classmethod
     def of_ms(cls, frame_ms: float, hop_ms: float, *others: tp.Any) -> "Settings":
         """Return them as a job and a notebook say them, with lengths in milliseconds: one sample at least."""
-        return cls(*(max(1, round(length * SAMPLE_RATE / 1000)) for length in (frame_ms, hop_ms)), *others)
+        frame_length, hop_length = (max(1, round(length * SAMPLE_RATE / 1000)) for length in (frame_ms, hop_ms))
+        return cls(frame_length, hop_length, *others)
 
 
 @dataclasses.dataclass(frozen=True)

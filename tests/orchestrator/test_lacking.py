@@ -10,8 +10,8 @@ from hub_server import FILES, Server
 from orchestrator.__main__ import main
 from orchestrator.environments import interpreters
 from orchestrator.errors import CheckpointUnavailable, EnvironmentUnavailable
-from orchestrator.weights import sources
 from orchestrator.weights.hub import Hub
+from orchestrator.weights.sources import sizes
 from orchestrator.weights.store import Weights
 from worker import catalog
 
@@ -21,7 +21,6 @@ def plan(tmp_path, write_wav, monkeypatch, capsys):
     """Return a function that plans a job over one file and returns what is said."""
     write_wav(tmp_path / "audio" / "a.wav", seconds=6)
     monkeypatch.setenv("CONSORT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sources, "sizes", lambda weights, groups: dict.fromkeys(groups, 1234))
 
     def run(*models, code=0, **keys):
         job = {"audio": "audio", "output": "out", "models": models, "runtime": "venv", "workers": 2, **keys}
@@ -113,9 +112,9 @@ def test_sizes_are_asked_of_the_hub(server, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
     mert = catalog.build("mert", {}).checkpoints()
     few = [one for one in mert if one.file in FILES]
-    assert few and sources.sizes(Weights(tmp_path), {"some": few}) == {"some": sum(len(FILES[c.file]) for c in few)}
+    assert few and sizes(Weights(tmp_path), {"some": few}) == {"some": sum(len(FILES[c.file]) for c in few)}
     server.status = 404
-    assert sources.sizes(Weights(tmp_path), {"some": few}) == {}
+    assert sizes(Weights(tmp_path), {"some": few}) == {}
 
 
 def test_what_is_put_by_hand_is_named_whole_and_nothing_of_it_is_hidden(tmp_path, monkeypatch):

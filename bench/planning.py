@@ -76,7 +76,7 @@ def write_arrays(job: pathlib.Path) -> None:
     found = survey.take(checked)
     found.output.create(checked.folders)
     (model,) = found.plan.models
-    lines = []
+    lines, facts = [], []
     for choice in found.plan.choices:
         source = hashlib.sha256((job.parent / "audio" / choice.source.id).read_bytes()).hexdigest()
         ((output, path),) = plan.paths_of(model, choice.name).items()
@@ -84,7 +84,10 @@ def write_arrays(job: pathlib.Path) -> None:
         array.parent.mkdir(parents=True, exist_ok=True)
         array.write_bytes(source.encode())
         lines.append(protocol.canonical(schema.dump(_record(choice.source, model, output, path, source))) + "\n")
-    (found.output.root / "manifest.jsonl").write_text("".join(lines), "ascii")
+        seen = protocol.Facts(source, choice.source.size, choice.source.mtime_ns)
+        facts.append(protocol.canonical({"item": choice.source.id, **schema.dump(seen)}) + "\n")
+    found.output.manifest.write_text("".join(lines), "ascii")
+    found.output.sources.write_text("".join(facts), "ascii")
 
 
 def _record(source: tp.Any, model: tp.Any, output: str, path: str, sha256: str) -> protocol.Record:

@@ -35,6 +35,7 @@ Key = tuple[str, str, str, int]  # item, model, output, window
 _E = tp.TypeVar("_E")
 # Fields in which many entries, or several files, say the same: kept once, or 100,000 files would need more memory.
 _EQUAL = ("item", "model", "output", "dtype", "decoder", "context", "source", "axes", "shape", "flags")
+_NUMBERS = ("frame_rate", "start", "duration", "sample_rate", "bytes", "size")
 _ATTEMPT = re.compile(r"\.(\d+)\.jsonl\Z")
 
 
@@ -309,6 +310,8 @@ def _entries(
             for name in equal:
                 value = entry[name]
                 entry[name] = known.setdefault(tuple(value) if isinstance(value, list) else value, value)
+            for name in entry.keys() & _NUMBERS:
+                entry[name] = known.setdefault((type(entry[name]), entry[name]), entry[name])  # 1 and 1.0 are equal
             yield build(entry)
     except FileNotFoundError:
         return

@@ -10,8 +10,8 @@ import unicodedata
 
 def assign(
     ids: tp.Iterable[str], kept: tp.Mapping[str, str], parts: tp.Mapping[str, str] = types.MappingProxyType({})
-) -> dict[str, str]:
-    """Return the output name of every item.
+) -> tp.Mapping[str, str]:
+    """Return the output name of every item, and maybe of others that are kept.
 
     Args:
         ids: paths relative to the audio root, with extension.
@@ -23,9 +23,11 @@ def assign(
         extension (`a.wav`, `a.mp3`); twins that differ in case or Unicode normalisation only, and would be one
         file on some disks, get `~` and eight hex digits of their id.
     """
-    names = {item: kept[item] for item in ids if item in kept}
     new = [item for item in ids if item not in kept]
-    taken = {_fold(name) for name in kept.values()} if new else set()
+    if not new:
+        return kept  # as it is: there may be 100,000
+    names = {item: kept[item] for item in ids if item in kept}
+    taken = {_fold(name) for name in kept.values()}
     stems = {item: os.path.splitext(item.removesuffix(parts.get(item, "")))[0] + parts.get(item, "") for item in new}
     crowd = collections.Counter(_fold(stem) for stem in stems.values())
     plain = {i: s if crowd[_fold(s)] == 1 and _fold(s) not in taken else i for i, s in stems.items()}

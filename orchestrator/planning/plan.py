@@ -109,12 +109,11 @@ def make(
         models: from `keys.model_plan`.
         sources: from the scan, sorted by id.
         ledger: what earlier runs wrote.
-        seconds: estimated durations; what a record knows takes their place.
+        seconds: estimated durations, which the plan takes over; what a record knows takes their place.
         look: answers about files; the only I/O.
         sample: hash some of the arrays that are done by their keys, too.
     """
     kept: dict[str, str] = {}
-    seconds = dict(seconds)
     for record in ledger.records.values():
         kept[record.item] = _name_of(record)  # also of items that are gone: their arrays are still there
         if record.item in seconds:

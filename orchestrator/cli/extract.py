@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             shown.say(
                 f"{words.chosen(surveyed.plan)}, runtime {placed.runtime.name} ({placed.why}), device {placed.devices}"
             )
-            for line in surveyed.plan.remarks():
+            for line in [*surveyed.audio.remarks, *surveyed.plan.remarks()]:
                 shown.say(line)
             report, folder = running.extract(surveyed, placed, shown, arguments.offline)
     with words.unread():

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"runtime {placed.runtime.name} ({placed.why}), device {placed.devices}")
     print(f"{words.chosen(made)}; ~{size(made.bytes())} will be written; {_time(made, placed, slots)}; "
           "nothing was started")  # fmt: skip
-    for line in made.remarks():
+    for line in [*surveyed.audio.remarks, *made.remarks()]:
         print(line)
     words.print_left_out(surveyed.audio.left_out)
     for line in lacking.lines(surveyed, placed):

@@ -70,11 +70,12 @@ class LeftOut:
 
 @dataclasses.dataclass(frozen=True)
 class Audio:
-    """The audio root, what was found below it, sorted by id, and what was left out."""
+    """The audio root, what was found below it, sorted by id, what was left out, and remarks on how rows were read."""
 
     root: str
     sources: list[Source]
     left_out: list[LeftOut] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def beyond(self) -> list[str]:

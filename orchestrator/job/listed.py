@@ -6,10 +6,10 @@ import typing as tp
 import unicodedata
 
 from orchestrator.errors import JobError
-from orchestrator.job import lists
+from orchestrator.job import rows
 from orchestrator.job.folder import Places
 from orchestrator.job.items import Audio, Source, TableRow, Tally
-from orchestrator.job.lists import Entry
+from orchestrator.job.rows import Entry, Rows
 
 _LOOKED = 10_000  # names of a folder that a missing one is compared with
 _SUGGESTED = 3  # missing names for which that is done
@@ -20,12 +20,12 @@ def exists(root: str, name: str) -> bool:
     return any(os.path.lexists(_join(root, one)) for one in dict.fromkeys((name, name.strip())) if "\0" not in one)
 
 
-def gather(root: str, entries: tp.Sequence[Entry], links: str) -> Audio:
-    """Return the files of `entries`, and segments of them, in no order; rows of the same one are one item.
+def gather(root: str, read: Rows, links: str) -> Audio:
+    """Return the files of rows, and segments of them, in no order; rows of the same one are one item.
 
     Args:
         root: what their names are relative to, and where they must be.
-        entries: in their order.
+        read: of a list or table.
         links: `inside`, `follow` or `refuse`, as for a folder.
 
     Raises:
@@ -34,16 +34,16 @@ def gather(root: str, entries: tp.Sequence[Entry], links: str) -> Audio:
     places, tally, suggested = Places(root, links), Tally(), 0
     files: dict[str, Source] = {}
     found: dict[str, Source] = {}
-    for entry in entries:
+    for entry in read.entries:
         if not entry.name.strip():
             tally.add("rows without the name of a file", f"line {entry.line}")
             continue
         item = _find(root, entry.name)
         if item is None:
-            item = _item(root, lists.latin(entry.name.strip())) or _refuse_outside(root, entry)
+            item = _item(root, rows.latin(entry.name.strip())) or _refuse_outside(root, entry)
             near = _nearest(root, item) if suggested < _SUGGESTED else ""
             suggested += 1
-            tally.add("rows whose file is not there, which will fail", f"{lists.latin(item)!r}{near}")
+            tally.add("rows whose file is not there, which will fail", f"{rows.latin(item)!r}{near}")
         if item not in files:
             files[item] = places.look(item, f"line {entry.line}: ")
         source = files[item].cut(entry.segment)
@@ -55,7 +55,9 @@ def gather(root: str, entries: tp.Sequence[Entry], links: str) -> Audio:
         else:
             row = TableRow(entry.line, entry.labels)
             found[source.id] = source.with_rows(*source.rows, row)
-    return Audio(root, list(found.values()), tally.left_out())
+    counted = f"{len(read.entries)} rows, {len(found)} items"
+    told = [*read.remarks, *([counted] if len(read.entries) != len(found) else [])]
+    return Audio(root, list(found.values()), tally.left_out(), told)
 
 
 def _find(root: str, name: str) -> str | None:
@@ -73,7 +75,7 @@ def _spellings(name: str) -> tp.Iterator[str]:
     stripped = name.strip()
     yield stripped
     for text in dict.fromkeys((stripped, stripped.replace("\\", "/"))):
-        for one in dict.fromkeys((text, lists.latin(text))):
+        for one in dict.fromkeys((text, rows.latin(text))):
             yield from (one, unicodedata.normalize("NFC", one), unicodedata.normalize("NFD", one))
 
 
@@ -102,5 +104,5 @@ def _nearest(root: str, item: str) -> str:
         names = os.listdir(os.path.join(root, folder))
     except (OSError, ValueError):
         return ""
-    close = difflib.get_close_matches(lists.latin(name), names, n=1) if len(names) <= _LOOKED else []
+    close = difflib.get_close_matches(rows.latin(name), names, n=1) if len(names) <= _LOOKED else []
     return f" (there is {os.path.join(folder, close[0])!r})" if close else ""

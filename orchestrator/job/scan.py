@@ -7,7 +7,7 @@ import typing as tp
 from orchestrator.errors import JobError
 from orchestrator.job import folder, listed, lists, patterns, synthetic
 from orchestrator.job.items import Audio, LeftOut, Source, Tally
-from orchestrator.job.lists import Columns
+from orchestrator.job.rows import Columns
 from orchestrator.job.spec import SYNTHETIC, JobSpec
 from worker import segment
 from worker.segment import Segment
@@ -35,7 +35,8 @@ def scan(job: JobSpec) -> Audio:
             raise JobError(f"audio: include and exclude leave none of the {len(audio.sources)} files in {job.audio}")
         said = "".join(f"; left out: {one}" for one in audio.left_out)
         raise JobError(f"audio: no audio found in {job.audio}; wav flac mp3 ogg opus m4a and their like are{said}")
-    return Audio(audio.root, sorted(chosen, key=lambda s: s.order), audio.left_out + _unchosen(job, audio, chosen))
+    left_out = audio.left_out + _unchosen(job, audio, chosen)
+    return Audio(audio.root, sorted(chosen, key=lambda s: s.order), left_out, audio.remarks)
 
 
 def root_of(job: JobSpec) -> str:
@@ -71,8 +72,8 @@ def _unchosen(job: JobSpec, audio: Audio, chosen: list[Source]) -> list[LeftOut]
 def _listed(job: JobSpec, path: pathlib.Path) -> Audio:
     root = job.audio_root or os.path.dirname(job.audio)
     columns = Columns(job.path_column, job.start_column, job.end_column)
-    entries = lists.read(path, columns, lambda name: listed.exists(root, name))
-    return listed.gather(root, entries, job.links)
+    rows = lists.read(path, columns, lambda name: listed.exists(root, name))
+    return listed.gather(root, rows, job.links)
 
 
 def estimate_seconds(root: str, sources: tp.Sequence[Source]) -> dict[str, float]:

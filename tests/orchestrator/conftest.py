@@ -43,6 +43,7 @@ def found(tmp_path):
         job = {"audio": str(tmp_path / name), "output": str(tmp_path / "out"), "models": ["prosody"], **changes}
         audio = scan.scan(spec.check(job))
         scanned.left_out = {one.reason.partition(" (")[0]: (one.count, one.examples) for one in audio.left_out}
+        scanned.remarks = audio.remarks
         assert [s.id for s in audio.sources] == sorted(s.id for s in audio.sources)
         return {source.id: source for source in audio.sources}
 

@@ -200,7 +200,7 @@ def test_the_columns_of_segments_can_be_named(found, touch, tmp_path):
         '{"path": "a.wav", "start": 1, "end": 2.5}\n{"audio_filepath": "a.wav", "offset": 3.5, "duration": 1.1}\n'
         '{"audio_filepath": "a.wav", "offset": 0.0, "duration": 9}\n'
     )
-    assert list(found("audio/t.jsonl")) == ["a.wav", "a.wav#1.000-2.500", "a.wav#3.500-4.600"]
+    assert list(found("audio/t.jsonl")) == ["a.wav#0.000-9.000", "a.wav#1.000-2.500", "a.wav#3.500-4.600"]
 
 
 def segments(found, name, **changes):

@@ -4,12 +4,14 @@ import contextlib
 import os
 import typing as tp
 
+from orchestrator.job import listed
 from orchestrator.job.items import LeftOut
 from orchestrator.output import flagged
 from orchestrator.planning.plan import FAILED, Plan
 from orchestrator.text import printable
 from worker.protocol import Failure
 
+_WORDS = {listed.MISSING: "missing", listed.NO_AUDIO: "no audio"}
 _SHOWN = 10  # failures, or flagged items, that are listed without --verbose
 
 
@@ -44,9 +46,10 @@ def sum_up(counts: tp.Mapping[str, int]) -> str:
 
 
 def print_left_out(left_out: tp.Iterable[LeftOut]) -> None:
-    """Say what was not taken, a line for each reason."""
+    """Say what was not taken, or will fail, a line for each reason."""
     for one in left_out:
-        print(f"  left out    {one}")
+        word = next((word for reason, word in _WORDS.items() if one.reason.startswith(reason)), "left out")
+        print(f"  {word:<10}  {one}")
 
 
 def warn_of_random(models: tp.Iterable[str]) -> None:

@@ -37,6 +37,8 @@ def _look(root: str, item: str, target: str | None) -> Source:
         status = os.stat(os.path.join(root, item))
     except (OSError, ValueError):  # the latter for a NUL in a list
         return Source(item, -1, -1, target=target)  # the worker says why it cannot be read
+    if stat.S_ISDIR(status.st_mode):
+        return Source(item, -1, -1, target=target)
     return Source(item, status.st_size, status.st_mtime_ns, target=target)
 
 
@@ -117,7 +119,7 @@ class _Walk:
         for entry in entries:
             item = f"{inner}/{entry.name}" if inner else entry.name
             if entry.name.startswith("."):
-                self._tally.add("hidden", item)
+                self._tally.add("hidden", f"{item} (a folder)" if _is_folder(entry) else item)
             elif entry.is_symlink():
                 self._follow(entry, item)
             elif entry.is_dir():
@@ -142,7 +144,7 @@ class _Walk:
         """Return whether a file is audio, or count it among what is not."""
         known = endings.is_audio(entry.name)
         if known is None:
-            known = endings.begins_as_audio(_head(entry.path))
+            known = endings.begins_as_audio(head(entry.path))
             if not known:
                 self._tally.add("audio neither by ending nor by first bytes", entry.name)
         elif not known:
@@ -165,7 +167,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _head(path: str) -> bytes:
+def head(path: str) -> bytes:
     """Return the first bytes of a file, none where it cannot be read; a FIFO must not block the plan."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):

@@ -5,7 +5,7 @@ import pathlib
 import typing as tp
 
 from orchestrator.errors import JobError
-from orchestrator.job import folder, listed, lists, patterns, synthetic
+from orchestrator.job import endings, folder, listed, lists, patterns, synthetic
 from orchestrator.job.items import Audio, LeftOut, Source, Tally
 from orchestrator.job.rows import Columns
 from orchestrator.job.spec import SYNTHETIC, JobSpec
@@ -26,6 +26,7 @@ def scan(job: JobSpec) -> Audio:
     elif path.suffix.lower() in (*lists.LISTS, *lists.TABLES):
         audio = _listed(job, path)
     elif made or os.path.exists(path):
+        _refuse_other(path)
         audio = Audio(str(path.parent), [folder.Places(str(path.parent), job.links).look(path.name)])
     else:
         raise JobError(f"audio: {job.audio} does not exist; give a folder, a file, a list.txt or a table.csv")
@@ -63,10 +64,20 @@ def _unchosen(job: JobSpec, audio: Audio, chosen: list[Source]) -> list[LeftOut]
     for source in audio.sources if taken else ():
         if source.id not in taken:
             tally.add("by `include` and `exclude`", source.id)
-    for pattern in job.include:
-        if not any(patterns.takes([pattern], source.file) for source in audio.sources):
-            tally.add("patterns of `include` that match nothing", pattern)
+    for key, given in (("include", job.include), ("exclude", job.exclude)):
+        for pattern in given:
+            if not any(patterns.takes([pattern], source.file) for source in audio.sources):
+                tally.add(f"patterns of `{key}` that match nothing", pattern)
     return tally.left_out()
+
+
+def _refuse_other(path: pathlib.Path) -> None:
+    """Refuse one file that is audio neither by its ending nor by its first bytes."""
+    if not endings.is_audio(path.name) and not endings.begins_as_audio(folder.head(str(path))):
+        said = f"a table? {' '.join(lists.TABLES)} are read; a list? {' '.join(lists.LISTS)}"
+        raise JobError(
+            f"audio: {path} is no audio by its ending or its first bytes; {said}; else name it after its kind"
+        )
 
 
 def _listed(job: JobSpec, path: pathlib.Path) -> Audio:

@@ -89,7 +89,7 @@ def test_two_rows_of_a_file_are_computed_once_and_both_are_told(audio, output):
     (audio / "t.csv").write_text("path;label;num_tokens\nb.wav;first;1\na.wav;x;2\na.wav;y;3\nmissing.wav;z;4\n")
     tokens = {"name": "tokens", "extractor": "tokens:Tokens", "layout": "table"}
     done = harness.consort("extract", harness.write_job(output, audio / "t.csv", {**TONE, "pooling": "mean"}, tokens))
-    assert done.returncode == 1 and "1 rows whose file is not there, which will fail: 'missing.wav'" in done.stdout
+    assert done.returncode == 1 and "missing     1 items whose file is not there" in done.stdout
     assert harness.written(output) == {(model, item) for model in ("tone", "tokens") for item in ("a.wav", "b.wav")}
 
     run = orchestrator.load(output)

@@ -43,7 +43,9 @@ def test_own_checkpoints_and_files_that_are_absent_are_named(plan, tmp_path):
     (tmp_path / "list.txt").write_text("audio/a.wav\nnone.wav\n")
     said = plan({"name": "mert", "params": {"checkpoint": "./mine"}}, "prosody", audio="list.txt")
     assert f"missing: mert: {tmp_path / 'mine'}" in said
-    assert "missing: 1 items without a file: none.wav" in said
+    where = f"(looked for in {tmp_path})"
+    assert f"missing     1 items whose file is not there, which will fail {where}: 'none.wav'" in said
+    assert "without a file" not in said
 
 
 def test_an_environment_is_built_or_has_no_interpreter(plan, monkeypatch):

@@ -32,7 +32,7 @@ def test_a_listed_file_that_is_not_there_is_an_item_and_said(found, touch, tmp_p
     (tmp_path / "audio" / "list.txt").write_bytes(b"gone.mp3\nn\x00l.wav\n clips/cafe.wav \na.wav\n")
     sizes = {"a.wav": 5, "clips/cafe.wav": -1, "gone.mp3": -1, "n\x00l.wav": -1}
     assert {name: s.size for name, s in found("audio/list.txt").items()} == sizes
-    assert found.left_out["rows whose file is not there, which will fail"] == (
+    assert found.left_out["items whose file is not there, which will fail"] == (
         3, ["'gone.mp3'", "'n\\x00l.wav' (there is 'a.wav')", "'clips/cafe.wav' (there is 'clips/café.wav')"],
     )  # fmt: skip
 
@@ -94,6 +94,8 @@ NAMES = {
     "deep/er/a.wav": ("l.txt", b"deep\\er\\a.wav\n"),
     "mac.wav": ("l.txt", b"# made long ago\rmac.wav\r"),
     "m.wav": ("l.m3u8", b"#EXTM3U\n#EXTINF:3,title\nm.wav\n"),
+    "m 2.wav": ("l.m3u8", b"#EXTM3U\nm%202.wav\n"),
+    "m%203.wav": ("l.m3u8", b"m%203.wav\n"),
     "k 1.wav": ("wav.scp", b"utt1 k 1.wav\n"),
     "t.wav": ("l.tsv", b"client\tpath\n1\tt.wav\n"),
     "s.wav": ("l.csv", b"\xef\xbb\xbfpath;label\r\ns.wav;1,5\r\n"),
@@ -163,6 +165,40 @@ def test_a_listed_link_that_leads_out_is_refused_with_the_remedy(found, touch, t
     assert found("audio/in.wav")["in.wav"].target is None
     with pytest.raises(JobError, match="`links: refuse` does not take"):
         found("audio/in.wav", links="refuse")
+
+
+def test_a_playlist_may_hold_addresses(found, touch, tmp_path):
+    touch("a b.wav", "c.wav")
+    playlist = tmp_path / "audio" / "l.m3u8"
+    playlist.write_text(
+        f"file://{tmp_path}/audio/a%20b.wav\nfile://localhost{tmp_path}/audio/c.wav\nhttp://h/x%20y.mp3\n"
+    )
+    assert [item for item, source in found("audio/l.m3u8").items() if source.size == 5] == ["a b.wav", "c.wav"]
+    (count, examples), *others = found.left_out.values()
+    assert (count, examples, others) == (1, ["http://h/x%20y.mp3 (an address; fetch it first)"], [])
+    playlist.write_text("file:///etc/x.wav\n")
+    with pytest.raises(JobError, match=r"/etc/x\.wav lies outside"):
+        found("audio/l.m3u8")
+
+
+def test_dots_behind_a_link_are_refused(found, touch, tmp_path):
+    touch("b.wav", "far/b.wav", "far/off/c.wav")
+    (tmp_path / "audio" / "link").symlink_to("far/off")
+    (tmp_path / "audio" / "list.txt").write_text("far/../b.wav\nlink/../b.wav\n")
+    with pytest.raises(JobError, match=r"line 2: link/\.\./b\.wav has `\.\.` behind a link; write"):
+        found("audio/list.txt")
+
+
+def test_items_that_will_fail_are_counted_before(found, touch, tmp_path):
+    touch("a.wav", "text.txt", "sub/b.wav")
+    (tmp_path / "audio" / "flac.tmp").write_bytes(b"fLaC")
+    table = "path,start,end\nnot there.mp3,,\nnot there.mp3,1,2\na.wav,,\nsub,,\ntext.txt,,\nflac.tmp,,\n"
+    (tmp_path / "audio" / "t.csv").write_text(table)
+    assert len(found("audio/t.csv")) == 6
+    assert found.left_out == {
+        "items whose file is not there, which will fail": (3, ["'not there.mp3' (2)", "'sub' (a folder)"]),
+        "items that are text, pictures or arrays, which will fail": (1, ["'text.txt'"]),
+    }
 
 
 def test_rows_with_times_are_segments_in_order_of_their_times(found, touch, tmp_path):

@@ -67,12 +67,13 @@ def test_what_is_left_out_is_counted_by_reason(found, touch, tmp_path):
     (tmp_path / "audio" / "again").symlink_to("x")
     assert list(found(include=["a.*", "*.flac"], exclude=["q"])) == ["a.wav"]
     assert found.left_out == {
-        "hidden": (2, [".git", ".hidden.wav"]),
+        "hidden": (2, [".git (a folder)", ".hidden.wav"]),
         "of endings that are no audio's": (3, [".jpg (2)", ".m3u8"]),
         "audio neither by ending nor by first bytes": (2, ["no.dots.here", "noext"]),
         "links that lead out of the audio folder": (2, ["out.wav", "out"]),
         "links to folders that are taken already": (1, ["again"]),
         "patterns of `include` that match nothing": (1, ["*.flac"]),
+        "patterns of `exclude` that match nothing": (1, ["q"]),
     }
     touch("b.wav", "c.wav", "d.wav", "e.wav", "f.wav")
     found(exclude=["[b-f].wav"])
@@ -207,10 +208,18 @@ def test_brackets_stand_for_themselves_where_they_are_escaped(found, touch):
         found(include=["[z-a].wav"])
 
 
-def test_one_file_is_a_job_of_its_own(found, touch):
-    touch("a.wav", "b.wav", ".odd")
+def test_one_file_is_a_job_of_its_own(found, touch, tmp_path):
+    touch("a.wav", "b.wav")
+    (tmp_path / "audio" / ".odd").write_bytes(b"fLaC")
     assert list(found("audio/a.wav")) == ["a.wav"]
     assert list(found("audio/.odd")) == [".odd"]
+
+
+@pytest.mark.parametrize("name", ["x.json", "segments", "t.csv.gz", "t.xlsx"])
+def test_one_file_that_is_no_audio_is_refused(found, touch, name):
+    touch(name)
+    with pytest.raises(JobError, match=rf"{name} is no audio .*; a table\? \.csv \.tsv \.jsonl .* are read; a list\? "):
+        found(f"audio/{name}")
 
 
 @pytest.mark.parametrize("name", ["none", "none.txt", "none.csv", "x" * 300, "x" * 300 + ".csv"])

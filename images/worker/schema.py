@@ -91,7 +91,7 @@ def _convert(hint: tp.Any, value: tp.Any, path: str) -> tp.Any:
         return _convert_union(args, value, path)
     if origin in (list, tuple, tp.List):
         if not isinstance(value, (list, tuple)):
-            raise SchemaError(path, "expected a list, got {}".format(_describe(value)))
+            raise SchemaError(path, "expected a list, got {}{}".format(_describe(value), _listed(value)))
         return [_convert(args[0], v, "{}[{}]".format(path, i)) for i, v in enumerate(value)]
     if origin in (dict, tp.Dict):
         if not isinstance(value, dict):
@@ -128,6 +128,13 @@ def _convert_scalar(hint: tp.Any, value: tp.Any, path: str) -> tp.Any:
 
 
 _KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _listed(value: tp.Any) -> str:
+    """Return how a text is written as a list, in YAML."""
+    if not isinstance(value, str):
+        return ""
+    return "; write [{}]".format(value if value.replace("_", "").isalnum() else '"{}"'.format(value))
 
 
 def _describe(value: tp.Any) -> str:

@@ -64,6 +64,9 @@ def job(arguments: argparse.Namespace) -> JobSpec:
         JobError: what is wrong with it.
     """
     set_by = changes(arguments)
+    for name in arguments.models or ():
+        if "," in name:
+            raise JobError(f"--models {name}: separate names by blanks: --models {' '.join(name.split(','))}")
     if not arguments.job:
         _refuse_part(arguments.models or [""], dict(set_by))
     found = reading.read(arguments.job, set_by)
@@ -143,5 +146,9 @@ def settings(arguments: argparse.Namespace) -> list[tuple[str, tp.Any]]:
         key, equals, value = text.partition("=")
         if not equals:
             raise JobError(f"--set {text}: write KEY=VALUE, such as --set crepe.params.viterbi=false")
-        changes.append((key, reading.parse_yaml(value)))
+        try:
+            changes.append((key, reading.parse_yaml(value)))
+        except JobError as error:
+            quoted = f'["{value}"]' if key in ("include", "exclude") else f'"{value}"'
+            raise JobError(f"--set {text}: {error}; quote what is text: --set '{key}={quoted}'") from error
     return changes

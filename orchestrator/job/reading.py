@@ -54,6 +54,8 @@ def _changed(raw: tp.Any, path: str | None, changes: tp.Sequence[tuple[str, tp.A
     roots = [_place_change({}, key, value) for key, value in changes if key == "root"]
     placed = _place({**raw, "root": roots[-1]} if roots and isinstance(raw, dict) else raw, path)
     keys = {key for key, _ in changes}
+    if "audio" in keys and placed.get("audio_root") is not None:
+        placed = {**placed, "audio_root": None}  # the folder of another list's entries
     for key, value in [(key, _place_change(placed, key, value)) for key, value in changes]:
         placed = change(placed, key, value)
         hop = key.removesuffix("seconds") + "hop_seconds"
@@ -122,7 +124,7 @@ def parse_yaml(text: str) -> tp.Any:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise JobError(f"{line}not valid YAML: {error.problem or error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, too many digits
+    except (yaml.YAMLError, RecursionError) as error:
         raise JobError(f"not valid YAML: {' '.join(str(error).split())}") from error
 
 
@@ -224,6 +226,16 @@ def _is_own(key: str, value: tp.Any, own: set[str]) -> bool:
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses what it would otherwise silently drop: the first of two equal keys."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> tp.Any:
+        """Return a value; one that is not what its tag says is refused with its line."""
+        try:
+            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            said = (
+                str(error) if isinstance(error, ValueError) else f"{node.value!r} is no {node.tag.rpartition(':')[2]}"
+            )
+            raise JobError(f"line {node.start_mark.line + 1}: not valid YAML: {' '.join(said.split())}") from error
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[tp.Any, tp.Any]:

@@ -53,7 +53,8 @@ def test_a_documented_flag_changes_its_key_alone(preset):
         for spelling in documented()[name]:
             given = [spelling] if name in ("--skip_existing", "--retry_failed") else [spelling, value]
             found = job(preset, *given)
-            assert found == dataclasses.replace(plain, **{key: value}), spelling
+            forgotten = {"audio_root": None} if key == "audio" else {}
+            assert found == dataclasses.replace(plain, **{key: value}, **forgotten), spelling
     for name in OF_THE_RUN:
         assert job(preset, name) == plain
 
@@ -65,6 +66,32 @@ def test_a_model_that_is_chosen_and_a_value_that_is_set_leave_the_rest(preset):
         assert job(preset, "--models", model.name) == dataclasses.replace(plain, models=[model])
         halved = [dataclasses.replace(m, dtype="float16") if m is model else m for m in plain.models]
         assert job(preset, "--set", f"{model.name}.dtype=float16") == dataclasses.replace(plain, models=halved)
+
+
+def test_another_audio_brings_its_own_root_and_that_is_said(tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("x.wav\n")
+    preset = str(ROOT / "config" / "encodec-tokens.yaml")
+    given = ["plan", preset, "--audio", str(tmp_path / "list.txt"), "--output", str(tmp_path / "out")]
+    assert main(given) == 0
+    said = capsys.readouterr().out
+    assert "flag: audio_root: tests/audio/quickstart -> not said\n" in said
+    assert f"(looked for in {tmp_path}): 'x.wav'" in said
+    assert job("encodec-tokens.yaml", "--audio", "x.csv", "--set", "audio_root=/y").audio_root == "/y"
+
+
+MISTAKES = {
+    "--set include=*.flac": "quote what is text: --set 'include=[\"*.flac\"]'",
+    "--set path_column=*x": "quote what is text: --set 'path_column=\"*x\"'",
+    "--set include=x*": "expected a list, got 'x*'; write [\"x*\"]",
+    "--set models=crepe": "expected a list, got 'crepe'; write [crepe]",
+    "--models crepe,madmom": "--models crepe,madmom: separate names by blanks: --models crepe madmom",
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_is_answered_with_what_to_write(capsys, line):
+    assert main(["plan", str(ROOT / "config" / "quickstart.yaml"), *line.split()]) == 2
+    assert MISTAKES[line] in capsys.readouterr().err
 
 
 OLD = [

@@ -102,7 +102,9 @@ def test_a_named_start_alone_cuts_to_the_end_and_one_with_a_length_by_that(items
     assert items("t.csv", "path,start,end\na.wav,1,2\n", start_column=None) == ["a.wav"]
 
 
-BAD_TIMES = {
+REFUSED = {
+    "no column 'path'; set path_column=Path": ("t.csv", "Path,label\na.wav,1\n", {}),
+    "no column 'path'; has it a row of column names? it begins with a.wav, 1": ("t.csv", "a.wav,1\nb.wav,2\n", {}),
     "no key 'onset'; set start_column to one of: path, begin": (
         "t.jsonl", '{"path": "a.wav", "begin": 1}\n', {"start_column": "onset"},
     ),
@@ -123,9 +125,9 @@ BAD_TIMES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("words", BAD_TIMES)
-def test_times_that_cannot_be_meant_are_refused_with_their_line(items, words):
-    name, text, job = BAD_TIMES[words]
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_could_only_be_guessed_is_refused_with_its_place(items, words):
+    name, text, job = REFUSED[words]
     with pytest.raises(JobError) as caught:
         items(name, text, **job)
     assert words in str(caught.value)

@@ -230,7 +230,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> tp.Any:
         """Return a value; one that is not what its tag says is refused with its line."""
         try:
-            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            return super().construct_object(node, deep)
         except (LookupError, ValueError, TypeError, AttributeError) as error:
             said = (
                 str(error) if isinstance(error, ValueError) else f"{node.value!r} is no {node.tag.rpartition(':')[2]}"

@@ -48,7 +48,9 @@ def gather(root: str, read: Rows, links: str) -> Audio:
         _refuse_behind_link(root, entry)
         item = _find(root, entry.name)
         if item is None:
-            item = _item(root, rows.latin(entry.name.strip())) or _refuse_outside(root, entry)
+            written = rows.latin(entry.name.strip())
+            address = _ADDRESS.match(written) and ".." not in written.split("/")
+            item = written if address else _item(root, written) or _refuse_outside(root, entry)
         if item not in files:
             files[item] = places.look(item, f"line {entry.line}: ")
         source = files[item].cut(entry.segment)

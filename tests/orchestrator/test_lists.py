@@ -174,6 +174,7 @@ def test_a_playlist_may_hold_addresses(found, touch, tmp_path):
         f"file://{tmp_path}/audio/a%20b.wav\nfile://localhost{tmp_path}/audio/c.wav\nhttp://h/x%20y.mp3\n"
     )
     assert [item for item, source in found("audio/l.m3u8").items() if source.size == 5] == ["a b.wav", "c.wav"]
+    assert found("audio/l.m3u8")["http://h/x%20y.mp3"].size == -1
     (count, examples), *others = found.left_out.values()
     assert (count, examples, others) == (1, ["http://h/x%20y.mp3 (an address; fetch it first)"], [])
     playlist.write_text("file:///etc/x.wav\n")

@@ -51,7 +51,7 @@ def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline
             raise EnvironmentUnavailable(f"links: follow: {why}")
     run = surveyed.output.new_run()
     surveyed.keep(run, placement.runtime.name)
-    surveyed = copying.copy(surveyed, run)
+    surveyed = copying.copy(surveyed, run, progress.say)
     report = Report(surveyed.plan)
     report.left_out = surveyed.audio.left_out
     if surveyed.plan.chosen:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import threading
@@ -69,7 +70,7 @@ def test_records_are_folded_sorted_and_their_files_removed(output, attempt, reco
     ]
     assert [json.loads(line)["item"] for line in output.failures.read_text().splitlines()] == ["c.wav"]
     assert [json.loads(line) for line in output.sources.read_text().splitlines()] == [
-        {"item": "a.wav", "mtime_ns": 7, "sha256": "1" * 64, "size": 5}
+        {"ctime_ns": 0, "item": "a.wav", "mtime_ns": 7, "sha256": "1" * 64, "size": 5}
     ]
     assert list(output.records.iterdir()) == []
 
@@ -283,6 +284,7 @@ def windows(record, output, count, key="k", folder="latents"):
         (output.root / folder).mkdir(exist_ok=True)
         (output.root / path).write_text(key)
         changes = {"model": "latents", "output": "latents", "path": path, "window": number, "windows": count}
+        changes["sha256"] = hashlib.sha256(key.encode()).hexdigest()
         events.append(Event("wrote", record=record(key=key, **changes)))
     return events
 
@@ -308,6 +310,15 @@ def test_windows_that_an_item_no_longer_has_are_removed_with_their_files(output,
     ledger = ledgers.fold(output)
     assert [r.key for r in ledger.of("a.wav", "latents", "latents")] == ["new", "new"]
     assert sorted(p.name for p in (output.root / "latents").iterdir()) == ["a_frag0.txt", "a_frag1.txt", "mine.txt"]
+
+
+def test_what_no_record_fits_is_not_removed(output, attempt, record):
+    attempt(*windows(record, output, 2))
+    ledgers.fold(output)
+    (output.root / "latents" / "a_frag1.txt").write_text("a user's own")
+    attempt(*windows(record, output, 1, key="new"))
+    ledgers.fold(output)
+    assert (output.root / "latents" / "a_frag1.txt").read_text() == "a user's own"
 
 
 def test_a_window_outside_the_output_folder_is_not_removed(output, attempt, record):

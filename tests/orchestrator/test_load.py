@@ -207,9 +207,7 @@ def test_items_that_the_last_run_was_not_about_are_warned_of(write, tmp_path):
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text('{"models": [{"name": "crepe"}]}', "ascii")
     (folder / "items.jsonl").write_text('{"id": "b.wav", "name": "b", "labels": {}}\n', "ascii")
-    with pytest.warns(
-        UserWarning, match=r"crepe: 1 of 2 items are not of its last run, such as 'a.wav'"
-    ):
+    with pytest.warns(UserWarning, match=r"crepe: 1 of 2 items are not of its last run, such as 'a.wav'"):
         run.arrays("crepe")
 
 

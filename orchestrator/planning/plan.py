@@ -198,7 +198,8 @@ def _state(job: JobSpec, model: ModelPlan, source: Source, name: str, sha: str, 
         unread = f"{source.size}:{source.mtime_ns}"
         if failure.key in [protocol.key_of(model.task.key, "", seen, source.part) for seen in (sha, unread) if seen]:
             return FAILED
-    return STALE if any((source.id, model.name, output, 0) in ledger.records for output in model.task.outputs) else TODO
+    firsts = [ledger.records.get((source.id, model.name, output, 0)) for output in model.task.outputs]
+    return STALE if any(record and look.present(record.path, None) for record in firsts) else TODO
 
 
 def _fits(record: Record, model: ModelPlan, sha: str, source: Source, name: str, look: Look, strict: bool) -> bool:

@@ -152,7 +152,7 @@ def _refuse_parameters(model: tp.Any, path: str) -> None:
     if reference not in catalog.names():
         return
     kind = catalog.find(str(reference))
-    known = {field.name for field in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
+    known: set[str] = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
     for key in known.intersection(model) - {field.name for field in dataclasses.fields(ModelSpec)}:
         raise JobError(f"{path}.{key}: is a parameter of {reference}; write params: {{{key}: {model[key]}}}")
 

@@ -90,6 +90,8 @@ class _Trouble:
             return (NO_AUDIO, repr(written)) if is_none else None
         if "\0" not in path and os.path.isdir(path):
             return self._missing, f"{written!r} (a folder)"
+        if "\0" not in path and os.path.islink(path):
+            return self._missing, f"{written!r} (a link to nothing)"
         if _ADDRESS.match(written):
             return self._missing, f"{written} (an address; fetch it first)"
         few = sum(found is not None for found in self._known.values()) < _SUGGESTED

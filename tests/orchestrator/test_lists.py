@@ -193,11 +193,15 @@ def test_dots_behind_a_link_are_refused(found, touch, tmp_path):
 def test_items_that_will_fail_are_counted_before(found, touch, tmp_path):
     touch("a.wav", "text.txt", "sub/b.wav")
     (tmp_path / "audio" / "flac.tmp").write_bytes(b"fLaC")
-    table = "path,start,end\nnot there.mp3,,\nnot there.mp3,1,2\na.wav,,\nsub,,\ntext.txt,,\nflac.tmp,,\n"
+    (tmp_path / "audio" / "broken.wav").symlink_to("nothing.wav")
+    table = "path,start,end\nbroken.wav,,\nnot there.mp3,,\nnot there.mp3,1,2\na.wav,,\nsub,,\ntext.txt,,\nflac.tmp,,\n"
     (tmp_path / "audio" / "t.csv").write_text(table)
-    assert len(found("audio/t.csv")) == 6
+    assert len(found("audio/t.csv")) == 7
     assert found.left_out == {
-        "items whose file is not there, which will fail": (3, ["'not there.mp3' (2)", "'sub' (a folder)"]),
+        "items whose file is not there, which will fail": (
+            4,
+            ["'not there.mp3' (2)", "'broken.wav' (a link to nothing)", "'sub' (a folder)"],
+        ),
         "items that are text, pictures or arrays, which will fail": (1, ["'text.txt'"]),
     }
 

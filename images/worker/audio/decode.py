@@ -269,7 +269,7 @@ def _open_soundfile(source: sources.AudioFile, alone: bool) -> _Forward:
         os.lseek(source.file.fileno(), 0, os.SEEK_SET)
         return _Forward(source.file.fileno(), closefd=False)
     raw = {"format": "RAW", "subtype": data.subtype, "endian": "LITTLE" if data.order == "<" else "BIG"}
-    return _Forward(sources.Window(source.file, data), "r", int(data.rate), data.channels, **raw)
+    return _Forward(sources.Window(source.file, data.spans), "r", int(data.rate), data.channels, **raw)
 
 
 def _use_ffmpeg(source: sources.AudioFile, plan: _Plan) -> _Take:

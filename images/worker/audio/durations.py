@@ -12,7 +12,6 @@ import typing as tp
 
 from worker.audio import chunks, mpeg
 
-_AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
 _ID3_SEARCH = 1 << 20  # bytes of junk in front of an mp3 that are searched for its first frame
 _PAGE_FLAG_FIRST = 2
 
@@ -31,26 +30,19 @@ def _measure(source: tp.BinaryIO) -> tp.Optional[float]:
     start = chunks.skip_id3(source)
     source.seek(start)
     magic = source.read(12)
-    if chunks.is_chunked(magic):
-        data = chunks.find_data(source)
+    data = chunks.find_data(source)
+    if data is not None or (chunks.is_chunked(magic) and magic[:4] != b"caff"):
         return data and data.all_seconds
     if magic[:4] == b"fLaC":
         source.seek(start)
         return _parse_flac(source.read(42))
     if magic[4:8] == b"ftyp":
         return mpeg.measure_mp4(source, size)
-    measure = {b"OggS": _measure_ogg, b".snd": _measure_au, b"caff": _measure_caf}.get(magic[:4])
+    measure = {b"OggS": _measure_ogg, b"caff": _measure_caf}.get(magic[:4])
     if measure is not None:
         return measure(source, size)
     first = mpeg.find_frame(source, start, min(size, start + _ID3_SEARCH))
     return None if first is None else mpeg.measure_mp3(source, first, size)
-
-
-def _measure_au(source: tp.BinaryIO, size: int) -> tp.Optional[float]:
-    source.seek(4)
-    start, length, encoding, rate, channels = struct.unpack(">5I", source.read(20))
-    length = size - start if not length or (chunks.is_placeholder(length) and start + length > size) else length
-    return float(length) / float(_AU_BYTES[encoding] * channels * rate)
 
 
 def _measure_caf(source: tp.BinaryIO, size: int) -> tp.Optional[float]:

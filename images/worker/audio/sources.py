@@ -5,7 +5,7 @@ import os
 import stat
 import typing as tp
 
-from worker.audio import chunks, durations, mpeg
+from worker.audio import bitstreams, chunks, durations, mpeg
 from worker.errors import AudioError
 
 _UNITS = (100, 10**3, 10**6, 10**7, 10**9, 2 * 10**9)  # ns in which file systems and shares keep times
@@ -74,9 +74,11 @@ def look(file: tp.BinaryIO) -> AudioFile:
         raise AudioError("decode", "is encrypted ({}); only an unprotected copy of it can be read".format(scheme))
     declared = durations.declared_duration(file)
     data = chunks.find_data(file)
-    lead = None if data is None else chunks.find_bitstream(file, data)
+    lead = None if data is None else bitstreams.find_bitstream(file, data)
     if lead and data and declared is not None:  # silence that no decoder of the stream gives
         declared -= declared * lead / data.length
+    if data and data.more and (lead is not None or not data.subtype):
+        raise AudioError("decode", "its samples stand in several chunks, which no decoder joins; write it anew as one")
     codec = "libspeex" if durations.is_wideband_speex(file) else ""  # ffmpeg's own gives everything twice
     return AudioFile(file, declared, data, lead is not None, codec)
 
@@ -94,24 +96,31 @@ def _refuse_lookalikes(source: tp.BinaryIO) -> None:
 
 
 class Window:
-    """The samples alone of a file whose header is wrong about their number, for libsndfile to read without it."""
+    """Parts of a file as if they were one, for libsndfile to read: the samples without a header that is wrong."""
 
-    def __init__(self, file: tp.BinaryIO, data: chunks.Data) -> None:
-        self._file, self._start, self._length = file.fileno(), data.start, data.length
+    def __init__(self, file: tp.BinaryIO, spans: tp.Sequence[tp.Tuple[int, int]]) -> None:
+        self._file, self._spans = file.fileno(), spans
+        self._length = sum(length for _, length in spans)
         self._at = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move within the samples."""
+        """Move within the parts."""
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
         return self._at
 
     def tell(self) -> int:
-        """Return the position within the samples."""
+        """Return the position within the parts."""
         return self._at
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes of samples."""
-        size = max(0, min(size, self._length - self._at))
-        found = os.pread(self._file, size, self._start + self._at)  # other decoders have moved the file's position
-        self._at += len(found)
+        """Return the next bytes."""
+        found, begin = b"", 0
+        for start, length in self._spans:
+            offset = self._at - begin
+            wanted = min(size - len(found), length - offset)
+            if offset >= 0 and wanted > 0:  # by place: other decoders have moved the file's position
+                part = os.pread(self._file, wanted, start + offset)
+                found += part
+                self._at += len(part)
+            begin += length
         return found

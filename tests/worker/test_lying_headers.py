@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from sounds import RATE, decode, fail, noise, open_bytes, write
+from sounds import RATE, SINE, decode, encode, fail, needs_ffmpeg, noise, open_bytes, write
 
 SECOND = 2 * RATE  # bytes of 16-bit mono
 ODD = b"LIST" + struct.pack("<I", 13) + b"INFOIART\x01\0\0\0a\0"
@@ -88,3 +88,114 @@ def test_au_and_caf_joined_to_another_are_flagged(tmp_path, container):
     (tmp_path / "a.x").write_bytes(open_bytes(path) * 2)
     with decode(path) as found:
         assert found.flags == ["trailing_data"] and found.duration == 1.0
+
+
+def flac(path, seconds=4, seed=0):
+    return bytearray(open_bytes(write(path, noise(seconds * RATE, seed=seed), container="FLAC")))
+
+
+@needs_ffmpeg
+def test_flac_that_declares_less_is_read_to_the_end(tmp_path):
+    data = flac(tmp_path / "a.flac")
+    whole = decode(tmp_path / "a.flac").wave(RATE, 1)
+    data[22:26] = struct.pack(">I", RATE)  # samples in all
+    (tmp_path / "a.flac").write_bytes(bytes(data))
+    with decode(tmp_path / "a.flac") as found:
+        assert found.flags == ["trailing_data"] and (found.duration, found.declared) == (4.0, 1.0)
+        assert np.array_equal(found.wave(RATE, 1), whole)
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("behind", [b"TAG" + bytes(125), bytes(3000), b"APETAGEX" + b"x" * 3000])
+def test_tags_behind_flac_are_no_audio_and_no_damage(tmp_path, behind):
+    (tmp_path / "a.flac").write_bytes(bytes(flac(tmp_path / "a.flac")) + behind)
+    with decode(tmp_path / "a.flac") as found:
+        assert found.flags == [] and found.duration == 4.0
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("lengths", [(1, 4), (4, 1)])
+def test_joined_flac_is_read_on_and_flagged(tmp_path, lengths):
+    """ffmpeg loses a frame between them."""
+    (tmp_path / "a.flac").write_bytes(b"".join(bytes(flac(tmp_path / "b.flac", seconds)) for seconds in lengths))
+    with decode(tmp_path / "a.flac") as found:
+        assert found.flags == ["trailing_data"] and found.declared == lengths[0]
+        assert 4.7 < found.duration <= 5.0
+
+
+@needs_ffmpeg
+def test_rotten_flac_of_full_length_is_flagged(tmp_path):
+    """ffmpeg takes no account of the checksums in which libFLAC finds it."""
+    path = write(tmp_path / "a.flac", np.concatenate([SINE] * 10) * 0.3, container="FLAC")
+    data = bytearray(open_bytes(path))
+    data[len(data) // 2] ^= 1
+    (tmp_path / "a.flac").write_bytes(bytes(data))
+    with decode(path) as found:
+        assert found.flags == ["damaged"] and found.duration == 10.0
+
+
+@needs_ffmpeg
+def test_a_few_damaged_packets_of_a_declared_length_are_flagged(tmp_path):
+    path = encode(tmp_path / "a.m4a", "-c:a", "aac", rate=RATE, seconds=10)
+    data = bytearray(open_bytes(path))
+    half = len(data) // 2
+    data[half : half + 40] = bytes(byte ^ 0x5A for byte in data[half : half + 40])
+    (tmp_path / "a.m4a").write_bytes(bytes(data))
+    with decode(path) as found:
+        assert found.flags == ["damaged"] and found.duration == pytest.approx(10.0, abs=0.05)
+
+
+@needs_ffmpeg
+def test_mp4_joined_to_another_is_flagged(tmp_path):
+    path = encode(tmp_path / "a.m4a", "-c:a", "aac")
+    seconds = decode(path).duration
+    (tmp_path / "a.m4a").write_bytes(open_bytes(path) * 2)
+    with decode(path) as found:
+        assert found.flags == ["trailing_data"] and found.duration == seconds
+
+
+@needs_ffmpeg
+def test_mp4_whose_length_is_too_small_is_flagged(tmp_path):
+    path = encode(tmp_path / "a.m4a", "-c:a", "aac")
+    data = bytearray(open_bytes(path))
+    struct.pack_into(">I", data, data.index(b"mdhd") + 20, 44100)
+    (tmp_path / "a.m4a").write_bytes(bytes(data))
+    with decode(path) as found:
+        assert found.flags == ["trailing_data"] and found.declared == 1.0 and found.duration > 2.9
+
+
+POLYNOMIAL = 0x04C11DB7
+
+
+def checksum(page):
+    value = 0
+    for byte in page:
+        value ^= byte << 24
+        for _ in range(8):
+            value = (value << 1) & 0xFFFFFFFF ^ (POLYNOMIAL if value >> 31 else 0)
+    return value
+
+
+def count_anew(data, last, limit):
+    """Return an Ogg file whose granules, or its last one alone, end at `limit`."""
+    found = []
+    while data:
+        length = 27 + data[26] + sum(data[27 : 27 + data[26]])
+        found.append(bytearray(data[:length]))
+        data = data[length:]
+    for page in found[-1:] if last else found:
+        struct.pack_into("<q", page, 6, min(struct.unpack_from("<q", page, 6)[0], limit))
+        struct.pack_into("<I", page, 22, 0)
+        struct.pack_into("<I", page, 22, checksum(page))
+    return b"".join(map(bytes, found))
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("last", [True, False], ids=["last", "all"])
+@pytest.mark.parametrize("subtype,rate", [("VORBIS", RATE), ("OPUS", 48000)])
+def test_ogg_whose_granules_stop_counting_is_read_to_the_end(tmp_path, subtype, rate, last):
+    data = open_bytes(write(tmp_path / "b.ogg", noise(8 * RATE), subtype=subtype, container="OGG"))
+    (tmp_path / "a.ogg").write_bytes(count_anew(data, last, rate))
+    with decode(tmp_path / "a.ogg") as found:
+        assert found.flags == ["trailing_data"] and found.declared == pytest.approx(1.0, abs=0.02)
+        assert 6.9 < found.duration < 8.05  # ffmpeg leaves out the last page of Opus

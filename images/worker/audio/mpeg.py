@@ -185,7 +185,8 @@ def find_encryption(source: tp.BinaryIO) -> str:
     return ""
 
 
-def _read_moov(source: tp.BinaryIO, size: int) -> bytes:
+def _find_top(source: tp.BinaryIO, size: int) -> tp.Iterator[tp.Tuple[bytes, int, int]]:
+    """Yield kind, position and length of the boxes of a file, up to the first one that is malformed."""
     position = 0
     while position + 8 <= size:
         source.seek(position)
@@ -193,13 +194,24 @@ def _read_moov(source: tp.BinaryIO, size: int) -> bytes:
         length, kind = struct.unpack(">I4s", head[:8])
         if length == 1 and len(head) == 16:
             length = struct.unpack(">Q", head[8:])[0]
+        yield kind, position, length
+        if length < 8:
+            return
+        position += length
+
+
+def _read_moov(source: tp.BinaryIO, size: int) -> bytes:
+    for kind, position, length in _find_top(source, size):
         if kind == b"moov" and 8 <= length <= _MOOV_LIMIT:
             source.seek(position + 8)
             return source.read(length - 8)
-        if length < 8:
-            break
-        position += length
     return b""
+
+
+def is_joined(source: tp.BinaryIO, size: int) -> bool:
+    """Return whether another mp4 stands behind the first."""
+    kinds = [kind for kind, _, _ in _find_top(source, size)]
+    return b"ftyp" in kinds[kinds.index(b"moov") :] if b"moov" in kinds else False
 
 
 def _measure_track(moov: bytes, track: Box, movie_scale: int) -> tp.Optional[float]:

@@ -1,13 +1,16 @@
 """An audio file as it lies there: opened once, hashed, and what its headers say before any decoder is asked."""
 
 import hashlib
+import math
 import os
 import stat
 import typing as tp
 
-from worker.audio import bitstreams, chunks, durations, mpeg
+from worker.audio import bitstreams, chunks, durations, mpeg, ogg, trailing
 from worker.errors import AudioError
 
+EXACT = 0.05  # seconds by which a decode may differ from what is declared
+_LOOSE, _LOOSE_SHARE = 0.5, 0.05  # the same, of formats that count frames of their encoder: seconds, and of the whole
 _UNITS = (100, 10**3, 10**6, 10**7, 10**9, 2 * 10**9)  # ns in which file systems and shares keep times
 _LOOKALIKES = (
     (b"version https://git-lfs", "is a git-lfs pointer and not the audio itself; run `git lfs pull`"),
@@ -24,6 +27,8 @@ class AudioFile(tp.NamedTuple):
     data: tp.Optional[chunks.Data]  # where it is a file of chunks
     disguised: bool  # what is declared as PCM is something else
     codec: str  # of ffmpeg's decoders the one to take, empty: its own choice
+    surplus: bool = False  # audio stands behind the declared end
+    slack: float = 0.0  # seconds by which a decode may be longer than declared
 
 
 def open_file(path: str) -> tp.BinaryIO:
@@ -79,8 +84,25 @@ def look(file: tp.BinaryIO) -> AudioFile:
         declared -= declared * lead / data.length
     if data and data.more and (lead is not None or not data.subtype):
         raise AudioError("decode", "its samples stand in several chunks, which no decoder joins; write it anew as one")
-    codec = "libspeex" if durations.is_wideband_speex(file) else ""  # ffmpeg's own gives everything twice
-    return AudioFile(file, declared, data, lead is not None, codec)
+    codec = "libspeex" if ogg.is_wideband_speex(file) else ""  # ffmpeg's own gives everything twice
+    left = data.surplus if data else trailing.is_left(file)
+    slack = math.inf if lead is not None else _find_slack(file, declared, data)
+    return AudioFile(file, declared, data, lead is not None, codec, left, slack)
+
+
+def _find_slack(file: tp.BinaryIO, declared: tp.Optional[float], data: tp.Optional[chunks.Data]) -> float:
+    """Return the seconds by which a decode of a healthy file may be longer than it declares.
+
+    Headers of uncompressed audio and of FLAC are exact; others leave out what encoders put around it.
+    """
+    if data is not None:
+        return EXACT if data.is_plain else math.inf
+    size = file.seek(0, os.SEEK_END)
+    file.seek(chunks.skip_id3(file))
+    magic = file.read(4)
+    if magic == b"OggS" and ogg.measure(file, size).cut:
+        return math.inf
+    return EXACT if magic == b"fLaC" else max(_LOOSE, _LOOSE_SHARE * (declared or 0.0))
 
 
 def _refuse_lookalikes(source: tp.BinaryIO) -> None:

@@ -7,7 +7,7 @@ from worker import protocol
 from worker.protocol import Record
 
 GRAVE = ("truncated", "damaged", "trailing_data", "over_range")  # whose arrays are not of what their user meant
-FLAGS = (*GRAVE, "clipped", "silent", "padded", "length_unverified", "duplicates")
+FLAGS = (*GRAVE, "clipped", "silent", "padded", "length_unverified", "other_tracks", "duplicates")
 
 Flagged = dict[str, dict[str, str]]  # flag -> item -> more about it, empty where the flag says all
 

@@ -1,5 +1,6 @@
 """Headers that declare less than the file holds: what stands behind is read or flagged, and nothing is lost."""
 
+import os
 import struct
 
 import numpy as np
@@ -199,3 +200,23 @@ def test_ogg_whose_granules_stop_counting_is_read_to_the_end(tmp_path, subtype, 
     with decode(tmp_path / "a.ogg") as found:
         assert found.flags == ["trailing_data"] and found.declared == pytest.approx(1.0, abs=0.02)
         assert 6.9 < found.duration < 8.05  # ffmpeg leaves out the last page of Opus
+
+
+@needs_ffmpeg
+def test_an_mp3_that_a_tag_claims_to_cover_is_read_from_its_first_frame(tmp_path):
+    path = encode(tmp_path / "a.mp3", "-id3v2_version", "0", "-b:a", "64k")
+    data, half = open_bytes(path), os.path.getsize(path) // 2
+    whole = decode(path).samples
+    tag = b"ID3\x04\0\0" + bytes(half >> shift & 127 for shift in (21, 14, 7, 0))
+    (tmp_path / "a.mp3").write_bytes(tag + data)
+    with decode(path) as found:
+        assert found.flags == [] and found.samples == whole
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("name,codec", [("a.m4a", "aac"), ("a.mka", "flac"), ("a.ogg", "libvorbis")])
+def test_further_tracks_are_flagged(tmp_path, name, codec):
+    with decode(encode(tmp_path / name, "-map", "0:a", "-map", "0:a", "-c:a", codec)) as found:
+        assert "other_tracks" in found.flags
+    with decode(encode(tmp_path / name, "-c:a", codec)) as found:
+        assert "other_tracks" not in found.flags

@@ -181,6 +181,7 @@ def _decode(file: tp.BinaryIO, plan: _Plan, digest: str) -> Decoded:
     longer = source.declared is not None and take.seconds > source.declared + source.slack
     flags = {
         "damaged": not truncated and take.is_holed and not _is_sound(source, plan),
+        "other_tracks": source.others or (take.talk is not None and take.talk.tracks > 1),
         "length_unverified": source.declared is None,
         "trailing_data": source.surplus or longer,
         "truncated": truncated,
@@ -265,10 +266,9 @@ def _is_sound(source: sources.AudioFile, plan: _Plan) -> bool:
     try:
         with _open_soundfile(source, False) as handle:
             left = int((source.declared or 0.0) * handle.samplerate + 0.5)
-            while left and time.monotonic() <= plan.deadline:
+            read = left
+            while read and time.monotonic() <= plan.deadline:
                 read = len(handle.read(min(left, BLOCK), dtype="float32", always_2d=True))
-                if not read:
-                    return False
                 left -= read
             return source.declared is not None and not left
     except (RuntimeError, TypeError, ValueError):
@@ -298,6 +298,9 @@ def _use_soundfile(source: sources.AudioFile, plan: _Plan, alone: bool = False) 
 def _open_soundfile(source: sources.AudioFile, alone: bool) -> _Forward:
     data = source.data
     if data is None or not (alone or data.length > data.declared):
+        if source.start:
+            length = sources.read_stamp(source.file)[0] - source.start
+            return _Forward(sources.Window(source.file, [(source.start, length)]))
         os.lseek(source.file.fileno(), 0, os.SEEK_SET)
         return _Forward(source.file.fileno(), closefd=False)
     raw = {"format": "RAW", "subtype": data.subtype, "endian": "LITTLE" if data.order == "<" else "BIG"}
@@ -305,8 +308,8 @@ def _open_soundfile(source: sources.AudioFile, alone: bool) -> _Forward:
 
 
 def _use_ffmpeg(source: sources.AudioFile, plan: _Plan) -> _Take:
-    program = ffmpeg.find()
-    with contextlib.closing(ffmpeg.PcmStream(program, source.file.fileno(), plan.deadline, source.codec)) as stream:
+    program, where = ffmpeg.find(), (source.file.fileno(), plan.deadline, source.codec, source.start)
+    with contextlib.closing(ffmpeg.PcmStream(program, *where)) as stream:
         recorder = plan.record(stream.sample_rate, stream.channels)
         _read_blocks(lambda: stream.read(BLOCK), recorder, plan.deadline)
     if source.disguised and stream.talk.codec.startswith("pcm"):

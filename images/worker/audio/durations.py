@@ -41,7 +41,8 @@ def _measure(source: tp.BinaryIO) -> tp.Optional[float]:
         return ogg.measure(source, size).seconds
     if magic[:4] == b"caff":
         return _measure_caf(source, size)
-    first = mpeg.find_frame(source, start, min(size, start + _ID3_SEARCH))
+    buried = mpeg.find_buried(source, start)
+    first = buried if buried is not None else mpeg.find_frame(source, start, min(size, start + _ID3_SEARCH))
     return None if first is None else mpeg.measure_mp3(source, first, size)
 
 

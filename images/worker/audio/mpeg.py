@@ -9,6 +9,7 @@ import struct
 import typing as tp
 
 _SEARCH = 1 << 16  # bytes per step while looking for the next frame
+_BURIED, _BURIED_FRAMES = 1 << 13, 3  # bytes at the end of a tag in which frames are looked for, and how many of them
 _MOOV_LIMIT = 1 << 26  # bytes; a larger index is not worth reading for one number
 
 # kbit/s by index 1..14, of MPEG-1 layers I, II, III and of MPEG-2/2.5 layers I, II+III (11172-3, 2.4.2.3)
@@ -69,6 +70,29 @@ def find_frame(source: tp.BinaryIO, start: int, stop: int) -> tp.Optional[int]:
             at = chunk.find(b"\xff", at + 1)
         start += _SEARCH
     return None
+
+
+def find_buried(source: tp.BinaryIO, stop: int) -> tp.Optional[int]:
+    """Return where an mp3 begins that the ID3v2 tags in front of it claim to cover, as their end is at `stop`.
+
+    Then its frames run over that end, one behind the other. None: they do not.
+    """
+    at = find_frame(source, max(10, stop - _BURIED), stop) if stop else None
+    while at is not None:
+        position, count = at, 0
+        frame = _read_frame(source, position)
+        while frame is not None and position < stop:
+            position, count = position + frame.length, count + 1
+            frame = _read_frame(source, position)
+        if frame is not None and count >= _BURIED_FRAMES:
+            return find_frame(source, 10, stop)
+        at = find_frame(source, at + 1, stop)
+    return None
+
+
+def _read_frame(source: tp.BinaryIO, position: int) -> tp.Optional[Frame]:
+    source.seek(position)
+    return parse_frame(source.read(4))
 
 
 def _is_followed(source: tp.BinaryIO, position: int, frame: Frame) -> bool:

@@ -29,6 +29,8 @@ class AudioFile(tp.NamedTuple):
     codec: str  # of ffmpeg's decoders the one to take, empty: its own choice
     surplus: bool = False  # audio stands behind the declared end
     slack: float = 0.0  # seconds by which a decode may be longer than declared
+    start: int = 0  # byte at which decoders begin: behind a tag that claims to cover the audio
+    others: bool = False  # it is Ogg and has more audio streams side by side
 
 
 def open_file(path: str) -> tp.BinaryIO:
@@ -86,8 +88,9 @@ def look(file: tp.BinaryIO) -> AudioFile:
         raise AudioError("decode", "its samples stand in several chunks, which no decoder joins; write it anew as one")
     codec = "libspeex" if ogg.is_wideband_speex(file) else ""  # ffmpeg's own gives everything twice
     left = data.surplus if data else trailing.is_left(file)
+    buried = 0 if data else mpeg.find_buried(file, chunks.skip_id3(file)) or 0
     slack = math.inf if lead is not None else _find_slack(file, declared, data)
-    return AudioFile(file, declared, data, lead is not None, codec, left, slack)
+    return AudioFile(file, declared, data, lead is not None, codec, left, slack, buried, trailing.has_others(file))
 
 
 def _find_slack(file: tp.BinaryIO, declared: tp.Optional[float], data: tp.Optional[chunks.Data]) -> float:

@@ -28,6 +28,16 @@ def is_left(source: tp.BinaryIO) -> bool:
         return False
 
 
+def has_others(source: tp.BinaryIO) -> bool:
+    """Return whether an Ogg file has more audio streams side by side; moves the position."""
+    size = source.seek(0, io.SEEK_END)
+    source.seek(0)
+    try:
+        return source.read(4) == b"OggS" and ogg.measure(source, size).others > 0
+    except (struct.error, IndexError, KeyError, ZeroDivisionError):
+        return False
+
+
 def _read_flac_total(head: bytes) -> int:
     return int(struct.unpack(">Q", head[18:26])[0] & (1 << 36) - 1)
 

@@ -94,7 +94,7 @@ def _work(surveyed, failing=None, fold=True, run_id="run", strict=None):
     from orchestrator.output import ledger as ledgers
     from orchestrator.planning import plan, shards
     from worker import protocol
-    from worker.protocol import Event, Facts, Failure
+    from worker.protocol import Event, Failure
 
     context = surveyed.output.contexts / "c.json"
     context.write_text(json.dumps(strict or {}), "ascii")
@@ -104,7 +104,7 @@ def _work(surveyed, failing=None, fold=True, run_id="run", strict=None):
         for item in shard.items:
             with open(os.path.join(surveyed.audio.root, item.id), "rb") as f:
                 sha = hashlib.sha256(f.read()).hexdigest()
-            facts = Facts(sha, item.size, item.mtime_ns)
+            facts = item.facts(sha)
             channel.emit(Event("decoded", item=item.id, seconds=0.01, facts=facts))
             for model in [m for m in surveyed.plan.models if m.name in item.tasks]:
                 kind = (failing or {}).get((item.id, model.name))

@@ -49,7 +49,7 @@ class Item:
     """One audio file, or a segment of one.
 
     `id` is its POSIX path relative to the audio root, then `#` and the `segment` if it is one; `name` the path of its
-    outputs without model and suffix. `size` and `mtime_ns` are what the plan saw; `tasks` are the models that it lacks.
+    outputs without model and suffix. `size` and the two times are what the plan saw; `tasks` are the models it lacks.
     `target` is where it really is, an absolute path, if a link leads there out of the audio root.
     """
 
@@ -60,11 +60,16 @@ class Item:
     tasks: tp.List[str]
     target: tp.Optional[str] = None
     segment: tp.Optional[str] = None
+    ctime_ns: int = 0
 
     @property
     def file(self) -> str:
         """The path of its file relative to the audio root."""
         return self.id if self.segment is None else self.id[: -len(self.segment) - 1]
+
+    def facts(self, sha256: str) -> "Facts":
+        """Return what was seen of it together with the hash that was read, or ""."""
+        return Facts(sha256, self.size, self.mtime_ns, self.ctime_ns)
 
     @property
     def unread(self) -> str:
@@ -176,11 +181,12 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What a source was when it was read; `sha256` is empty if it could not be."""
+    """What a source was when it was read; `sha256` is empty if it could not be, `ctime_ns` 0 until version 0.4."""
 
     sha256: str
     size: int
     mtime_ns: int
+    ctime_ns: int = 0
 
 
 if tp.TYPE_CHECKING:

@@ -64,6 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
         wrong = words.sum_up(flagged.count(report.flagged))
         told = f"; flagged: {wrong}" if wrong else ""
         print(f"device: {placed.devices}; logs: {words.near(folder.logs)}{told}", flush=True)
+        if report.others:
+            remedy = f"`consort clean {words.near(output.root)} --orphaned` removes their arrays"
+            print(f"{report.others} items of earlier runs are not in this job; {remedy}", flush=True)
         for line in words.last(surveyed.plan) if report.exit_code == errors.OK else ():
             print(line, flush=True)
     return report.exit_code

@@ -37,7 +37,11 @@ def _look(root: str, item: str, target: str | None) -> Source:
         status = os.stat(os.path.join(root, item))
     except (OSError, ValueError):  # the latter for a NUL in a list
         return Source(item, -1, -1, target=target)  # the worker says why it cannot be read
-    return Source(item, status.st_size, status.st_mtime_ns, target=target)
+    return _seen(item, status, target)
+
+
+def _seen(item: str, status: os.stat_result, target: str | None) -> Source:
+    return Source(item, status.st_size, status.st_mtime_ns, target=target, ctime_ns=status.st_ctime_ns)
 
 
 class Places:
@@ -155,7 +159,7 @@ class _Walk:
         except OSError:
             self._found.append(Source(item, -1, -1, target=target))  # the worker says why it cannot be read
         else:
-            self._found.append(Source(item, status.st_size, status.st_mtime_ns, target=target))
+            self._found.append(_seen(item, status, target))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

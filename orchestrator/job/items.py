@@ -7,6 +7,7 @@ import os
 import typing as tp
 
 from orchestrator.text import printable
+from worker.protocol import Facts
 from worker.segment import Segment
 
 _NAMED = 1000  # different names that one reason remembers
@@ -32,6 +33,15 @@ class Source:
     target: str | None = None  # where it really is, if a link leads out of the audio root
     segment: Segment | None = None
     part: str | None = None  # the segment as it stands in ids and keys
+    ctime_ns: int = 0
+
+    def facts(self, sha256: str) -> Facts:
+        """Return what the scan saw of it together with the hash of its bytes."""
+        return Facts(sha256, self.size, self.mtime_ns, self.ctime_ns)
+
+    def was(self, seen: Facts) -> bool:
+        """Return whether it is what it was, by its size and times; that of change is no program's to set."""
+        return (seen.size, seen.mtime_ns, seen.ctime_ns) == (self.size, self.mtime_ns, self.ctime_ns)
 
     @property
     def file(self) -> str:

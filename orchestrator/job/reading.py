@@ -163,6 +163,8 @@ def _place(raw: tp.Any, path: str | None) -> dict[str, tp.Any]:
     if not isinstance(raw, dict):
         raise JobError("a job is a mapping with the keys audio, output and models")
     base = _base(raw, path)
+    if raw.get("audio") == spec.SYNTHETIC and (base / spec.SYNTHETIC).exists():
+        raise JobError("audio: synthetic is a sine that is made here; for what is called so write ./synthetic")
     paths = {key for key in _FOLDERS if isinstance(raw.get(key), str) and (key, raw[key]) != ("audio", spec.SYNTHETIC)}
     placed = {k: absolute(v, base) if k in paths else v for k, v in raw.items()}
     for key in ("plugins", "environments"):

@@ -121,6 +121,8 @@ def check(raw: tp.Any) -> JobSpec:
     models = raw.get("models")
     if isinstance(models, list):
         raw = {**raw, "models": [{"name": m} if isinstance(m, str) else m for m in models]}
+        for index, model in enumerate(raw["models"]):
+            _refuse_parameters(model, f"models[{index}]")
     job = schema.build(JobSpec, raw)
     if not job.models:
         raise JobError(f"models: none chosen; known models: {', '.join(catalog.names())}")
@@ -142,6 +144,17 @@ def check(raw: tp.Any) -> JobSpec:
             )
         seen.add(model.name.casefold())
     return job
+
+
+def _refuse_parameters(model: tp.Any, path: str) -> None:
+    """Tell whoever writes a parameter beside `params` where it belongs."""
+    reference = model.get("extractor", model.get("name")) if isinstance(model, dict) else None
+    if reference not in catalog.names():
+        return
+    kind = catalog.find(str(reference))
+    known: set[str] = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
+    for key in known.intersection(model) - {field.name for field in dataclasses.fields(ModelSpec)}:
+        raise JobError(f"{path}.{key}: is a parameter of {reference}; write params: {{{key}: {model[key]}}}")
 
 
 def _check_devices(devices: list[tp.Any] | str) -> None:

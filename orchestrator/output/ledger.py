@@ -46,8 +46,8 @@ class Ledger:
     records: dict[Key, Record] = dataclasses.field(default_factory=dict)
     failures: dict[tuple[str, str], Failure] = dataclasses.field(default_factory=dict)
     sources: dict[str, Facts] = dataclasses.field(default_factory=dict)  # read again only when they change
-    # paths of arrays that others have replaced
-    outlived: set[str] = dataclasses.field(default_factory=set, compare=False, repr=False)
+    # arrays that others have replaced: the hash by the path
+    outlived: dict[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
     _owners: dict[str, Key] = dataclasses.field(default_factory=dict, compare=False, repr=False)  # by path
 
     def put(self, record: Record) -> None:
@@ -73,7 +73,7 @@ class Ledger:
             return False
         if self._owners.get(gone.path) == key:
             del self._owners[gone.path]
-            self.outlived.add(gone.path)
+            self.outlived[gone.path] = gone.sha256
         return True
 
     def of(self, item: str, model: str, output: str) -> list[Record]:
@@ -173,7 +173,7 @@ def _settle(output: OutputDir, ledger: Ledger, claimed: list[Record]) -> None:
     for record in [record for record in fitting if record.sha256 == found][-1:]:
         if _key_of(record) not in ledger.records:  # or a newer one has another name
             ledger.put(record)
-    ledger.outlived.discard(claimed[0].path)  # whatever is there by now, it was not replaced by what these records say
+    ledger.outlived.pop(claimed[0].path, None)  # what is there by now, these records did not replace
 
 
 def _run_of(name: str) -> str:
@@ -224,9 +224,8 @@ def fold(output: OutputDir, change: tp.Callable[[Ledger], None] = lambda ledger:
     ledger = read(output)
     change(ledger)
     # first: a death in between leaves the records, and with them the knowledge of what is to go
-    for name in sorted(ledger.outlived - {record.path for record in ledger.records.values()}):
-        if place := output.place(name):
-            place.unlink(missing_ok=True)
+    for name in sorted(ledger.outlived.keys() - {record.path for record in ledger.records.values()}):
+        _remove(output.place(name), ledger.outlived[name])
     files.replace(output.manifest, _lines(ledger.records))
     files.replace(output.failures, _lines(ledger.failures))
     sources = {item: {"item": item, **dataclasses.asdict(facts)} for item, facts in ledger.sources.items()}
@@ -234,6 +233,13 @@ def fold(output: OutputDir, change: tp.Callable[[Ledger], None] = lambda ledger:
     for path in attempts(output):
         path.unlink()
     return ledger
+
+
+def _remove(place: pathlib.Path | None, sha256: str) -> None:
+    """Remove an array that others have replaced; what a record does not fit is nobody's to remove."""
+    with contextlib.suppress(OSError):
+        if place is not None and place.is_file() and files.sha256_of(place) == sha256:
+            place.unlink()
 
 
 def fold_left(output: OutputDir) -> None:

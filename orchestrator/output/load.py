@@ -12,7 +12,7 @@
     vector = run.combined("music/trumpet.ogg")        # encodecmae, mert, musicnn joined: float32 [2289]
     matrix = run.matrix("mert", "prosody.embedding")  # one row per item: values, items, labels
     print(run.labels("music/trumpet.ogg"))
-    records = pandas.DataFrame(run.table())           # one row per array
+    records = pandas.DataFrame(run.table())           # a dict of columns; a row per array
 
 A name is `model`, its primary output or the only one that it wrote, or `model.output`, any.
 """
@@ -23,14 +23,16 @@ import os
 import pathlib
 import typing as tp
 import warnings
+import zipfile
 
 import numpy as np
 
-from orchestrator import files
 from orchestrator.output import manifest, overview
 from orchestrator.output.contexts import Contexts
 from orchestrator.output.folder import OutputDir
 from orchestrator.output.manifest import Line
+from orchestrator.output.told import Told
+from orchestrator.text import printable
 from worker import formats
 from worker.protocol import Record
 
@@ -68,7 +70,7 @@ class Run:
         self._of: dict[_Name, list[Line]] = {}
         for record in self.records:
             self._of.setdefault((record["model"], record["output"]), []).append(record)
-        self._labels: dict[str, list[dict[str, str]]] | None = None
+        self._told = Told(self._folder)
 
     def __repr__(self) -> str:
         """Return a table: a line for each output of each model."""
@@ -159,7 +161,7 @@ class Run:
         items = [item for item in self.items(*chosen[0]) if all(item in other for other in others)]
         for name in chosen:
             self._warn(name)
-        labelled = [(item, labels) for item in items for labels in self._rows(item)]
+        labelled = [(item, labels) for item in items for labels in self._told.labels(item)]
         joined = {item: self._joined(chosen, item) for item in items}
         rows = [joined[item] for item, _ in labelled]
         if len({row.shape for row in rows}) > 1:
@@ -190,23 +192,18 @@ class Run:
 
         Where several rows of the table name the item and say different things: a list, with those of each row.
         """
-        rows = self._rows(item)
+        rows = self._told.labels(item)
         return rows if len(rows) > 1 else rows[0]
 
-    def _rows(self, item: str) -> list[dict[str, str]]:
-        """Return the labels of every row that names an item; of an item without labels one that is empty."""
-        if self._labels is None:
-            self._labels = {}
-            for path in sorted(self._folder.runs.glob("*/items.jsonl")):
-                inside = manifest.locate(self._folder, path.relative_to(self.root).as_posix())
-                for line in files.read_text(inside).splitlines():
-                    entry = json.loads(line)
-                    labels = entry["labels"]
-                    self._labels[entry["id"]] = labels if isinstance(labels, list) else [labels]
-        return [dict(labels) for labels in self._labels.get(item, [{}])]
-
     def _read(self, record: Line) -> np.ndarray:
-        return formats.read(manifest.locate(self._folder, record["path"]), record["dtype"], record["shape"])
+        place = manifest.locate(self._folder, record["path"])
+        try:
+            values = formats.read(place, record["dtype"], record["shape"])
+        except (ValueError, OSError, TypeError, LookupError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+            raise ValueError(_damaged(place, self.root)) from error
+        if list(values.shape) != record["shape"] or values.dtype.name != record["dtype"]:
+            raise ValueError(_damaged(place, self.root))
+        return values
 
     def _joined(self, names: list[_Name], item: str) -> np.ndarray:
         """Return the arrays of an item joined along their features."""
@@ -239,6 +236,11 @@ class Run:
         if len(self._settings(*name)) > 1:
             text = "arrays of different parameters or versions; run its job to the end to replace the old ones"
             warnings.warn(f"{self._call(name)}: {text}", stacklevel=3)
+        asked, items = self._told.asked(name[0]), self.items(*name)
+        if asked is not None and (others := [item for item in items if item not in asked]):
+            text = f"{len(others)} of {len(items)} items are not of its last run, such as {others[0]!r}"
+            remedy = f"`consort clean {self.root} --orphaned` removes their arrays"
+            warnings.warn(f"{self._call(name)}: {text}; {remedy}", stacklevel=3)
 
     def _settings(self, model: str, output: str) -> set[str]:
         """Return what decided the numbers of a model's arrays, one text for each different setting."""
@@ -267,6 +269,11 @@ class Run:
 
     def _outputs(self, model: str) -> list[str]:
         return sorted(".".join(name) for name in self._of if name[0] == model)
+
+
+def _damaged(place: pathlib.Path, root: pathlib.Path) -> str:
+    remedy = f"`consort verify {root} --repair` removes what is damaged"
+    return f"{printable(str(place))} is not what its record says; {remedy}"
 
 
 def load(root: str | os.PathLike[str]) -> Run:

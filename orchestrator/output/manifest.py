@@ -67,9 +67,20 @@ def _line(folder: OutputDir, number: int, text: str) -> Line:
         line = json.loads(text)
     except ValueError as error:
         raise ValueError(_damaged(folder, f"is damaged in line {number}")) from error
-    if not isinstance(line, dict) or any(name not in line for name in _NEEDED):
+    if not isinstance(line, dict) or any(name not in line for name in _NEEDED) or not _is_typed(line):
         raise ValueError(_damaged(folder, f"is damaged in line {number}"))
     return line
+
+
+def _is_typed(line: Line) -> bool:
+    """Return whether the fields that a reader computes with have the types that a worker gives them."""
+    texts = all(isinstance(line[name], str) for name in ("item", "model", "output", "path", "dtype", "context"))
+    numbers = all(isinstance(line[name], (int, float, type(None))) for name in ("frame_rate", "start"))
+    counts = all(isinstance(line.get(name), (int, type(None))) for name in ("window", "windows"))
+    shape, axes = line["shape"], line["axes"]
+    lists = isinstance(shape, list) and isinstance(axes, list) and all(isinstance(n, int) for n in shape)
+    flags = isinstance(line.get("flags", []), list)
+    return texts and numbers and counts and lists and flags and line["frame_rate"] != 0
 
 
 def _damaged(folder: OutputDir, what: str) -> str:

@@ -23,6 +23,9 @@ def assign(
         extension (`a.wav`, `a.mp3`); twins that differ in case or Unicode normalisation only, and would be one
         file on some disks, get `~` and eight hex digits of their id.
     """
+    if len(set(kept.values())) < len(kept):  # a record was changed by hand: what two claim is nobody's
+        claims = collections.Counter(kept.values())
+        kept = {item: name for item, name in kept.items() if claims[name] == 1}
     new = [item for item in ids if item not in kept]
     if not new:
         return kept  # as it is: there may be 100,000

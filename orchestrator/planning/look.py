@@ -20,11 +20,12 @@ class Look:
         self._output = output
         self._locks: dict[str, bool] = {}
         self._hashes: dict[str, str] = {}  # of files that were read for this plan
+        self.read: dict[str, Facts] = {}  # what no run knows yet, by item
 
     def sha256(self, source: Source, ledger: Ledger) -> str:
-        """Return the hash of a source, from the cache while size and time are the same; "" if unreadable."""
+        """Return the hash of a source, from the cache while its size and times are the same; "" if unreadable."""
         seen = ledger.sources.get(source.id)
-        if seen is not None and (seen.size, seen.mtime_ns) == (source.size, source.mtime_ns):
+        if seen is not None and source.was(seen):
             return seen.sha256
         path = pathlib.Path(self._audio, source.file)
         if source.file not in self._hashes:
@@ -35,7 +36,7 @@ class Look:
         found = self._hashes[source.file]
         if not found:
             return ""
-        ledger.sources[source.id] = Facts(found, source.size, source.mtime_ns)
+        ledger.sources[source.id] = self.read[source.id] = source.facts(found)
         return found
 
     def present(self, path: str, size: int | None) -> bool:

@@ -184,8 +184,9 @@ def _state(job: JobSpec, model: ModelPlan, source: Source, name: str, sha: str, 
         return TODO
     paths = paths_of(model, name)
     records = [ledger.of(source.id, model.name, output) for output in model.task.outputs]
+    known = {record.path: record.bytes for found in records for record in found}
     expected = {*paths.values(), *(record.path for found in records for record in found if record.windows)}
-    if job.resume == "exists" and all(look.present(path, None) for path in expected):
+    if job.resume == "exists" and all(look.present(path, known.get(path)) for path in expected):
         return DONE
     if all(
         found and all(_fits(r, model, sha, source, name, look, job.resume == "strict") for r in found)
@@ -195,9 +196,10 @@ def _state(job: JobSpec, model: ModelPlan, source: Source, name: str, sha: str, 
     failure = ledger.failures.get((source.id, model.name))
     if failure and failure.kind in protocol.HANDLED and not job.retry_failed:
         unread = f"{source.size}:{source.mtime_ns}"
-        if failure.key in [protocol.key_of(model.task.key, "", known, source.part) for known in (sha, unread) if known]:
+        if failure.key in [protocol.key_of(model.task.key, "", seen, source.part) for seen in (sha, unread) if seen]:
             return FAILED
-    return STALE if any((source.id, model.name, output, 0) in ledger.records for output in model.task.outputs) else TODO
+    firsts = [ledger.records.get((source.id, model.name, output, 0)) for output in model.task.outputs]
+    return STALE if any(record and look.present(record.path, None) for record in firsts) else TODO
 
 
 def _fits(record: Record, model: ModelPlan, sha: str, source: Source, name: str, look: Look, strict: bool) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 
 from orchestrator.output.contexts import Contexts
 from orchestrator.planning.keys import ModelPlan
-from orchestrator.planning.plan import Choice, paths_of
+from orchestrator.planning.plan import REUSED, Choice, paths_of
 from orchestrator.planning.survey import Survey
 from worker import protocol
 from worker.protocol import Record
@@ -27,7 +27,8 @@ def replaced(surveyed: Survey) -> list[Replaced]:
     found = []
     for model in surveyed.plan.models:
         one = Replaced(model)
-        for choice in surveyed.plan.work(model):
+        copied = [c for c in surveyed.plan.choices if c.states[model.name] == REUSED]
+        for choice in [*surveyed.plan.work(model), *copied]:
             before = one.settings
             for output in model.task.outputs:
                 record = surveyed.ledger.records.get((choice.source.id, model.name, output, 0))

@@ -116,7 +116,10 @@ def _make(name: str, environment: str, part: list[Choice], models: list[ModelPla
 
 def _item(choice: Choice) -> Item:
     source = choice.source
-    return Item(source.id, choice.name, source.size, source.mtime_ns, choice.missing, source.target, source.part)
+    return Item(
+        *(source.id, choice.name, source.size, source.mtime_ns, choice.missing, source.target, source.part),
+        ctime_ns=source.ctime_ns,
+    )
 
 
 def _lacking(plan: Plan, models: list[ModelPlan]) -> list[Choice]:

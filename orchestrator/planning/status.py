@@ -164,7 +164,7 @@ def _asked(run: RunDir, job: JobSpec, ledger: Ledger) -> Audio:
         source = scan.find(job, item, part)
         seen = ledger.sources.get(item)
         if source.size < 0 and seen:
-            source = dataclasses.replace(source, size=seen.size, mtime_ns=seen.mtime_ns)
+            source = dataclasses.replace(source, size=seen.size, mtime_ns=seen.mtime_ns, ctime_ns=seen.ctime_ns)
         sources.append(source)
     return Audio(scan.root_of(job), sources, _left_out(run))
 

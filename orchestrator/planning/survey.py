@@ -1,5 +1,6 @@
 """Everything a plan needs to be decided: the scan, the ledger, and answers about files."""
 
+import contextlib
 import dataclasses
 import functools
 import shutil
@@ -21,6 +22,7 @@ from orchestrator.text import size
 from orchestrator.weights.store import Weights
 from worker import protocol, schema
 from worker.extractor import Checkpoint
+from worker.protocol import Event, Facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +35,14 @@ class Survey:
     ledger: Ledger
     plan: Plan
     weights: Weights
+    read: dict[str, Facts] = dataclasses.field(default_factory=dict)  # of sources that had to be hashed again
 
     def keep(self, run: RunDir, runtime: str) -> None:
         """Write what was asked and decided, and the runtime that does it, into the folder of a run."""
+        if self.read:  # an event of its own, or the next run would read them all again
+            with contextlib.closing(protocol.Channel(str(self.output.records / f"{run.id}-read.jsonl"))) as channel:
+                seconds = self.plan.seconds
+                channel.emit(*(Event("decoded", item=i, seconds=seconds[i], facts=f) for i, f in self.read.items()))
         files.replace(run.job, yaml.safe_dump(schema.dump(self.job), sort_keys=False), "utf-8")
         files.replace(run.items, "".join(map(_line, self.plan.choices)))
         files.replace(run.plan, plan.summary(self.plan, runtime, self.audio.left_out))
@@ -83,8 +90,9 @@ def take(job: JobSpec, audio: Audio | None = None, sample: bool = True) -> Surve
     weights = Weights()
     models = [keys.model_plan(model, functools.partial(hash_of, weights)) for model in job.models]
     seconds = scan.estimate_seconds(audio.root, audio.sources)
-    made = plan.make(job, models, audio.sources, ledger, seconds, Look(audio.root, output), sample)
-    return Survey(job, audio, output, ledger, made, weights)
+    look = Look(audio.root, output)
+    made = plan.make(job, models, audio.sources, ledger, seconds, look, sample)
+    return Survey(job, audio, output, ledger, made, weights, look.read)
 
 
 def hash_of(weights: Weights, checkpoint: Checkpoint) -> str:

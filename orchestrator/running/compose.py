@@ -79,7 +79,7 @@ def write_plan(surveyed: Survey, progress: Progress) -> list[str]:
                 raise EnvironmentUnavailable(f"{model.name}: {path} is not seen here; {BELOW_ROOT}")
     run = surveyed.output.new_run()
     surveyed.keep(run, "docker")
-    surveyed = copying.copy(surveyed, run)
+    surveyed = copying.copy(surveyed, run, progress.say)
     missing: list[str] = []
     work = [m for m in surveyed.plan.models if surveyed.plan.work(m)]
     supplies = Supplies(surveyed.weights, progress, False, lambda: False)

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import typing as tp
 
 from orchestrator import files
 from orchestrator.job.items import Source
@@ -12,13 +13,17 @@ from orchestrator.output.folder import OutputDir, RunDir
 from orchestrator.planning.reuse import Copy
 from orchestrator.planning.survey import Survey
 from worker import protocol, regular
-from worker.protocol import Event, Facts
+from worker.protocol import Event
 
 
-def copy(surveyed: Survey, run: RunDir) -> Survey:
+class _Damaged(OSError):
+    """An array is not what its record says."""
+
+
+def copy(surveyed: Survey, run: RunDir, say: tp.Callable[[str], None]) -> Survey:
     """Do what a plan says about copies; what cannot be copied is to do in the plan that is returned.
 
-    The output folder's lock is held.
+    The output folder's lock is held. `say` hears of arrays that are damaged; they are to do as well.
 
     Raises:
         OSError: records cannot be written there.
@@ -27,6 +32,7 @@ def copy(surveyed: Survey, run: RunDir) -> Survey:
     if not plan.copies:
         return surveyed
     sources = {choice.source.id: choice.source for choice in plan.choices}
+    owners = surveyed.ledger.records.values()
     needed = {one.path for copies in plan.copies.values() for one in copies}
     lost, aside = set(), []  # two files may have exchanged their names: nothing is replaced before all is read
     with contextlib.closing(protocol.Channel(str(output.records / f"{run.id}-reused.jsonl"))) as channel:
@@ -36,8 +42,11 @@ def copy(surveyed: Survey, run: RunDir) -> Survey:
             try:
                 for one in copies:
                     made += _copy(output, one, one.record.path in needed)
-            except OSError:  # a worker that meets the same says more about it
+            except OSError as error:  # a worker that meets the same says more about it
                 lost.add((item, model))
+                if isinstance(error, _Damaged):
+                    say(f"{error}; it is computed again")
+                    lost |= {(owner.item, model) for owner in owners if owner.path in {one.path for one in copies}}
                 for partial, _ in made:
                     partial.unlink(missing_ok=True)
                 continue
@@ -63,7 +72,7 @@ def _copy(output: OutputDir, one: Copy, aside: bool) -> list[tuple[pathlib.Path,
     with os.fdopen(regular.open_file(source), "rb") as f:
         data = f.read()
     if hashlib.sha256(data).hexdigest() != one.record.sha256:
-        raise OSError(f"{one.path} is not what its record says")
+        raise _Damaged(f"{one.path} is not what was written")
     for folder in reversed(pathlib.PurePosixPath(one.record.path).parents[:-1]):
         files.make_folder(output.root / folder)
     partial = target.with_name(f".copy.{regular.random_part()}.part") if aside else target
@@ -74,6 +83,6 @@ def _copy(output: OutputDir, one: Copy, aside: bool) -> list[tuple[pathlib.Path,
 
 def _events(source: Source, copies: list[Copy]) -> list[Event]:
     """Return what a worker would have said."""
-    facts = Facts(copies[0].record.source, source.size, source.mtime_ns)
+    facts = source.facts(copies[0].record.source)
     read = Event("decoded", item=source.id, seconds=copies[0].record.duration, facts=facts)
     return [read, *(Event("wrote", item=source.id, model=c.record.model, record=c.record) for c in copies)]

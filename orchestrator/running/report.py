@@ -58,6 +58,7 @@ class Report:
         self.flagged: flagged.Flagged = {}  # all items of the job, whichever run has done them
         self.random: set[str] = set()  # models whose weights were never trained
         self.left_out: list[LeftOut] = []  # by the scan
+        self.others = 0  # items that have arrays of the job's models, and are none of the job's
         self.placement: dict[str, str] = {}  # runtime and devices in words
         self.devices: dict[str, str] = {}  # environment -> what its last worker has computed on
         self.current: dict[str, str] = {}  # environment -> the model it is busy with
@@ -145,6 +146,7 @@ class Report:
             "flags": flagged.count(self.flagged),
             "flagged": self.flagged,
             "lost": self.lost,
+            "others": self.others,
             "left_out": [vars(one) for one in self.left_out],
             "random_weights": sorted(self.random),
             "placement": self.placement,

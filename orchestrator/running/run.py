@@ -51,7 +51,7 @@ def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline
             raise EnvironmentUnavailable(f"links: follow: {why}")
     run = surveyed.output.new_run()
     surveyed.keep(run, placement.runtime.name)
-    surveyed = copying.copy(surveyed, run)
+    surveyed = copying.copy(surveyed, run, progress.say)
     report = Report(surveyed.plan)
     report.left_out = surveyed.audio.left_out
     if surveyed.plan.chosen:
@@ -78,6 +78,7 @@ def _extract(surveyed: Survey, placement: Placement, progress: Progress, offline
     report.random = ledgers.random_models(ledger) & set(report.models)
     items = {choice.source.id for choice in surveyed.plan.choices}
     report.flagged = flagged.find(r for r in ledger.records.values() if r.item in items and r.model in report.models)
+    report.others = len({r.item for r in ledger.records.values() if r.model in report.models} - items)
     files.replace(run.report, report.json())
     return report, run
 

@@ -177,6 +177,56 @@ def test_files_that_exchange_their_names_exchange_their_arrays(audio, output):
     assert harness.consort("verify", output).returncode == 0 and harness.leftovers(output) == []
 
 
+def test_files_of_one_size_and_time_that_exchange_their_names_are_seen(audio, output):
+    for name, peak in (("dog.wav", 0.2), ("cat.wav", 0.8)):
+        os.utime(harness.write_wav(audio / name, peak), ns=(10**18, 10**18))
+    job = harness.write_job(output, audio, tone(1.0), resume="exists")  # which copies nothing
+    assert harness.consort("extract", job, "--resume", "key").returncode == 0
+    for old, new in (("dog.wav", "x"), ("cat.wav", "dog.wav"), ("x", "cat.wav")):
+        (audio / old).rename(audio / new)
+    assert "0 of 2 items to do" in harness.consort("extract", job).stderr  # an array in its place is all that it asks
+    done = harness.consort("extract", job, "--resume", "key")
+    assert done.returncode == 0 and "0, 2 reused" in done.stdout, done.stdout
+    levels = [np.load(output / "tone" / f"{name}.npy")[0] for name in ("dog", "cat")]
+    assert levels == pytest.approx([0.8 / 2**0.5, 0.2 / 2**0.5], abs=0.02)
+
+
+def test_items_of_earlier_runs_are_named(audio, output):
+    harness.write_wavs(audio, 3)
+    job = harness.write_job(output, audio, tone(1.0))
+    assert "items of earlier runs" not in harness.consort("extract", job).stdout
+    (audio / "good_00.wav").rename(audio / "moved.wav")
+    done = harness.consort("extract", job)
+    assert "1 items of earlier runs are not in this job; `consort clean" in done.stdout, done.stdout
+    assert harness.consort("clean", output, "--orphaned", "--yes").returncode == 0
+    assert "items of earlier runs" not in harness.consort("extract", job).stdout
+
+
+def test_an_array_of_another_size_is_none_for_skip_existing(audio, output):
+    harness.write_wavs(audio, 2)
+    job = harness.write_job(output, audio, tone(1.0))
+    assert harness.consort("extract", job).returncode == 0
+    before = harness.fingerprint(output)
+    (output / "tone" / "good_01.npy").write_text("garbage")
+    done = harness.consort("extract", job, "--skip_existing")
+    assert done.returncode == 0 and "1 of 2 items to do" in done.stderr and harness.fingerprint(output) == before
+
+
+def test_what_a_manifest_gives_away_stays_its_owners(audio, output):
+    harness.write_wavs(audio, 2)
+    job = harness.write_job(output, audio, tone(1.0))
+    assert harness.consort("extract", job).returncode == 0
+    (output / "thesis.npy").write_text("mine")
+    text = (output / "manifest.jsonl").read_text("ascii")
+    (output / "manifest.jsonl").write_text(text.replace("tone/good_00.npy", "thesis.npy"), "ascii")
+    assert harness.consort("extract", job).returncode == 0
+    assert (output / "thesis.npy").read_text() == "mine"
+    (output / "manifest.jsonl").write_text(text.replace("tone/good_00.npy", "tone/good_01.npy"), "ascii")
+    assert harness.consort("extract", job).returncode == 0  # a name that two claim is nobody's
+    assert harness.consort("verify", output).returncode == 0
+    assert "0 of 2 items to do" in harness.consort("extract", job).stderr
+
+
 def test_a_damaged_array_is_not_copied(audio, output):
     harness.write_wavs(audio, 2)
     job = harness.write_job(output, audio, tone(1.0))

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shutil
 import subprocess
 
 import harness
@@ -73,6 +74,16 @@ def test_a_folder_that_a_flag_names_may_hold_what_another_job_wrote(written, aud
     written.write_text(yaml.safe_dump(job))
     assert harness.consort("extract", written).returncode == 0
     done = harness.consort("extract", other, "--output", output)
+    assert done.returncode == 2 and "arrays of other settings: 101" in done.stderr, done.stderr
+
+
+def test_arrays_that_copies_would_replace_are_asked_about_too(written, audio, output):
+    other = audio.with_name("other")
+    other.mkdir()
+    for path in audio.iterdir():
+        shutil.copy(path, other / f"other_{path.name}")
+    assert harness.consort("extract", written, *OTHER, "--audio", other).returncode == 0
+    done = harness.consort("extract", written, *OTHER)
     assert done.returncode == 2 and "arrays of other settings: 101" in done.stderr, done.stderr
 
 

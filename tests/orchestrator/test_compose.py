@@ -1,5 +1,6 @@
 """The steps around the workers of docker-compose.yml: what is planned, and what the report makes of their words."""
 
+import io
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from orchestrator import errors
 from orchestrator.__main__ import main
 from orchestrator.errors import EnvironmentUnavailable
-from orchestrator.running import compose
+from orchestrator.running import compose, progress
 from worker import protocol
 from worker.protocol import Channel, Event, Facts, Failure
 
@@ -16,7 +17,7 @@ from worker.protocol import Channel, Event, Facts, Failure
 def planned(prepare, monkeypatch):
     """Return a job of prosody that compose has planned."""
     surveyed = prepare()
-    assert compose.write_plan(surveyed, None) == []
+    assert compose.write_plan(surveyed, progress.choose(io.StringIO())) == []
     return surveyed
 
 

@@ -178,8 +178,37 @@ def test_what_is_gone_or_no_file_is_told_in_one_line(write, tmp_path):
 def test_nothing_is_unpickled(write, tmp_path):
     run = write((PITCH, {}))
     np.save(tmp_path / "crepe" / "a.npy", np.array([{}], object), allow_pickle=True)
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(ValueError, match=r"a.npy is not what its record says; `consort verify"):
         run.array("crepe", "a.wav")
+
+
+@pytest.mark.parametrize("values", [PITCH.astype("float64"), PITCH[:1], PITCH.astype(complex)], ids=str)
+def test_an_array_that_is_not_what_its_record_says_is_refused(write, tmp_path, values):
+    run = write((PITCH, {}))
+    np.save(tmp_path / "crepe" / "a.npy", values)
+    with pytest.raises(ValueError, match="is not what its record says"):
+        run.array("crepe", "a.wav")
+
+
+@pytest.mark.parametrize(
+    "change", [{"item": 5}, {"shape": "x"}, {"axes": 5}, {"window": "a"}, {"frame_rate": 0}, {"flags": 5}], ids=str
+)
+def test_fields_of_other_types_are_damage(write, tmp_path, change):
+    write((PITCH, {}))
+    line = json.loads((tmp_path / "manifest.jsonl").read_text("ascii"))
+    (tmp_path / "manifest.jsonl").write_text(json.dumps({**line, **change}) + "\n", "ascii")
+    with pytest.raises(ValueError, match="damaged in line 1"):
+        orchestrator.load(tmp_path)
+
+
+def test_items_that_the_last_run_was_not_about_are_warned_of(write, tmp_path):
+    run = write((PITCH[0], {"axes": ["feature"]}), (PITCH[0], {"item": "b.wav", "path": "crepe/b.npy"}))
+    folder = tmp_path / ".consort" / "runs" / "20260101-1"
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text('{"models": [{"name": "crepe"}]}', "ascii")
+    (folder / "items.jsonl").write_text('{"id": "b.wav", "name": "b", "labels": {}}\n', "ascii")
+    with pytest.warns(UserWarning, match=r"crepe: 1 of 2 items are not of its last run, such as 'a.wav'"):
+        run.arrays("crepe")
 
 
 def test_labels_are_those_of_the_newest_run(write, tmp_path):

@@ -109,3 +109,8 @@ def test_a_segment_is_named_after_its_file_and_times():
         "a.mp3#1.000-2.000": "a.mp3#1.000-2.000",
         "b.c.wav#0.5-": "b.c#0.5-",
     }
+
+
+def test_a_name_that_two_items_claim_is_nobodys():
+    kept = {"x.wav": "y", "y.wav": "y", "z.wav": "z"}
+    assert naming.assign(["x.wav", "y.wav", "z.wav"], kept) == {"x.wav": "x", "y.wav": "y", "z.wav": "z"}

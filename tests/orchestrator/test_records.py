@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import threading
@@ -11,7 +12,6 @@ import pytest
 
 from orchestrator import files
 from orchestrator.errors import RunFailed
-from orchestrator.output import flagged
 from orchestrator.output import ledger as ledgers
 from orchestrator.output.folder import OutputDir
 from worker import protocol
@@ -69,7 +69,7 @@ def test_records_are_folded_sorted_and_their_files_removed(output, attempt, reco
     ]
     assert [json.loads(line)["item"] for line in output.failures.read_text().splitlines()] == ["c.wav"]
     assert [json.loads(line) for line in output.sources.read_text().splitlines()] == [
-        {"item": "a.wav", "mtime_ns": 7, "sha256": "1" * 64, "size": 5}
+        {"ctime_ns": 0, "item": "a.wav", "mtime_ns": 7, "sha256": "1" * 64, "size": 5}
     ]
     assert list(output.records.iterdir()) == []
 
@@ -283,6 +283,7 @@ def windows(record, output, count, key="k", folder="latents"):
         (output.root / folder).mkdir(exist_ok=True)
         (output.root / path).write_text(key)
         changes = {"model": "latents", "output": "latents", "path": path, "window": number, "windows": count}
+        changes["sha256"] = hashlib.sha256(key.encode()).hexdigest()
         events.append(Event("wrote", record=record(key=key, **changes)))
     return events
 
@@ -308,6 +309,15 @@ def test_windows_that_an_item_no_longer_has_are_removed_with_their_files(output,
     ledger = ledgers.fold(output)
     assert [r.key for r in ledger.of("a.wav", "latents", "latents")] == ["new", "new"]
     assert sorted(p.name for p in (output.root / "latents").iterdir()) == ["a_frag0.txt", "a_frag1.txt", "mine.txt"]
+
+
+def test_what_no_record_fits_is_not_removed(output, attempt, record):
+    attempt(*windows(record, output, 2))
+    ledgers.fold(output)
+    (output.root / "latents" / "a_frag1.txt").write_text("a user's own")
+    attempt(*windows(record, output, 1, key="new"))
+    ledgers.fold(output)
+    assert (output.root / "latents" / "a_frag1.txt").read_text() == "a user's own"
 
 
 def test_a_window_outside_the_output_folder_is_not_removed(output, attempt, record):
@@ -373,23 +383,3 @@ def test_a_sweep_leaves_the_output_folders_of_other_jobs_alone(output, attempt, 
 def test_what_a_table_left_half_written_is_swept(output, name):
     (output.root / name).write_text("half")
     assert ledgers.sweep(output) == 1
-
-
-def test_copies_are_found_among_the_records_and_old_records_are_none(record):
-    twins = [record(item=name, samples="s", model=model) for name in ("b.wav", "a.flac") for model in ("crepe", "x")]
-    others = [record(item="c.wav", samples="s", sample_rate=8000), record(item="d.wav"), record(item="e.wav")]
-    assert flagged.find(twins + others) == {
-        "duplicates": {"a.flac": "same samples as b.wav", "b.wav": "same samples as a.flac"}
-    }
-
-
-def test_flags_are_told_by_their_weight_with_what_the_record_knows(record):
-    records = [
-        record(item="b.wav", flags=["padded", "truncated"], declared=2.0, duration=0.5),
-        record(item="a.wav", flags=["truncated"]),  # of version 0.4
-        record(item="a.wav", flags=["cpu_fallback", "over_range"], peak=9830.1),
-    ]
-    found = flagged.find(records)
-    assert list(found) == ["truncated", "over_range", "padded"]
-    assert found["truncated"] == {"a.wav": "", "b.wav": "0.500 s of the 2.000 s that it declares"}
-    assert "peaks at 9830," in found["over_range"]["a.wav"]

@@ -68,6 +68,7 @@ def with_second(**settings):
         (with_second(params={"model_capacity": "huge"}), "models[1].params.model_capacity: 'huge' is not one of full"),
         (with_second(params=[1]), "models[1].params: expected a mapping, got a list"),
         (with_second(sample_rate=1), "models[1].sample_rate: unknown key"),
+        (with_second(step_ms=20), "models[1].step_ms: is a parameter of crepe; write params: {step_ms: 20}"),
         (with_second(outputs=["pitsch"]), "models[1].outputs: 'pitsch': unknown output; did you mean pitch?"),
         (with_second(outputs="pitch"), "models[1].outputs: expected a list, got 'pitch'"),
         (with_second(pooling="average"), "models[1].pooling: 'average' is not a pooling; known: none, mean, "),

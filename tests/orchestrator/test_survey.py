@@ -30,6 +30,26 @@ def test_a_source_is_hashed_only_when_size_or_time_changed(prepare, work, hashed
     assert hashed == ["b.wav"]
 
 
+def test_files_of_one_size_and_time_that_exchange_their_names_are_seen(prepare, work, hashed, tmp_path):
+    for name in ("a.wav", "b.wav"):
+        os.utime(tmp_path / "audio" / name, ns=(5, 5))
+    work(prepare())
+    for old, new in (("a.wav", "t"), ("b.wav", "a.wav"), ("t", "b.wav")):
+        os.rename(tmp_path / "audio" / old, tmp_path / "audio" / new)
+    assert [choice.states["prosody"] for choice in prepare().plan.choices] == ["reused", "reused", "done"]
+    assert sorted(hashed) == ["a.wav", "b.wav"]
+
+
+def test_what_had_to_be_read_again_is_kept_by_the_run(prepare, hashed, work, tmp_path):
+    work(prepare())
+    os.utime(tmp_path / "audio/b.wav", ns=(5, 5))
+    surveyed = prepare()
+    surveyed.keep(surveyed.output.new_run(), "venv")
+    del hashed[:]
+    prepare()
+    assert hashed == []
+
+
 def test_a_source_that_is_gone_is_still_an_item(prepare, work, tmp_path):
     (tmp_path / "list.txt").write_text("audio/a.wav\naudio/b.wav\n")
     job = {"audio": str(tmp_path / "list.txt")}

@@ -173,3 +173,23 @@ def test_weights_of_several_folders_are_untrained_where_one_is(tmp_path):
         (tmp_path / folder / "PROVENANCE.json").write_text(json.dumps({"weights": word, folder: 1}))
     found = contexts.read([str(tmp_path / "b" / "m.pt"), str(tmp_path / "a" / "m.pt")])
     assert found == {"weights": "random", "a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("word", ["random init", "Random_Init", " random ", "UNTRAINED"])
+def test_words_for_untrained_weights_are_known_however_they_are_written(word):
+    assert contexts.flags({"weights": word}) == ("random_weights",)
+
+
+def test_what_is_said_twice_or_is_no_file_is_refused(tmp_path):
+    place = tmp_path / "PROVENANCE.json"
+    place.write_text('{"weights": "random", "weights": "trained"}')
+    with pytest.raises(ValueError, match="mend it"):
+        contexts.read([str(tmp_path / "w.pt")])
+    place.unlink()
+    place.symlink_to("gone.json")
+    with pytest.raises(ValueError, match="leads nowhere"):
+        contexts.read([str(tmp_path / "w.pt")])
+    place.unlink()
+    os.mkfifo(str(place))  # would be waited for
+    with pytest.raises(OSError, match="no regular file"):
+        contexts.read([str(tmp_path / "w.pt")])

@@ -42,7 +42,7 @@ def test_events_tell_the_story_in_order(job):
         ("finished", None, None),
     ]
     record, status = events[5]["record"], os.stat(os.path.join(job.roots.audio, "a.wav"))
-    source = {"sha256": record["source"], "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    source = {"sha256": record["source"], "size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": 0}
     assert (events[3]["facts"], events[3]["seconds"]) == (source, 0.5)
     assert record["key"] == protocol.key_of("key of tone", "level", record["source"])
     assert os.path.exists(os.path.join(job.roots.output, ".consort/contexts", record["context"] + ".json"))

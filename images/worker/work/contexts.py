@@ -6,7 +6,7 @@ import platform
 import sys
 import typing as tp
 
-from worker import schema
+from worker import regular, schema
 from worker.extractor import UNTRAINED, Extractor, beside
 from worker.protocol import AUDIO_VERSION, Shard, Task, canonical, digest
 from worker.work import store
@@ -26,9 +26,11 @@ def read(files: tp.Iterable[str]) -> tp.Dict[str, tp.Any]:
     every: tp.List[tp.Dict[str, tp.Any]] = []
     for name in sorted({name for path in files for name in beside(path)}, key=lambda name: (len(name), name)):
         try:
-            with open(name, encoding="utf-8") as f:
-                found = json.loads(f.read(_LONGEST))
+            with os.fdopen(regular.open_file(os.path.realpath(name)), encoding="utf-8") as f:
+                found = json.loads(f.read(_LONGEST), object_pairs_hook=_once)
         except FileNotFoundError:
+            if os.path.islink(name):
+                raise ValueError("{}: leads nowhere; mend it or remove it".format(os.path.basename(name))) from None
             continue
         except ValueError as error:
             words = "{}: not valid JSON; mend it or take the weights away"
@@ -39,9 +41,16 @@ def read(files: tp.Iterable[str]) -> tp.Dict[str, tp.Any]:
     return {key: one[key] for one in sorted(every, key=lambda one: len(flags(one))) for key in one}
 
 
+def _once(pairs: tp.Sequence[tp.Tuple[str, tp.Any]]) -> tp.Dict[str, tp.Any]:
+    """Refuse what says a thing twice, and maybe another thing."""
+    if len({key for key, _ in pairs}) < len(pairs):
+        raise ValueError("a key stands twice")
+    return dict(pairs)
+
+
 def flags(said: tp.Mapping[str, tp.Any]) -> tp.Tuple[str, ...]:
     """Return `random_weights` for weights that were never trained, in whichever words that is said."""
-    word = str(said.get("weights", "")).strip().lower().replace("_", "-")
+    word = "-".join(str(said.get("weights", "")).lower().replace("_", " ").replace("-", " ").split())
     return ("random_weights",) if word in UNTRAINED or said.get("synthetic") is True else ()
 
 

@@ -27,7 +27,7 @@ from worker.errors import (
     WeightsChanged,
 )
 from worker.extractor import Arrays, Extractor, Output, Windows
-from worker.protocol import Channel, Event, Facts, Failure, Item, Record, Shard, Task, exit_code, key_of, one_line
+from worker.protocol import Channel, Event, Failure, Item, Record, Shard, Task, exit_code, key_of, one_line
 from worker.work import contexts, devices, memory, pooling, store
 from worker.work.decoding import Formats, decode_ahead
 from worker.work.extraction import extract
@@ -159,7 +159,7 @@ class _Work:
         return sorted({(model.extractor.sample_rate, model.extractor.audio_channels) for model in self._lacking(item)})
 
     def _process_item(self, item: Item, source: Decoded, writer: Writer) -> None:
-        facts = Facts(source.sha256, item.size, item.mtime_ns)
+        facts = item.facts(source.sha256)
         self._channel.emit(Event("decoded", item=item.id, seconds=source.duration, facts=facts))
         for model in self._lacking(item):
             self._channel.emit(Event("opened", item=item.id, model=model.task.name))
@@ -226,7 +226,7 @@ class _Work:
         """Report that the models of `tasks` cannot have `item`; `source` is its hash, empty if it was not read."""
         _LOG.warning("%s: %s: %s", item.id, kind, message)
         known = source or item.unread
-        facts = Facts(source, item.size, item.mtime_ns)
+        facts = item.facts(source)
         events = []
         for task in tasks:
             key = key_of(task.key, "", known, item.segment) if lasting else ""

@@ -1,6 +1,7 @@
 """What the tests of decoding share: sounds, files of them, and the decoder with its errors."""
 
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -45,3 +46,14 @@ def fail(path, **settings):
 def open_bytes(path):
     with open(path, "rb") as source:
         return source.read()
+
+
+def encode(path, *options, seconds=3, rate=44100):
+    """Write two tones by ffmpeg, and return the path."""
+    times = np.arange(seconds * rate) / rate
+    tones = np.stack([np.sin(2 * np.pi * 440 * times), np.sin(2 * np.pi * 660 * times)], 1) * 0.3
+    source = write(str(path) + ".source", tones, rate)
+    quiet = [os.environ["CONSORT_FFMPEG"], "-nostdin", "-v", "error", "-y", "-bitexact"]
+    subprocess.run([*quiet, "-i", source, *options, str(path)], check=True)
+    os.unlink(source)
+    return str(path)

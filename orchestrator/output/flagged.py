@@ -6,8 +6,8 @@ import typing as tp
 from worker import protocol
 from worker.protocol import Record
 
-GRAVE = ("truncated", "trailing_data", "over_range")  # whose arrays are not of what their user meant
-FLAGS = (*GRAVE, "clipped", "silent", "padded", "length_unverified", "duplicates")
+GRAVE = ("truncated", "damaged", "trailing_data", "over_range")  # whose arrays are not of what their user meant
+FLAGS = (*GRAVE, "clipped", "silent", "padded", "length_unverified", "other_tracks", "duplicates")
 
 Flagged = dict[str, dict[str, str]]  # flag -> item -> more about it, empty where the flag says all
 
@@ -41,6 +41,8 @@ def count(flagged: Flagged) -> dict[str, int]:
 def _say(flag: str, record: Record) -> str:
     if flag == "truncated" and record.declared is not None:
         return f"{record.duration:.3f} s of the {record.declared:.3f} s that it declares"
+    if flag == "damaged":
+        return "its decoder met errors: where it is damaged, samples are missing or are noise"
     if flag == "trailing_data" and record.declared is not None:
         return f"declares {record.declared:.3f} s, and samples stand behind them; {record.duration:.3f} s were read"
     if flag == "over_range" and record.peak is not None:

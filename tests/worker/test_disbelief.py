@@ -2,13 +2,11 @@
 
 import hashlib
 import io
-import os
 import struct
-import subprocess
 
 import numpy as np
 import pytest
-from sounds import RATE, SINE, decode, fail, needs_ffmpeg, noise, open_bytes, pcm16, write
+from sounds import RATE, SINE, decode, encode, fail, needs_ffmpeg, noise, open_bytes, pcm16, write
 
 from worker.audio import chunks
 from worker.audio import decode as audio
@@ -109,17 +107,6 @@ def test_another_file_behind_the_first_is_flagged_and_not_read(tmp_path, subtype
     (tmp_path / "a.wav").write_bytes(open_bytes(path) * 2)
     with decode(path) as found:
         assert found.flags == ["trailing_data"] and found.duration == seconds
-
-
-def encode(path, *options, seconds=3, rate=44100):
-    """Write two tones by ffmpeg, and return the path."""
-    times = np.arange(seconds * rate) / rate
-    tones = np.stack([np.sin(2 * np.pi * 440 * times), np.sin(2 * np.pi * 660 * times)], 1) * 0.3
-    source = write(str(path) + ".source", tones, rate)
-    quiet = [os.environ["CONSORT_FFMPEG"], "-nostdin", "-v", "error", "-y", "-bitexact"]
-    subprocess.run([*quiet, "-i", source, *options, str(path)], check=True)
-    os.unlink(source)
-    return str(path)
 
 
 SCRAMBLED = ["-c:a", "aac", "-encryption_scheme", "cenc-aes-ctr", "-encryption_key", "76a6c65c5ea762046bd749a2e632ccbb"]

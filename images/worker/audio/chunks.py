@@ -1,4 +1,4 @@
-"""Where the samples of a file of chunks stand (WAV, RF64, Wave64, AIFF), whatever its header says of their number.
+"""Where the samples of a file stand (WAV, RF64, Wave64, AIFF, AU, CAF), whatever its header says of their number.
 
 A header is written before the samples are known, and its sizes have 32 bits: a program that cannot seek back leaves
 a placeholder, and behind 4 GiB the size wraps. So what is declared is held against what the file has.
@@ -23,9 +23,11 @@ SUBTYPES = {
 }
 _AIFF_KINDS = {b"fl32": 3, b"FL32": 3, b"fl64": 3, b"FL64": 3, b"alaw": 6, b"ALAW": 6, b"ulaw": 7, b"ULAW": 7}
 _AIFF_PLAIN = (b"NONE", b"twos", b"sowt", b"in24", b"in32")
+_AU_KINDS = {1: (7, 8), 2: (1, 8), 3: (1, 16), 4: (1, 24), 5: (1, 32), 6: (3, 32), 7: (3, 64), 27: (6, 8)}
+_CAF_KINDS = {b"alaw": 6, b"ulaw": 7}
 _AIFF_ENDLESS = 0x7E000000  # bytes; sox declares as many frames as fit into 7F000000 where it cannot seek
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")  # of mp3, which some programs put behind anything
-_FILES = (b"RIFF", b"RIFX", b"RF64", b"FORM")  # another file, joined behind this one
+_FILES = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"caff")  # another file, joined behind this one
 _NAMES = (
     b"LIST",
     b"id3 ",
@@ -38,18 +40,16 @@ _NAMES = (
     b"JUNK",
     b"COMM",
     b"ANNO",
+    b"data",
+    b"SSND",
 )  # cut or not
 _SHORTEST = 0.05  # seconds; fewer samples behind the declared end are padding
+_LEAVINGS = 1 << 12  # bytes; fewer behind further chunks are what an editor of tags left
 _PADDING = 1 << 20  # bytes of zeros that are padding, too
 _CHUNKS = 4096  # more than any real file has
-# sync words of DTS (16 and 14 bits, both orders) and of IEC 61937, which carries AC-3 and others
-_SYNCS = (b"\x7f\xfe\x80\x01", b"\xfe\x7f\x01\x80", b"\x1f\xff\xe8\x00", b"\xff\x1f\x00\xe8", b"\x72\xf8\x1f\x4e")
-_AC3_SYNC = b"\x0b\x77"
-_AC3_KBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
-_PROBED = 1 << 17  # bytes in which a bitstream's frames are looked for
-_FRAMES = 4  # that must follow each other at one distance; noise does not do that
 
 _Chunk = tp.Tuple[bytes, int, int]  # name, where the contents start, declared length in bytes
+_Span = tp.Tuple[int, int]  # where bytes start, and how many
 
 
 class Data(tp.NamedTuple):
@@ -61,12 +61,23 @@ class Data(tp.NamedTuple):
     bits: int  # per sample
     order: str  # "<" or ">"
     start: int  # of the file's bytes
-    length: int  # bytes that can be read
+    length: int  # bytes that can be read, in all parts
     declared: int  # bytes that the header says, or as many as there are where it says nothing usable
     seconds: float  # of what is declared; of compressed data as exactly as it can be known
     surplus: bool = False  # samples stand behind the declared end
     block: int = 0  # bytes per frame, as declared
-    iff: bool = False  # of AIFF: its single bytes are signed, and its chunks big-endian whatever its samples
+    iff: bool = False  # AIFF, AU, CAF: single bytes are signed, and chunks big-endian whatever the samples
+    more: tp.Tuple[_Span, ...] = ()  # further parts: a second data chunk, of which decoders take the last alone
+
+    @property
+    def spans(self) -> tp.Tuple[_Span, ...]:
+        """Where all that can be read stands."""
+        return ((self.start, self.length - sum(length for _, length in self.more)), *self.more)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its seconds are exact: those of compressed data are what encoders believe."""
+        return self.tag in (1, 3, 6, 7)
 
     @property
     def all_seconds(self) -> float:
@@ -93,9 +104,10 @@ def skip_id3(source: tp.BinaryIO) -> int:
 
 
 def is_chunked(magic: bytes) -> bool:
-    """Return whether twelve bytes begin a file that `find_data` reads."""
+    """Return whether twelve bytes begin a file that `find_data` reads; of CAF, uncompressed ones."""
     wav = magic[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and magic[8:12] == b"WAVE"
-    return wav or magic[:4] == b"riff" or (magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC"))
+    iff = magic[:4] == b"FORM" and magic[8:12] in (b"AIFF", b"AIFC")
+    return wav or iff or magic[:4] in (b"riff", b".snd", b"caff")
 
 
 def find_data(source: tp.BinaryIO) -> tp.Optional[Data]:
@@ -107,61 +119,11 @@ def find_data(source: tp.BinaryIO) -> tp.Optional[Data]:
     if not is_chunked(magic):
         return None
     try:
-        if magic[:4] == b"riff":
-            return _find_w64(source, start, size)
-        if magic[:4] == b"FORM":
-            return _find_aiff(source, start, size)
+        if magic[:4] in _FINDERS:
+            return _FINDERS[magic[:4]](source, start, size)
         return _find_wav(source, start, size, ">" if magic[:4] == b"RIFX" else "<")
-    except (struct.error, IndexError, OverflowError, ZeroDivisionError):
+    except (struct.error, IndexError, KeyError, OverflowError, ZeroDivisionError):
         return None
-
-
-def find_bitstream(source: tp.BinaryIO, data: Data) -> tp.Optional[int]:
-    """Return the byte at which DTS, or AC-3 and its like in IEC 61937, begins in what is declared as PCM.
-
-    That is how discs and S/PDIF carry it. None: it is PCM.
-    """
-    if data.tag != 1 or data.bits != 16 or data.channels < 2:
-        return None
-    source.seek(data.start)
-    head = source.read(min(_PROBED, data.length))
-    swapped = bytearray(len(head) // 2 * 2)
-    swapped[::2], swapped[1::2] = head[1::2], head[: len(swapped) : 2]
-    found = [_find_beat(head, sync) for sync in _SYNCS] + [_find_ac3(head), _find_ac3(bytes(swapped))]
-    return min((first for first in found if first is not None), default=None)
-
-
-def _find_beat(head: bytes, sync: bytes) -> tp.Optional[int]:
-    first = head.find(sync)
-    second = head.find(sync, first + 4) if first >= 0 else -1
-    step = second - first
-    beats = second > 0 and all(head.startswith(sync, first + n * step) for n in range(2, _FRAMES))
-    return first if beats else None
-
-
-def _find_ac3(head: bytes) -> tp.Optional[int]:
-    first = head.find(_AC3_SYNC)
-    while first >= 0:
-        at = first
-        for _ in range(_FRAMES):
-            at += _measure_ac3(head[at : at + 6]) or len(head)
-        if at < len(head):
-            return first
-        first = head.find(_AC3_SYNC, first + 1)
-    return None
-
-
-def _measure_ac3(head: bytes) -> int:
-    """Return the bytes of the frame that begins here (ETSI TS 102 366, 4.4.1 and E.1.3.1), 0 where none does."""
-    if head[:2] != _AC3_SYNC or len(head) < 6:
-        return 0
-    if head[5] >> 3 > 10:  # E-AC-3
-        return 2 * (((head[2] & 7) << 8 | head[3]) + 1)
-    clock, code = head[4] >> 6, head[4] & 63
-    if clock == 3 or code >= 2 * len(_AC3_KBITS):
-        return 0
-    kbits = _AC3_KBITS[code >> 1]
-    return (4 * kbits, 2 * (kbits * 960 // 441 + code % 2), 6 * kbits)[clock]
 
 
 def is_placeholder(size: int) -> bool:
@@ -198,7 +160,7 @@ def _find_wav(source: tp.BinaryIO, begin: int, size: int, order: str) -> tp.Opti
                 length = wide if 0 < wide < 1 << 60 else _find_rest(source, start, size, order)
             elif is_placeholder(length) and start + length > size:
                 length = size - start
-            return _look_behind(source, _describe(form, samples, start, length, order), size)
+            return _look_behind(source, _describe(form, samples, start, length, order), size, order + "4sI")
     return None
 
 
@@ -223,7 +185,7 @@ def _find_w64(source: tp.BinaryIO, begin: int, size: int) -> tp.Optional[Data]:
         if name[:4] == b"data":
             known = 24 <= length < 1 << 60 and not (is_placeholder(length - 24) and start + length > size)
             data = _describe(form, 0, start + 24, length - 24 if known else size - start - 24, "<")
-            return _look_behind(source, data, size, 8)
+            return _look_behind(source, data, size, "<16sQ")
         start += max(24, length + -length % 8)
     return None
 
@@ -246,14 +208,15 @@ def _describe(form: bytes, samples: int, start: int, length: int, order: str) ->
 
 
 def _find_aiff(source: tp.BinaryIO, begin: int, size: int) -> tp.Optional[Data]:
-    channels, bits, frames, rate, kind, start, stated = 0, 0, 0, 0.0, b"NONE", 0, 0
+    channels, bits, frames, rate, kind, start, stated, parts = 0, 0, 0, 0.0, b"NONE", 0, 0, 0
     for name, at, length in _find_chunks(source, begin + 12, size, ">"):
         source.seek(at)
         if name == b"COMM":
             channels, frames, bits, exponent, mantissa, kind = struct.unpack(">HIHHQ4s", source.read(22))
             rate = math.ldexp(float(mantissa), int(exponent & 0x7FFF) - 16383 - 63)  # an 80-bit float
             kind = kind if length >= 22 else b"NONE"
-        if name == b"SSND":
+        parts += name == b"SSND"
+        if name == b"SSND" and parts == 1:
             start, stated = at + 8 + struct.unpack(">I", source.read(4))[0], length
     if not rate:
         return None
@@ -264,38 +227,111 @@ def _find_aiff(source: tp.BinaryIO, begin: int, size: int) -> tp.Optional[Data]:
         declared = _find_rest(source, start, size, ">")
     elif tag and 0 < start < size < start + declared and (is_placeholder(stated) or declared >= _AIFF_ENDLESS):
         declared = size - start
+    if parts > 1:
+        declared = min(declared, stated - 8)
     order = "<" if kind == b"sowt" else ">"
     seconds = declared / (width * rate) if tag and width else frames / rate
     data = Data(tag, channels, rate, bits, order, start, declared, declared, seconds, block=width, iff=True)
-    return _look_behind(source, data, size) if tag and start else data
+    return _look_behind(source, data, size, ">4sI") if tag and start else data
 
 
-def _look_behind(source: tp.BinaryIO, data: Data, size: int, padded: int = 2) -> Data:
-    """Return `data` with what stands behind its declared end, where that can only be more samples.
+def _find_au(source: tp.BinaryIO, begin: int, size: int) -> tp.Optional[Data]:
+    """Sun's and NeXT's: one header, and samples to the end."""
+    source.seek(begin + 4)
+    start, length, encoding, rate, channels = struct.unpack(">5I", source.read(20))
+    start += begin
+    (tag, bits), width = _AU_KINDS[encoding], channels * _AU_KINDS[encoding][1] // 8
+    if not length or (is_placeholder(length) and start + length > size):
+        length = size - start
+    seconds = length / float(width * rate)
+    data = Data(tag, channels, float(rate), bits, ">", start, length, length, seconds, block=width, iff=True)
+    return _look_behind(source, data, size, "")
+
+
+def _find_caf(source: tp.BinaryIO, begin: int, size: int) -> tp.Optional[Data]:
+    """Apple's; None where packets are compressed, which its packet table counts."""
+    form, start = b"", begin + 8
+    while start + 12 <= size:
+        source.seek(start)
+        name, length = struct.unpack(">4sq", source.read(12))
+        if name == b"desc":
+            form = source.read(32)
+        if name == b"data":
+            rate, kind, flags, width, frames, channels, bits = struct.unpack(">d4s5I", form)
+            tag = _CAF_KINDS.get(kind, (3 if flags & 1 else 1) if kind == b"lpcm" else 0)
+            if not tag or frames != 1:
+                return None
+            length = (size - start - 12 if length < 0 else length) - 4  # of an edit count
+            order, seconds = "<" if flags & 2 else ">", length // width / float(rate)
+            data = Data(tag, channels, rate, bits, order, start + 16, length, length, seconds, block=width, iff=True)
+            return _look_behind(source, data, size, ">4sq")
+        if length < 0:
+            return None
+        start += 12 + length
+    return None
+
+
+_FINDERS = {b"riff": _find_w64, b"FORM": _find_aiff, b".snd": _find_au, b"caff": _find_caf}
+
+
+def _look_behind(source: tp.BinaryIO, data: Data, size: int, head: str) -> Data:
+    """Return `data` with what stands behind its declared end, where that is more samples.
+
+    Further chunks are passed by; one with samples is the next part. What is no chunk is more samples right behind the
+    first part, and something that nobody knows further on.
 
     Args:
         source: the file, `size` bytes long.
         data: its samples, as declared.
         size: of the file.
-        padded: chunks begin at multiples of so many bytes; 8 in Wave64, whose names have 16 bytes and sizes 8.
+        head: format of a chunk's head, a name and a length; empty: there are no chunks.
     """
-    end = data.start + data.declared
-    if not data.seconds or size - end < _SHORTEST * data.declared / data.seconds:
+    end, before, more, rest = data.start + data.declared, data.declared, [], 0
+    at = end
+    for _ in range(_CHUNKS if data.seconds else 0):
+        if size - at < (_SHORTEST * data.declared / data.seconds if at == end else _LEAVINGS):
+            break
+        chunk = _find_next(source, at, size, head, before)
+        if chunk is None:
+            rest = size - at if not _is_padding(source, at, size) else 0
+            break
+        name, start, before = chunk
+        if name[:4] in (b"data", b"SSND"):
+            skipped = 8 if name == b"SSND" else 0
+            more.append((start + skipped, max(0, min(before, size - start) - skipped)))
+        at = start + before
+    if not rest and not more:
         return data
-    source.seek(end)
-    behind = source.read(64)
-    order = ">" if data.iff else data.order
-    gaps = {0, -data.declared % padded}  # some programs forget them
-    if behind.startswith(_TAGS) or any(_is_chunk(behind[gap:], size - end - gap, order, padded) for gap in gaps):
-        return data
-    if size - end <= _PADDING and not (behind + source.read()).strip(b"\0"):
-        return data
-    taken = (
-        data.subtype and data.rate == int(data.rate) and not behind.startswith(_FILES)
-    )  # the header of another file is no sample
-    return data._replace(length=size - data.start if taken else data.declared, surplus=True)
+    source.seek(at)
+    readable = data.subtype and data.rate == int(data.rate)
+    if more:
+        added = sum(length for _, length in more) if readable else 0
+    else:  # the header of another file is no sample, and what stands behind other chunks need not be one
+        added = rest if readable and at == end and not source.read(4).startswith(_FILES) else 0
+    return data._replace(length=data.declared + added, surplus=True, more=tuple(more))
 
 
-def _is_chunk(behind: bytes, left: int, order: str, padded: int) -> bool:
-    name, length = behind[:4], struct.unpack(*((order + "I", behind[4:8]) if padded == 2 else ("<Q", behind[16:24])))[0]
-    return name in _NAMES or (all(32 <= byte < 127 for byte in name) and length <= left and name not in _FILES)
+def _find_next(source: tp.BinaryIO, at: int, size: int, head: str, before: int) -> tp.Optional[_Chunk]:
+    """Return the chunk at `at`, or None; the `before` bytes of the one ahead of it may be padded."""
+    if not head:
+        return None
+    width = struct.calcsize(head)
+    padded = {8: 2, 24: 8}.get(width, 1)
+    for gap in sorted({0, -before % padded}):  # some programs forget it
+        source.seek(at + gap)
+        found = source.read(width)
+        if len(found) < width:
+            continue
+        name, length = struct.unpack(head, found)
+        length -= width if padded == 8 else 0
+        known = name[:4] in _NAMES
+        named = known or (all(32 <= byte < 127 for byte in name[:4]) and name[:4] not in _FILES)
+        if named and length >= 0 and (known or length <= size - at - gap - width):
+            return name, at + gap + width, length
+    return None
+
+
+def _is_padding(source: tp.BinaryIO, at: int, size: int) -> bool:
+    source.seek(at)
+    behind = source.read(_PADDING + 1)
+    return behind.startswith(_TAGS) or (len(behind) <= _PADDING and not behind.strip(b"\0"))

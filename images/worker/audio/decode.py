@@ -21,12 +21,13 @@ from worker.audio import ffmpeg, sources, spool, waves
 from worker.errors import AudioError, NotFiniteError
 
 BLOCK = 1 << 18  # frames per step
-TOLERANCE = 0.05  # seconds by which a decode may be shorter than declared
+TOLERANCE = sources.EXACT  # by which a decode may be shorter than declared
 RATES = (100, 4000000)  # Hz, of whales to ultrasound; anything outside is a broken header
 CHANNELS = 64
 _DAMAGED = 0.5  # of the packets: above it there is no stream
 _DAMAGED_THROUGHOUT = 0.05  # the same where they are lost from end to end
 _RUIN = 0.1  # of the declared length: a decode with errors that gives less is none
+_NO_HEADER = "Header missing"  # of ffmpeg's mp3 decoder
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -40,7 +41,7 @@ class Decoded:
     sample_rate: int  # Hz, of the file
     channels: int  # of the file
     decoder: str  # "soundfile 1.2.2" (the version of libsndfile) or "ffmpeg 7.0.2"
-    flags: tp.List[str]  # sorted: clipped, length_unverified, over_range, silent, trailing_data, truncated
+    flags: tp.List[str]  # sorted: clipped, damaged, length_unverified, over_range, silent, trailing_data, truncated ...
     declared: tp.Optional[float]  # seconds that the file's own headers say, None where they say nothing usable
     peak: float  # the largest magnitude of a sample, 1.0 is full scale; six digits
     samples: str  # sha256 of the samples as decoded
@@ -145,6 +146,7 @@ class _Take(tp.NamedTuple):
     decoder: str
     talk: tp.Optional[ffmpeg.Talk] = None
     holey: bool = False  # it has gaps from end to end
+    broken: bool = False  # the other decoder met an error behind the headers
 
     @property
     def seconds(self) -> float:
@@ -155,9 +157,18 @@ class _Take(tp.NamedTuple):
         """Packets that could not be decoded."""
         return self.talk.damaged if self.talk else 0
 
+    @property
+    def is_holed(self) -> bool:
+        """Whether a decoder met damage; tags between joined mp3 are packets without a header, and no audio."""
+        return self.broken or (self.talk is not None and self.talk.damaged > 0 and self.talk.complaint != _NO_HEADER)
+
 
 class _UnusableError(Exception):
     """One decoder cannot read the file; the other one may."""
+
+    def __init__(self, reason: str, opened: bool = False) -> None:
+        super().__init__(reason)
+        self.opened = opened  # its headers were fine
 
 
 def _decode(file: tp.BinaryIO, plan: _Plan, digest: str) -> Decoded:
@@ -166,10 +177,14 @@ def _decode(file: tp.BinaryIO, plan: _Plan, digest: str) -> Decoded:
     recorder, meter = take.recorder, take.recorder.meter
     if not meter.frames:
         raise AudioError("empty", "contains no audio samples")
+    truncated = take.damaged > 0 if source.declared is None else not _is_whole(take, source.declared)
+    longer = source.declared is not None and take.seconds > source.declared + source.slack
     flags = {
+        "damaged": not truncated and take.is_holed and not _is_sound(source, plan),
+        "other_tracks": source.others or (take.talk is not None and take.talk.tracks > 1),
         "length_unverified": source.declared is None,
-        "trailing_data": source.data is not None and source.data.surplus,
-        "truncated": take.damaged > 0 if source.declared is None else not _is_whole(take, source.declared),
+        "trailing_data": source.surplus or longer,
+        "truncated": truncated,
     }
     return Decoded(
         sha256=digest,
@@ -192,13 +207,14 @@ def _is_whole(take: _Take, declared: float) -> bool:
 def _choose(source: sources.AudioFile, plan: _Plan) -> _Take:
     """Return soundfile's result if it can be believed, otherwise the longer one of both decoders."""
     first: tp.Optional[_Take] = None
-    declared = source.declared
+    declared, broken = source.declared, False
     try:
         first = _use_soundfile(source, plan)
         reason = "{:.3f} s".format(first.seconds)
     except _UnusableError as error:
-        reason = str(error)
-    if first is not None and declared is not None and _is_whole(first, declared):
+        reason, broken = str(error), error.opened
+    left = source.surplus and source.data is None  # the samples of a file of chunks are found without its header
+    if first is not None and declared is not None and _is_whole(first, declared) and not left:
         return first
     try:
         second = _use_ffmpeg(source, plan)
@@ -217,7 +233,7 @@ def _choose(source: sources.AudioFile, plan: _Plan) -> _Take:
     if not best.recorder.meter.frames and source.data is not None and source.data.subtype and source.data.length:
         return _use_soundfile(source, plan, alone=True)  # its header hides the samples from both
     _refuse_damage(second, best, declared)
-    return best
+    return best._replace(broken=broken)
 
 
 def _refuse_damage(second: _Take, best: _Take, declared: tp.Optional[float]) -> None:
@@ -245,6 +261,20 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no t
         return False
 
 
+def _is_sound(source: sources.AudioFile, plan: _Plan) -> bool:
+    """Return whether soundfile reads all that is declared: tags behind it, or another file, break off both decoders."""
+    try:
+        with _open_soundfile(source, False) as handle:
+            left = int((source.declared or 0.0) * handle.samplerate + 0.5)
+            read = left
+            while read and time.monotonic() <= plan.deadline:
+                read = len(handle.read(min(left, BLOCK), dtype="float32", always_2d=True))
+                left -= read
+            return source.declared is not None and not left
+    except (RuntimeError, TypeError, ValueError):
+        return False
+
+
 def _use_soundfile(source: sources.AudioFile, plan: _Plan, alone: bool = False) -> _Take:
     """Decode with libsndfile, by descriptor: no name, no extension, no second look-up of the path.
 
@@ -252,29 +282,34 @@ def _use_soundfile(source: sources.AudioFile, plan: _Plan, alone: bool = False) 
     """
     if source.disguised:
         raise _UnusableError("DTS or AC-3 inside a PCM file")
+    opened = False
     try:
         with _open_soundfile(source, alone) as handle:
+            opened = True
             recorder = plan.record(handle.samplerate, handle.channels)
             _read_blocks(lambda: handle.read(BLOCK, dtype="float32", always_2d=True), recorder, plan.deadline)
     except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, NotFiniteError):
             raise
-        raise _UnusableError(str(getattr(error, "error_string", error)).rstrip(".")) from None
+        raise _UnusableError(str(getattr(error, "error_string", error)).rstrip("."), opened) from None
     return _Take(recorder, "soundfile " + soundfile.__libsndfile_version__)
 
 
 def _open_soundfile(source: sources.AudioFile, alone: bool) -> _Forward:
     data = source.data
     if data is None or not (alone or data.length > data.declared):
+        if source.start:
+            length = sources.read_stamp(source.file)[0] - source.start
+            return _Forward(sources.Window(source.file, [(source.start, length)]))
         os.lseek(source.file.fileno(), 0, os.SEEK_SET)
         return _Forward(source.file.fileno(), closefd=False)
     raw = {"format": "RAW", "subtype": data.subtype, "endian": "LITTLE" if data.order == "<" else "BIG"}
-    return _Forward(sources.Window(source.file, data), "r", int(data.rate), data.channels, **raw)
+    return _Forward(sources.Window(source.file, data.spans), "r", int(data.rate), data.channels, **raw)
 
 
 def _use_ffmpeg(source: sources.AudioFile, plan: _Plan) -> _Take:
-    program = ffmpeg.find()
-    with contextlib.closing(ffmpeg.PcmStream(program, source.file.fileno(), plan.deadline, source.codec)) as stream:
+    program, where = ffmpeg.find(), (source.file.fileno(), plan.deadline, source.codec, source.start)
+    with contextlib.closing(ffmpeg.PcmStream(program, *where)) as stream:
         recorder = plan.record(stream.sample_rate, stream.channels)
         _read_blocks(lambda: stream.read(BLOCK), recorder, plan.deadline)
     if source.disguised and stream.talk.codec.startswith("pcm"):

@@ -65,6 +65,7 @@ def version(program: str) -> str:
 _LEVEL = re.compile(r"\[(panic|fatal|error|warning|info|verbose)\] ")
 _PREFIX = re.compile(r"^(\[[^\]]*\] *)+")
 _COUNTS = re.compile(r"\(audio\): (\d+) packets read .*?(\d+) frames decoded; (\d+) decode errors")
+_TRACK = re.compile(r"^\[info\] +Stream #0:\d+\S*: Audio: ")
 _CODEC = re.compile(r"Stream #0:\d+ -> #0:0 \((\w+)")
 
 
@@ -75,6 +76,7 @@ class Talk:
         self.packets = 0  # of the stream
         self.damaged = 0  # of these, could not be decoded
         self.codec = ""  # such as "aac"
+        self.tracks = 0  # of audio
         self.errors = 0  # lines
         self._first = ["", ""]  # complaint, and line of unknown level
         self._rest = b""
@@ -98,6 +100,8 @@ class Talk:
         elif level.group(1) in ("panic", "fatal", "error"):
             self.errors += 1
             self._first[0] = self._first[0] or ("no audio stream" if "matches no streams" in text else text)
+        elif _TRACK.match(line) and not self.codec:  # those of its own output come behind
+            self.tracks += 1
         elif codec is not None:
             self.codec = self.codec or codec.group(1)
         elif counts is not None:
@@ -137,7 +141,7 @@ class Gaps:
 class PcmStream:
     """The first audio stream of an open file, decoded by a child process while it is read."""
 
-    def __init__(self, program: str, source: int, deadline: float, codec: str = "") -> None:
+    def __init__(self, program: str, source: int, deadline: float, codec: str = "", start: int = 0) -> None:
         """Start decoding.
 
         Args:
@@ -145,6 +149,7 @@ class PcmStream:
             source: file descriptor of a regular file; its position is moved.
             deadline: value of `time.monotonic()` at which the child is killed.
             codec: the decoder to take where ffmpeg's own choice is known to be wrong.
+            start: byte of the file at which the stream begins.
 
         Raises:
             FfmpegError: no audio stream, or nothing that ffmpeg understands.
@@ -157,6 +162,7 @@ class PcmStream:
         self._selector = selectors.DefaultSelector()
         os.lseek(source, 0, os.SEEK_SET)
         chosen = ["-c:a", codec] if codec else []
+        chosen += ["-skip_initial_bytes", str(start)] if start else []
         frames, theirs = os.pipe()
         self._frames: tp.IO[bytes] = os.fdopen(frames, "rb", 0)
         try:

@@ -9,6 +9,7 @@ import struct
 import typing as tp
 
 _SEARCH = 1 << 16  # bytes per step while looking for the next frame
+_BURIED, _BURIED_FRAMES = 1 << 13, 3  # bytes at the end of a tag in which frames are looked for, and how many of them
 _MOOV_LIMIT = 1 << 26  # bytes; a larger index is not worth reading for one number
 
 # kbit/s by index 1..14, of MPEG-1 layers I, II, III and of MPEG-2/2.5 layers I, II+III (11172-3, 2.4.2.3)
@@ -69,6 +70,29 @@ def find_frame(source: tp.BinaryIO, start: int, stop: int) -> tp.Optional[int]:
             at = chunk.find(b"\xff", at + 1)
         start += _SEARCH
     return None
+
+
+def find_buried(source: tp.BinaryIO, stop: int) -> tp.Optional[int]:
+    """Return where an mp3 begins that the ID3v2 tags in front of it claim to cover, as their end is at `stop`.
+
+    Then its frames run over that end, one behind the other. None: they do not.
+    """
+    at = find_frame(source, max(10, stop - _BURIED), stop) if stop else None
+    while at is not None:
+        position, count = at, 0
+        frame = _read_frame(source, position)
+        while frame is not None and position < stop:
+            position, count = position + frame.length, count + 1
+            frame = _read_frame(source, position)
+        if frame is not None and count >= _BURIED_FRAMES:
+            return find_frame(source, 10, stop)
+        at = find_frame(source, at + 1, stop)
+    return None
+
+
+def _read_frame(source: tp.BinaryIO, position: int) -> tp.Optional[Frame]:
+    source.seek(position)
+    return parse_frame(source.read(4))
 
 
 def _is_followed(source: tp.BinaryIO, position: int, frame: Frame) -> bool:
@@ -185,7 +209,8 @@ def find_encryption(source: tp.BinaryIO) -> str:
     return ""
 
 
-def _read_moov(source: tp.BinaryIO, size: int) -> bytes:
+def _find_top(source: tp.BinaryIO, size: int) -> tp.Iterator[tp.Tuple[bytes, int, int]]:
+    """Yield kind, position and length of the boxes of a file, up to the first one that is malformed."""
     position = 0
     while position + 8 <= size:
         source.seek(position)
@@ -193,13 +218,24 @@ def _read_moov(source: tp.BinaryIO, size: int) -> bytes:
         length, kind = struct.unpack(">I4s", head[:8])
         if length == 1 and len(head) == 16:
             length = struct.unpack(">Q", head[8:])[0]
+        yield kind, position, length
+        if length < 8:
+            return
+        position += length
+
+
+def _read_moov(source: tp.BinaryIO, size: int) -> bytes:
+    for kind, position, length in _find_top(source, size):
         if kind == b"moov" and 8 <= length <= _MOOV_LIMIT:
             source.seek(position + 8)
             return source.read(length - 8)
-        if length < 8:
-            break
-        position += length
     return b""
+
+
+def is_joined(source: tp.BinaryIO, size: int) -> bool:
+    """Return whether another mp4 stands behind the first."""
+    kinds = [kind for kind, _, _ in _find_top(source, size)]
+    return b"ftyp" in kinds[kinds.index(b"moov") :] if b"moov" in kinds else False
 
 
 def _measure_track(moov: bytes, track: Box, movie_scale: int) -> tp.Optional[float]:

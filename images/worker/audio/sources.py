@@ -1,13 +1,16 @@
 """An audio file as it lies there: opened once, hashed, and what its headers say before any decoder is asked."""
 
 import hashlib
+import math
 import os
 import stat
 import typing as tp
 
-from worker.audio import chunks, durations, mpeg
+from worker.audio import bitstreams, chunks, durations, mpeg, ogg, trailing
 from worker.errors import AudioError
 
+EXACT = 0.05  # seconds by which a decode may differ from what is declared
+_LOOSE, _LOOSE_SHARE = 0.5, 0.05  # the same, of formats that count frames of their encoder: seconds, and of the whole
 _UNITS = (100, 10**3, 10**6, 10**7, 10**9, 2 * 10**9)  # ns in which file systems and shares keep times
 _LOOKALIKES = (
     (b"version https://git-lfs", "is a git-lfs pointer and not the audio itself; run `git lfs pull`"),
@@ -24,6 +27,10 @@ class AudioFile(tp.NamedTuple):
     data: tp.Optional[chunks.Data]  # where it is a file of chunks
     disguised: bool  # what is declared as PCM is something else
     codec: str  # of ffmpeg's decoders the one to take, empty: its own choice
+    surplus: bool = False  # audio stands behind the declared end
+    slack: float = 0.0  # seconds by which a decode may be longer than declared
+    start: int = 0  # byte at which decoders begin: behind a tag that claims to cover the audio
+    others: bool = False  # it is Ogg and has more audio streams side by side
 
 
 def open_file(path: str) -> tp.BinaryIO:
@@ -74,11 +81,31 @@ def look(file: tp.BinaryIO) -> AudioFile:
         raise AudioError("decode", "is encrypted ({}); only an unprotected copy of it can be read".format(scheme))
     declared = durations.declared_duration(file)
     data = chunks.find_data(file)
-    lead = None if data is None else chunks.find_bitstream(file, data)
+    lead = None if data is None else bitstreams.find_bitstream(file, data)
     if lead and data and declared is not None:  # silence that no decoder of the stream gives
         declared -= declared * lead / data.length
-    codec = "libspeex" if durations.is_wideband_speex(file) else ""  # ffmpeg's own gives everything twice
-    return AudioFile(file, declared, data, lead is not None, codec)
+    if data and data.more and (lead is not None or not data.subtype):
+        raise AudioError("decode", "its samples stand in several chunks, which no decoder joins; write it anew as one")
+    codec = "libspeex" if ogg.is_wideband_speex(file) else ""  # ffmpeg's own gives everything twice
+    left = data.surplus if data else trailing.is_left(file)
+    buried = 0 if data else mpeg.find_buried(file, chunks.skip_id3(file)) or 0
+    slack = math.inf if lead is not None else _find_slack(file, declared, data)
+    return AudioFile(file, declared, data, lead is not None, codec, left, slack, buried, trailing.has_others(file))
+
+
+def _find_slack(file: tp.BinaryIO, declared: tp.Optional[float], data: tp.Optional[chunks.Data]) -> float:
+    """Return the seconds by which a decode of a healthy file may be longer than it declares.
+
+    Headers of uncompressed audio and of FLAC are exact; others leave out what encoders put around it.
+    """
+    if data is not None:
+        return EXACT if data.is_plain else math.inf
+    size = file.seek(0, os.SEEK_END)
+    file.seek(chunks.skip_id3(file))
+    magic = file.read(4)
+    if magic == b"OggS" and ogg.measure(file, size).cut:
+        return math.inf
+    return EXACT if magic == b"fLaC" else max(_LOOSE, _LOOSE_SHARE * (declared or 0.0))
 
 
 def _refuse_lookalikes(source: tp.BinaryIO) -> None:
@@ -94,24 +121,31 @@ def _refuse_lookalikes(source: tp.BinaryIO) -> None:
 
 
 class Window:
-    """The samples alone of a file whose header is wrong about their number, for libsndfile to read without it."""
+    """Parts of a file as if they were one, for libsndfile to read: the samples without a header that is wrong."""
 
-    def __init__(self, file: tp.BinaryIO, data: chunks.Data) -> None:
-        self._file, self._start, self._length = file.fileno(), data.start, data.length
+    def __init__(self, file: tp.BinaryIO, spans: tp.Sequence[tp.Tuple[int, int]]) -> None:
+        self._file, self._spans = file.fileno(), spans
+        self._length = sum(length for _, length in spans)
         self._at = 0
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move within the samples."""
+        """Move within the parts."""
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
         return self._at
 
     def tell(self) -> int:
-        """Return the position within the samples."""
+        """Return the position within the parts."""
         return self._at
 
     def read(self, size: int) -> bytes:
-        """Return the next bytes of samples."""
-        size = max(0, min(size, self._length - self._at))
-        found = os.pread(self._file, size, self._start + self._at)  # other decoders have moved the file's position
-        self._at += len(found)
+        """Return the next bytes."""
+        found, begin = b"", 0
+        for start, length in self._spans:
+            offset = self._at - begin
+            wanted = min(size - len(found), length - offset)
+            if offset >= 0 and wanted > 0:  # by place: other decoders have moved the file's position
+                part = os.pread(self._file, wanted, start + offset)
+                found += part
+                self._at += len(part)
+            begin += length
         return found

@@ -170,14 +170,15 @@ def test_make_up_ends_with_the_code_of_the_report_and_leaves_nothing(checkout, a
     [
         ((), "give a job file"),
         (("JOB", "--models", "tone"), "the rest stands in the job"),
-        (("JOB", "--audio", "JOB"), "docker compose takes a folder"),
+        (("JOB", "--audio", "FILE"), "docker compose takes a folder"),
         (("JOB", "--audio", "synthetic"), "docker compose takes a folder"),
     ],
 )
 def test_what_compose_cannot_do_is_said_in_one_line(audio, tmp_path, words, told):
     harness.write_wavs(audio, 1)
     job = harness.write_job(tmp_path / "out", audio, "musicnn", plugins=[])
-    done = harness.consort("compose", "up", *[str(job) if word == "JOB" else word for word in words])
+    given = {"JOB": str(job), "FILE": str(next(audio.iterdir()))}
+    done = harness.consort("compose", "up", *[given.get(word, word) for word in words])
     assert done.returncode == 2 and told in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1
 

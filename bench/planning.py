@@ -11,6 +11,7 @@ segments that names each file twice) and may be removed afterwards. The processo
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -45,7 +46,11 @@ def main() -> None:
     measure("nothing is done", write_job(folder, "audio", "none"))
     measure("rows of segments, nothing is done", write_job(folder, "segments.csv", "none", audio_root="audio"))
     job = write_job(folder, "audio", "done")
-    write_arrays(job)
+    writer = multiprocessing.get_context("spawn").Process(target=write_arrays, args=(job,))
+    writer.start()  # a process of its own: the peak of a command begins with the memory of the one that starts it
+    writer.join()
+    if writer.exitcode:
+        raise SystemExit(f"the arrays could not be written ({writer.exitcode})")
     measure("all is done", job)
 
 

@@ -7,6 +7,7 @@ from orchestrator.cli import weights
 from orchestrator.environments import definitions, interpreters
 from orchestrator.errors import EnvironmentUnavailable
 from orchestrator.job import listed
+from orchestrator.job.spec import SYNTHETIC
 from orchestrator.planning.keys import ModelPlan
 from orchestrator.planning.survey import Survey
 from orchestrator.running.placement import Placement
@@ -23,7 +24,8 @@ def lines(surveyed: Survey, placed: Placement) -> list[str]:
     """Return a line for each environment, model and kind of item that lacks something."""
     work = [model for model in surveyed.plan.models if surveyed.plan.work(model)]
     told = any(one.reason.startswith(listed.MISSING) for one in surveyed.audio.left_out)  # with all that is absent
-    chosen = () if told else surveyed.plan.chosen
+    made = surveyed.job.audio == SYNTHETIC  # by the run
+    chosen = () if told or made else surveyed.plan.chosen
     absent = [printable(choice.source.id) for choice in chosen if choice.source.size < 0]
     found = list(_weights(surveyed.weights, work))
     if absent:

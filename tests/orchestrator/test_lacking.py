@@ -48,6 +48,11 @@ def test_own_checkpoints_and_files_that_are_absent_are_named(plan, tmp_path):
     assert "without a file" not in said
 
 
+def test_a_sine_that_the_run_will_make_is_not_missing(plan):
+    said = plan("prosody", audio="synthetic")
+    assert "1 of 1 items to do" in said and "missing" not in said
+
+
 def test_an_environment_is_built_or_has_no_interpreter(plan, monkeypatch):
     assert "to build: legacy-py37 (venv)" in plan("musicnn") or "no Python 3.7 runs here" in plan("musicnn")
 

@@ -45,7 +45,8 @@ models: .venv/installed    ## list the models with their parameters, outputs and
 doctor: .venv/installed    ## look whether everything is there, and say how to mend what is not
 	@$(CONSORT) doctor
 
-check: lint types layers unit   ## lint, format, types, layers, unit and contract tests: under a minute
+check: .venv/tools         ## lint, format, types, layers, unit and contract tests: about a minute
+	@.venv/bin/python tests/suites.py quick
 
 lint: .venv/tools
 	.venv/bin/ruff check .

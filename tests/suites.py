@@ -121,11 +121,20 @@ def report(suite: Suite, end: End) -> None:
     print(f"{ended} {end.wall:5.0f} s, {end.cpu:5.0f} s of processor  {counts}", flush=True)
 
 
+def quick() -> list[Suite]:
+    """Return `make check`: all that needs no network, the longest first."""
+    named = [Suite(name, ("make", "--no-print-directory", name)) for name in ("types", "lint", "layers")]
+    return [*unit(), *named]
+
+
 def unit() -> list[Suite]:
-    """Return unit and contract tests, on two cores."""
+    """Return unit and contract tests, in parts of which two cores can take turns."""
+    host = sorted(str(path.relative_to(ROOT)) for path in (HERE / "orchestrator").glob("test_*.py"))
     return [
+        Suite("unit-host-1", (*PYTEST, *host[0::2])),
+        Suite("unit-host-2", (*PYTEST, *host[1::2])),
         Suite("unit-worker", (*PYTEST, "tests/worker")),
-        Suite("unit-host", (*PYTEST, "tests/orchestrator", "tests/contract")),
+        Suite("contract", (*PYTEST, "tests/contract")),
     ]
 
 
@@ -164,7 +173,7 @@ def images() -> list[Suite]:
     return [Suite("build-images", (*CONSORT, "envs", "build", "--runtime", "docker", "--variant", "cpu"))]
 
 
-GROUPS = {"unit": unit, "check": check, "e2e": e2e, "images": images, "docker": docker}
+GROUPS = {"quick": quick, "unit": unit, "check": check, "e2e": e2e, "images": images, "docker": docker}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -46,7 +46,7 @@ doctor: .venv/installed    ## look whether everything is there, and say how to m
 	@$(CONSORT) doctor
 
 check: .venv/tools         ## lint, format, types, layers, unit and contract tests: about a minute
-	@.venv/bin/python tests/suites.py quick
+	@.venv/bin/python tests/suites.py quick --side-by-side 3
 
 lint: .venv/tools
 	.venv/bin/ruff check .
